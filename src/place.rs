@@ -1,0 +1,179 @@
+//! Where an export stands: the project, the git ref and the scope.
+//!
+//! Each is a type that can only be built valid, at the edge, so that past it
+//! no bare text stands for one of them (and none can be a path trick).
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Serialize;
+
+/// The longest project id and scope, in bytes.
+const MAX_NAME: usize = 256;
+/// The longest git ref, in bytes.
+const MAX_REF: usize = 1024;
+
+/// Why a text is no project id, git ref or scope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidName {
+    /// Nothing there.
+    #[error("it is empty")]
+    Empty,
+    /// Longer than the limit, in bytes.
+    #[error("it is longer than {0} bytes")]
+    TooLong(usize),
+    /// A character or sequence that git, or a path, would not take.
+    #[error("it holds a character or sequence that is not allowed (control characters, spaces, '..', a leading or trailing '/', …)")]
+    Forbidden,
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $parse:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[serde(transparent)]
+        pub struct $name(String);
+
+        impl $name {
+            /// The text, as it was given or normalised.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidName;
+
+            fn from_str(text: &str) -> Result<Self, InvalidName> {
+                let parse: fn(&str) -> Result<String, InvalidName> = $parse;
+                parse(text).map(Self)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+name!(
+    /// The isolation unit, usually a repository: `acme/shop`. Nothing crosses it.
+    ProjectId,
+    |text| bounded(text, MAX_NAME).and_then(path_like)
+);
+
+name!(
+    /// A git ref, `refs/heads/main`: the unit of trust. A text that does not
+    /// start with `refs/` is taken for a branch, so `main` is `refs/heads/main`.
+    GitRef,
+    |text| {
+        bounded(text, MAX_REF)?;
+        let full = if text.starts_with("refs/") { text.to_owned() } else { format!("refs/heads/{text}") };
+        path_like(bounded(&full, MAX_REF)?)
+    }
+);
+
+name!(
+    /// BuildKit's `scope=`: a name inside a ref, `buildkit` unless told.
+    Scope,
+    |text| {
+        let text = bounded(text, MAX_NAME)?;
+        if text.chars().any(char::is_control) { Err(InvalidName::Forbidden) } else { Ok(text.to_owned()) }
+    }
+);
+
+impl Default for ProjectId {
+    fn default() -> Self {
+        Self("default".to_owned())
+    }
+}
+
+impl Default for GitRef {
+    fn default() -> Self {
+        Self("refs/heads/main".to_owned())
+    }
+}
+
+impl Default for Scope {
+    fn default() -> Self {
+        Self("buildkit".to_owned())
+    }
+}
+
+fn bounded(text: &str, limit: usize) -> Result<&str, InvalidName> {
+    match text.len() {
+        0 => Err(InvalidName::Empty),
+        n if n > limit => Err(InvalidName::TooLong(limit)),
+        _ => Ok(text),
+    }
+}
+
+/// The rules of `git check-ref-format` that matter for a name with slashes.
+fn path_like(text: &str) -> Result<String, InvalidName> {
+    let bad_char = |c: char| c.is_control() || c.is_whitespace() || "~^:?*[\\".contains(c);
+    let bad_part = |part: &str| part.is_empty() || part.starts_with('.') || part.ends_with(".lock") || part.ends_with('.');
+    if text.chars().any(bad_char) || text.contains("..") || text.contains("@{") || text.split('/').any(bad_part) {
+        return Err(InvalidName::Forbidden);
+    }
+    Ok(text.to_owned())
+}
+
+/// Where an export stands, and where an import looks.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Place {
+    /// The project.
+    pub project: ProjectId,
+    /// The git ref.
+    #[serde(rename = "ref")]
+    pub git_ref: GitRef,
+    /// The scope inside the ref.
+    pub scope: Scope,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "project {}, ref {}, scope {}", self.project, self.git_ref, self.scope)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_short_ref_is_a_branch() {
+        assert_eq!("main".parse::<GitRef>().unwrap().as_str(), "refs/heads/main");
+        assert_eq!("feat/x".parse::<GitRef>().unwrap().as_str(), "refs/heads/feat/x");
+        assert_eq!("refs/pull/7/merge".parse::<GitRef>().unwrap().as_str(), "refs/pull/7/merge");
+    }
+
+    #[test]
+    fn path_tricks_and_control_characters_are_refused() {
+        for text in ["..", "a/../b", "/a", "a/", "a//b", "a\0b", "a\nb", "a b", ".git", "x.lock", "a\\b", "a@{1}"] {
+            assert_eq!(text.parse::<ProjectId>(), Err(InvalidName::Forbidden), "{text:?}");
+            assert!(text.parse::<GitRef>().is_err(), "{text:?}");
+        }
+        assert_eq!("".parse::<Scope>(), Err(InvalidName::Empty));
+        assert_eq!("a\u{7}".parse::<Scope>(), Err(InvalidName::Forbidden));
+        assert_eq!("x".repeat(2000).parse::<GitRef>(), Err(InvalidName::TooLong(MAX_REF)));
+    }
+
+    proptest! {
+        #[test]
+        fn a_valid_name_never_climbs(text in "[a-z./@{\\\\ ]{0,20}") {
+            if let Ok(project) = text.parse::<ProjectId>() {
+                prop_assert!(project.as_str().split('/').all(|part| !part.is_empty() && part != "." && part != ".."));
+            }
+        }
+    }
+}
