@@ -1,10 +1,8 @@
-//! The `layerd` executable: parses the command line and runs it.
+//! The `layerd` executable.
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 #[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
-    layerd::cli::Cli::parse().run().await
+async fn main() -> ExitCode {
+    layerd::cli::run().await
 }

@@ -40,6 +40,18 @@ pub struct Descriptor {
 }
 
 impl Manifest {
+    /// Whether a document is meant as a manifest, cache or not: the image
+    /// specification demands a `schemaVersion`, and a cache config has none.
+    pub fn recognise(json: &[u8]) -> bool {
+        #[derive(serde::Deserialize)]
+        struct Versioned {
+            #[serde(rename = "schemaVersion")]
+            _version: serde::de::IgnoredAny,
+        }
+
+        serde_json::from_slice::<Versioned>(json).is_ok()
+    }
+
     /// Parses a manifest; [`GraphError::NotACacheManifest`] and
     /// [`GraphError::Malformed`] tell that the document is something else.
     pub fn parse(json: &[u8]) -> Result<Self, GraphError> {
