@@ -115,11 +115,27 @@ pub(super) async fn the_newest_of_a_place_is_the_last_appended(catalog: &dyn Cat
         Some(first)
     );
     assert_eq!(catalog.newest(&place, Some(first)).await.unwrap(), None);
-    let elsewhere = Place {
-        scope: "elsewhere".parse().unwrap(),
-        ..place
+    let scoped = |scope: &str| Place {
+        scope: scope.parse().unwrap(),
+        ..place.clone()
     };
-    assert_eq!(catalog.newest(&elsewhere, None).await.unwrap(), None);
+    assert_eq!(
+        catalog.newest(&scoped("elsewhere"), None).await.unwrap(),
+        None
+    );
+    let elsewhere = catalog
+        .append(export(scoped("elsewhere"), &["c"]))
+        .await
+        .unwrap();
+    assert_eq!(
+        catalog.newest(&scoped("*"), None).await.unwrap(),
+        Some(elsewhere)
+    );
+    assert_eq!(
+        catalog.newest(&scoped("*"), Some(elsewhere)).await.unwrap(),
+        Some(second)
+    );
+    assert_eq!(catalog.newest(&place, None).await.unwrap(), Some(second));
 }
 
 pub(super) async fn a_list_is_filtered_and_paged_newest_first(catalog: &dyn Catalog) {

@@ -14,6 +14,7 @@ use crate::blobs::DiskStore;
 use crate::cache::check::{Problem, check};
 use crate::catalog::{CatalogError, ExportId, SqliteCatalog};
 use crate::graph::CONFIG_MEDIA_TYPE;
+use crate::place::Place;
 
 fn cache() -> (TempDir, LocalCache) {
     let dir = TempDir::new().unwrap();
@@ -36,6 +37,7 @@ fn want(git_ref: &str, fallbacks: &[&str]) -> Want {
             .iter()
             .map(|git_ref| git_ref.parse().unwrap())
             .collect(),
+        not_before: None,
     }
 }
 
@@ -163,8 +165,33 @@ async fn the_newest_export_of_the_first_place_that_has_one_is_served() {
     let foreign = Want {
         place: place("q", "main"),
         fallbacks: vec![],
+        not_before: None,
     };
     assert_eq!(found(&cache, &[foreign]).await, None);
+}
+
+#[tokio::test]
+async fn any_scope_and_the_greatest_age_are_respected() {
+    let (_dir, cache) = cache();
+    let scoped = |scope: &str| Place {
+        scope: scope.parse().unwrap(),
+        ..place("p", "main")
+    };
+    publish(&cache, scoped("first"), &["a"]).await;
+    let newest = publish(&cache, scoped("second"), &["b"]).await;
+    let any = Want {
+        place: scoped("*"),
+        ..want("main", &[])
+    };
+    assert_eq!(
+        found(&cache, std::slice::from_ref(&any)).await,
+        Some(newest)
+    );
+    let later = Want {
+        not_before: "2999-01-01T00:00:00Z".parse().ok(),
+        ..any
+    };
+    assert_eq!(found(&cache, &[later]).await, None);
 }
 
 #[tokio::test]
@@ -242,7 +269,8 @@ async fn an_export_names_only_what_was_uploaded_or_is_held() {
         cache
             .look_up(&[Want {
                 place: place("q", "main"),
-                fallbacks: vec![]
+                fallbacks: vec![],
+                not_before: None,
             }])
             .await
             .unwrap()
