@@ -1,1 +1,9 @@
-fn main(){}
+//! The promises that layerd makes, held against real daemons: stock buildkitd,
+//! buildx and buildctl, and the layerd binary as it is shipped.
+//!
+//! Needs root (buildkitd mounts and runs containers) and the tools that
+//! `integration/tools/install.sh` leaves. `integration/test.sh` runs it all.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends by panicking")]
+
+mod direct;
+mod harness;
