@@ -5,5 +5,15 @@
 //! `integration/tools/install.sh` leaves. `integration/test.sh` runs it all.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends by panicking")]
 
-mod direct;
 mod harness;
+
+mod attributes;
+mod direct;
+mod endings;
+mod failopen;
+mod outputs;
+mod parallel;
+mod passthrough;
+mod places;
+mod restarts;
+mod story;

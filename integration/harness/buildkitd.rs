@@ -109,6 +109,25 @@ impl Buildkitd {
         self.start_again().await;
     }
 
+    /// Waits until a step runs in it.
+    pub async fn until_busy(&self) {
+        until("a container runs", async || (self.containers() > 0).then_some(())).await;
+    }
+
+    /// Waits until no step runs in it.
+    pub async fn until_idle(&self) {
+        until("no container runs", async || (self.containers() == 0).then_some(())).await;
+    }
+
+    /// How many containers run: each has a folder of its executor.
+    fn containers(&self) -> usize {
+        let folders = |path: &Path| -> Vec<PathBuf> {
+            let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+            entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+        };
+        folders(&self.spec.root()).iter().map(|worker| folders(&worker.join("executor")).len()).sum()
+    }
+
     fn running(&mut self) -> &mut Process {
         self.process.as_mut().expect("it is running")
     }

@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+/// How many steps `testdata/multistage` has.
+pub const MULTISTAGE_STEPS: usize = 10;
+
 /// Copies `testdata/<name>` below `into`, with the base file system beside its
 /// Dockerfile.
 pub fn copy(name: &str, into: &Path) -> PathBuf {
