@@ -16,15 +16,25 @@ const FROM: &str = "type=gha-compatible";
 async fn filled(lab: &Lab) -> PathBuf {
     let data = lab.path("data");
     let writer = lab.runner("writer", &data).await;
-    let build = Build::of(&lab.context("multistage")).cache_to(TO).output_folder(&lab.path("first"));
-    lab.buildx(writer.address()).await.build(&build).await.ok().assert_nothing_told();
+    let build = Build::of(&lab.context("multistage"))
+        .cache_to(TO)
+        .output_folder(&lab.path("first"));
+    lab.buildx(writer.address())
+        .await
+        .build(&build)
+        .await
+        .ok()
+        .assert_nothing_told();
     data
 }
 
 /// Every blob file of a data directory.
 fn blobs(data: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(data.join("blobs/sha256")).unwrap();
-    entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect()
+    entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file())
+        .collect()
 }
 
 #[tokio::test]
@@ -34,7 +44,9 @@ async fn a_read_only_store_takes_no_export_and_says_so() {
     let at = lab.path("read-only");
     let _mount = Mount::read_only(&data, &at);
     let runner = lab.runner("one", &at).await;
-    let build = Build::of(&lab.context("multistage")).cache_from(FROM).cache_to(TO);
+    let build = Build::of(&lab.context("multistage"))
+        .cache_from(FROM)
+        .cache_to(TO);
     let outcome = lab.buildx(runner.address()).await.build(&build).await.ok();
     outcome.assert_told("read-only");
 }
@@ -50,7 +62,11 @@ async fn a_full_disk_takes_no_export_and_says_so() {
     let build = Build::of(&context).cache_to(&format!("{TO},compression=uncompressed"));
     client.build(&build).await.ok().assert_told("no space left");
     // The daemon and the sidecar go on.
-    client.build(&Build::of(&context)).await.ok().assert_all_cached(MULTISTAGE_STEPS);
+    client
+        .build(&Build::of(&context))
+        .await
+        .ok()
+        .assert_all_cached(MULTISTAGE_STEPS);
 }
 
 #[tokio::test]
@@ -60,7 +76,11 @@ async fn a_strict_export_fails_the_build_when_it_cannot_be_stored() {
     let _mount = Mount::small_disk(&disk, 2 << 20);
     let runner = lab.runner("one", &disk).await;
     let entry = format!("{TO},compression=uncompressed,ignore-error=false");
-    let outcome = lab.buildx(runner.address()).await.build(&Build::of(&lab.context("multistage")).cache_to(&entry)).await;
+    let outcome = lab
+        .buildx(runner.address())
+        .await
+        .build(&Build::of(&lab.context("multistage")).cache_to(&entry))
+        .await;
     assert!(outcome.failed().verdict().contains("no space left"));
 }
 
@@ -73,13 +93,22 @@ async fn a_blob_that_is_gone_costs_the_steps_that_need_it() {
         let aside = lab.path("aside");
         std::fs::rename(&blob, &aside).unwrap();
         let runner = lab.runner(&format!("without-{number}"), &data).await;
-        let build = Build::of(&context).cache_from(FROM).output_folder(&lab.path(&format!("out-{number}")));
+        let build = Build::of(&context)
+            .cache_from(FROM)
+            .output_folder(&lab.path(&format!("out-{number}")));
         lab.buildx(runner.address()).await.build(&build).await.ok();
         std::fs::rename(&aside, &blob).unwrap();
     }
     let runner = lab.runner("with-all", &data).await;
-    let build = Build::of(&context).cache_from(FROM).output_folder(&lab.path("out"));
-    lab.buildx(runner.address()).await.build(&build).await.ok().assert_all_cached(MULTISTAGE_STEPS);
+    let build = Build::of(&context)
+        .cache_from(FROM)
+        .output_folder(&lab.path("out"));
+    lab.buildx(runner.address())
+        .await
+        .build(&build)
+        .await
+        .ok()
+        .assert_all_cached(MULTISTAGE_STEPS);
     assert_eq!(tree(&lab.path("first")), tree(&lab.path("out")));
 }
 
@@ -95,7 +124,11 @@ async fn a_truncated_blob_is_not_served() {
     let build = Build::of(&lab.context("multistage")).cache_from(FROM);
     let outcome = lab.buildx(runner.address()).await.build(&build).await.ok();
     outcome.assert_all_ran(MULTISTAGE_STEPS);
-    assert!(!outcome.progress.messages().is_empty(), "{:#?}", outcome.progress.lines());
+    assert!(
+        !outcome.progress.messages().is_empty(),
+        "{:#?}",
+        outcome.progress.lines()
+    );
 }
 
 #[tokio::test]
@@ -105,17 +138,29 @@ async fn a_locked_catalog_holds_no_build_up() {
     let file = std::fs::read_dir(&data)
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .find(|path| path.is_file() && std::fs::read(path).unwrap().starts_with(b"SQLite format 3\0"))
+        .find(|path| {
+            path.is_file()
+                && std::fs::read(path)
+                    .unwrap()
+                    .starts_with(b"SQLite format 3\0")
+        })
         .expect("the catalog is an SQLite file in the data directory");
     let runner = lab.runner("one", &data).await;
     let options = SqliteConnectOptions::from_str(&format!("sqlite://{}", file.display())).unwrap();
     let mut other = SqliteConnection::connect_with(&options).await.unwrap();
     other.execute("BEGIN EXCLUSIVE").await.unwrap();
-    let build = Build::of(&lab.context("multistage")).cache_from(FROM).cache_to(TO);
+    let build = Build::of(&lab.context("multistage"))
+        .cache_from(FROM)
+        .cache_to(TO);
     let outcome = lab.buildx(runner.address()).await.build(&build).await.ok();
     outcome.assert_told("cache not exported");
     other.execute("ROLLBACK").await.unwrap();
-    lab.buildx(runner.address()).await.build(&build).await.ok().assert_nothing_told();
+    lab.buildx(runner.address())
+        .await
+        .build(&build)
+        .await
+        .ok()
+        .assert_nothing_told();
 }
 
 #[tokio::test]
@@ -129,8 +174,14 @@ async fn a_catalog_of_garbage_holds_no_build_up() {
         }
     }
     let runner = lab.runner("one", &data).await;
-    let build = Build::of(&lab.context("multistage")).cache_from(FROM).cache_to(TO);
+    let build = Build::of(&lab.context("multistage"))
+        .cache_from(FROM)
+        .cache_to(TO);
     let outcome = lab.buildx(runner.address()).await.build(&build).await.ok();
     outcome.assert_all_ran(MULTISTAGE_STEPS);
-    assert!(!outcome.progress.messages().is_empty(), "{:#?}", outcome.progress.lines());
+    assert!(
+        !outcome.progress.messages().is_empty(),
+        "{:#?}",
+        outcome.progress.lines()
+    );
 }

@@ -41,4 +41,4 @@ pub use self::sidecar::{Sidecar, SidecarSpec};
 pub use self::tls::Tls;
 pub use self::tools::BuildKit;
 pub use self::tree::tree;
-pub use self::wait::{DEADLINE, until};
+pub use self::wait::until;

@@ -3,17 +3,27 @@
 //!
 //! Needs root (buildkitd mounts and runs containers) and the tools that
 //! `integration/tools/install.sh` leaves. `integration/test.sh` runs it all.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends by panicking"
+)]
 
 mod harness;
 
 mod attributes;
+mod descriptors;
 mod direct;
 mod endings;
 mod failopen;
+mod frontend;
+mod history;
+mod layering;
+mod memory;
 mod outputs;
 mod parallel;
 mod passthrough;
 mod places;
 mod restarts;
 mod story;
+mod transport;

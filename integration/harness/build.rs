@@ -18,7 +18,10 @@ pub struct Build {
 impl Build {
     /// The Dockerfile of a context.
     pub fn of(context: &Path) -> Self {
-        Self { context: context.to_owned(), ..Self::default() }
+        Self {
+            context: context.to_owned(),
+            ..Self::default()
+        }
     }
 
     /// One stage of it.
@@ -82,7 +85,11 @@ impl Build {
         for name in ["context", "dockerfile"] {
             arguments.push(format!("--local={name}={}", self.context.display()));
         }
-        arguments.extend(self.target.iter().map(|stage| format!("--opt=target={stage}")));
+        arguments.extend(
+            self.target
+                .iter()
+                .map(|stage| format!("--opt=target={stage}")),
+        );
         arguments.extend(self.options("--export-cache", "--import-cache"));
         arguments
     }
@@ -95,7 +102,9 @@ impl Build {
             ("--secret", &self.secrets),
             ("--ssh", &self.ssh),
         ];
-        let named = lists.into_iter().flat_map(|(flag, list)| list.iter().map(move |entry| format!("{flag}={entry}")));
+        let named = lists
+            .into_iter()
+            .flat_map(|(flag, list)| list.iter().map(move |entry| format!("{flag}={entry}")));
         named.chain(self.arguments.iter().cloned()).collect()
     }
 }

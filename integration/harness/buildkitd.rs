@@ -21,7 +21,12 @@ pub struct BuildkitdSpec {
 
 impl BuildkitdSpec {
     pub(super) fn new(name: &str, folder: PathBuf) -> Self {
-        Self { name: format!("buildkitd {name}"), folder, version: BuildKit::Current, tls: None }
+        Self {
+            name: format!("buildkitd {name}"),
+            folder,
+            version: BuildKit::Current,
+            tls: None,
+        }
     }
 
     /// Another version than the current one.
@@ -43,7 +48,11 @@ impl BuildkitdSpec {
             None => format!("unix://{}", self.folder.join("buildkitd.sock").display()),
         };
         let process = self.spawn(&address);
-        let mut daemon = Buildkitd { process: Some(process), address, spec: self };
+        let mut daemon = Buildkitd {
+            process: Some(process),
+            address,
+            spec: self,
+        };
         daemon.ready().await;
         daemon
     }
@@ -62,11 +71,20 @@ impl BuildkitdSpec {
             .arg("--otel-socket-path")
             .arg(self.folder.join("otel.sock"))
             .args(["--addr", address])
-            .args(["--containerd-worker=false", "--oci-worker=true", "--oci-worker-gc=false", "--oci-worker-net=host"])
+            .args([
+                "--containerd-worker=false",
+                "--oci-worker=true",
+                "--oci-worker-gc=false",
+                "--oci-worker-net=host",
+            ])
             .env("TMPDIR", temporary);
         if let Some(tls) = &self.tls {
             command.arg("--tlscacert").arg(tls.ca());
-            command.arg("--tlscert").arg(tls.server_cert()).arg("--tlskey").arg(tls.server_key());
+            command
+                .arg("--tlscert")
+                .arg(tls.server_cert())
+                .arg("--tlskey")
+                .arg(tls.server_key());
         }
         Process::spawn(&self.name, &command, &self.folder.join("buildkitd.log"))
     }
@@ -111,21 +129,33 @@ impl Buildkitd {
 
     /// Waits until a step runs in it.
     pub async fn until_busy(&self) {
-        until("a container runs", async || (self.containers() > 0).then_some(())).await;
+        until("a container runs", async || {
+            (self.containers() > 0).then_some(())
+        })
+        .await;
     }
 
     /// Waits until no step runs in it.
     pub async fn until_idle(&self) {
-        until("no container runs", async || (self.containers() == 0).then_some(())).await;
+        until("no container runs", async || {
+            (self.containers() == 0).then_some(())
+        })
+        .await;
     }
 
     /// How many containers run: each has a folder of its executor.
     fn containers(&self) -> usize {
         let folders = |path: &Path| -> Vec<PathBuf> {
             let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-            entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+            entries
+                .map(|entry| entry.path())
+                .filter(|path| path.is_dir())
+                .collect()
         };
-        folders(&self.spec.root()).iter().map(|worker| folders(&worker.join("executor")).len()).sum()
+        folders(&self.spec.root())
+            .iter()
+            .map(|worker| folders(&worker.join("executor")).len())
+            .sum()
     }
 
     fn running(&mut self) -> &mut Process {
@@ -154,6 +184,8 @@ impl Drop for Buildkitd {
 async fn connects(address: &str) -> bool {
     match address.strip_prefix("unix://") {
         Some(path) => UnixStream::connect(Path::new(path)).await.is_ok(),
-        None => TcpStream::connect(address.trim_start_matches("tcp://")).await.is_ok(),
+        None => TcpStream::connect(address.trim_start_matches("tcp://"))
+            .await
+            .is_ok(),
     }
 }

@@ -25,13 +25,33 @@ enum Kind {
 impl Client {
     /// buildx, with a builder at `address`.
     pub async fn buildx(folder: &Path, address: &str, tls: Option<&Tls>) -> Self {
-        let builder: String = address.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-        let client = Self { kind: Kind::Buildx { builder: format!("at{builder}") }, folder: folder.to_owned() };
-        let Kind::Buildx { builder } = &client.kind else { unreachable!("just made") };
-        let mut arguments = vec!["create".to_owned(), "--driver=remote".to_owned(), format!("--name={builder}")];
+        let builder: String = address
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+            .collect();
+        let client = Self {
+            kind: Kind::Buildx {
+                builder: format!("at{builder}"),
+            },
+            folder: folder.to_owned(),
+        };
+        let Kind::Buildx { builder } = &client.kind else {
+            unreachable!("just made")
+        };
+        let mut arguments = vec![
+            "create".to_owned(),
+            "--driver=remote".to_owned(),
+            format!("--name={builder}"),
+        ];
         if let Some(tls) = tls {
-            let options = [("cacert", tls.ca()), ("cert", tls.client_cert()), ("key", tls.client_key())];
-            arguments.extend(options.map(|(key, path)| format!("--driver-opt={key}={}", path.display())));
+            let options = [
+                ("cacert", tls.ca()),
+                ("cert", tls.client_cert()),
+                ("key", tls.client_key()),
+            ];
+            arguments.extend(
+                options.map(|(key, path)| format!("--driver-opt={key}={}", path.display())),
+            );
         }
         arguments.push(address.to_owned());
         client.bare(&arguments).await.ok();
@@ -42,10 +62,17 @@ impl Client {
     pub fn buildctl(folder: &Path, address: &str, tls: Option<&Tls>) -> Self {
         let mut global = vec![format!("--addr={address}")];
         if let Some(tls) = tls {
-            let options = [("tlscacert", tls.ca()), ("tlscert", tls.client_cert()), ("tlskey", tls.client_key())];
+            let options = [
+                ("tlscacert", tls.ca()),
+                ("tlscert", tls.client_cert()),
+                ("tlskey", tls.client_key()),
+            ];
             global.extend(options.map(|(key, path)| format!("--{key}={}", path.display())));
         }
-        Self { kind: Kind::Buildctl { global }, folder: folder.to_owned() }
+        Self {
+            kind: Kind::Buildctl { global },
+            folder: folder.to_owned(),
+        }
     }
 
     /// Runs a command of this client to its end.
@@ -64,17 +91,28 @@ impl Client {
         let arguments = self.arguments(self.build_arguments(build));
         let log = tempfile::NamedTempFile::new_in(&self.folder).expect("a file");
         let mut command = self.command(&arguments);
-        command.stdout(Stdio::null()).stderr(log.reopen().expect("the file"));
+        command
+            .stdout(Stdio::null())
+            .stderr(log.reopen().expect("the file"));
         let child = command.spawn().expect("the client starts");
         let read = || std::fs::read_to_string(log.path()).unwrap_or_default();
         until("the step prints its line", async || {
-            super::Progress::parse(&read()).lines().iter().any(|shown| *shown == line).then_some(())
+            super::Progress::parse(&read())
+                .lines()
+                .iter()
+                .any(|shown| *shown == line)
+                .then_some(())
         })
         .await;
-        let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)).expect("it is running");
+        let pid = child
+            .id()
+            .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?))
+            .expect("it is running");
         kill_process(pid, Signal::INT).expect("it takes signals");
         let waited = tokio::time::timeout(DEADLINE, child.wait_with_output()).await;
-        let mut output = waited.expect("an interrupted client ends").expect("a child can be waited for");
+        let mut output = waited
+            .expect("an interrupted client ends")
+            .expect("a child can be waited for");
         output.stderr = read().into_bytes();
         Outcome::new(format!("{:?}", command.as_std()), &output)
     }
@@ -91,7 +129,13 @@ impl Client {
             Kind::Buildx { builder } => vec!["--builder".to_owned(), builder.clone()],
             Kind::Buildctl { global } => global.clone(),
         };
-        own.into_iter().chain(arguments.into_iter().map(|argument| argument.as_ref().to_owned())).collect()
+        own.into_iter()
+            .chain(
+                arguments
+                    .into_iter()
+                    .map(|argument| argument.as_ref().to_owned()),
+            )
+            .collect()
     }
 
     /// Runs without the options that choose the daemon.

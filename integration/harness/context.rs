@@ -25,7 +25,8 @@ fn testdata() -> PathBuf {
 fn base() -> &'static Path {
     static BASE: OnceLock<PathBuf> = OnceLock::new();
     BASE.get_or_init(|| {
-        let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("base-{}.tar", std::process::id()));
+        let out =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("base-{}.tar", std::process::id()));
         run(Command::new(testdata().join("make-base.sh")).arg(&out));
         let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("base.tar");
         std::fs::rename(&out, &kept).expect("a rename in one folder");
@@ -34,6 +35,8 @@ fn base() -> &'static Path {
 }
 
 fn run(command: &mut Command) {
-    let status = command.status().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let status = command
+        .status()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(status.success(), "{command:?}: {status}");
 }

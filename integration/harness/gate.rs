@@ -26,7 +26,11 @@ impl Gate {
 
     /// Lets every build through, as long as the answer lives.
     pub async fn open(&self) -> AbortOnDropHandle<()> {
-        let listener = TcpListener::bind(("127.0.0.1", self.0)).await.expect("the port is still free");
-        AbortOnDropHandle::new(tokio::spawn(async move { while listener.accept().await.is_ok() {} }))
+        let listener = TcpListener::bind(("127.0.0.1", self.0))
+            .await
+            .expect("the port is still free");
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            while listener.accept().await.is_ok() {}
+        }))
     }
 }

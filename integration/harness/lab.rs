@@ -16,7 +16,10 @@ pub struct Lab {
 impl Lab {
     /// An empty one.
     pub fn new() -> Self {
-        let folder = tempfile::Builder::new().prefix("layerd-test-").tempdir().expect("a temporary folder");
+        let folder = tempfile::Builder::new()
+            .prefix("layerd-test-")
+            .tempdir()
+            .expect("a temporary folder");
         Self { folder }
     }
 

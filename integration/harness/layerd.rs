@@ -11,7 +11,10 @@ use super::wait::DEADLINE;
 /// Runs `layerd ARGUMENTS...` to its end.
 pub async fn layerd<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Outcome {
     let mut command = Command::new(env!("CARGO_BIN_EXE_layerd"));
-    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
     let line = format!("{:?}", command.as_std());
     match tokio::time::timeout(DEADLINE, command.output()).await {
         Ok(output) => Outcome::new(line, &output.expect("layerd runs")),

@@ -13,7 +13,14 @@ impl Mount {
     pub fn small_disk(at: &Path, bytes: u64) -> Self {
         std::fs::create_dir_all(at).expect("a mount point");
         let options = CString::new(format!("size={bytes}")).expect("no zero byte");
-        mount("tmpfs", at, "tmpfs", MountFlags::empty(), Some(options.as_c_str())).expect("a tmpfs (needs root)");
+        mount(
+            "tmpfs",
+            at,
+            "tmpfs",
+            MountFlags::empty(),
+            Some(options.as_c_str()),
+        )
+        .expect("a tmpfs (needs root)");
         Self(at.to_owned())
     }
 
@@ -37,8 +44,11 @@ impl Drop for Mount {
 /// Unmounts all that is mounted below `root`, deepest first.
 pub fn unmount_below(root: &Path) {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mut below: Vec<&str> =
-        table.lines().filter_map(|line| line.split(' ').nth(4)).filter(|at| Path::new(at).starts_with(root)).collect();
+    let mut below: Vec<&str> = table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .filter(|at| Path::new(at).starts_with(root))
+        .collect();
     below.sort_unstable();
     for at in below.iter().rev() {
         let _ = unmount(*at, UnmountFlags::DETACH);

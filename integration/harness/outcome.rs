@@ -24,20 +24,40 @@ impl Outcome {
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         let progress = Progress::parse(&stderr);
-        Self { command, code: output.status.code(), stdout, stderr, progress }
+        Self {
+            command,
+            code: output.status.code(),
+            stdout,
+            stderr,
+            progress,
+        }
     }
 
     /// This, which must be a success.
     #[track_caller]
     pub fn ok(self) -> Self {
-        assert_eq!(self.code, Some(0), "{}\n{}\n{}", self.command, self.stdout, self.told());
+        assert_eq!(
+            self.code,
+            Some(0),
+            "{}\n{}\n{}",
+            self.command,
+            self.stdout,
+            self.told()
+        );
         self
     }
 
     /// This, which must be a failure.
     #[track_caller]
     pub fn failed(self) -> Self {
-        assert_ne!(self.code, Some(0), "{}\n{}\n{}", self.command, self.stdout, self.told());
+        assert_ne!(
+            self.code,
+            Some(0),
+            "{}\n{}\n{}",
+            self.command,
+            self.stdout,
+            self.told()
+        );
         self
     }
 
@@ -53,7 +73,12 @@ impl Outcome {
     pub fn assert_all_cached(&self, steps: usize) {
         let found = self.progress.steps();
         let all_cached = found.values().all(|fate| *fate == Fate::Cached);
-        assert!(all_cached && found.len() == steps, "{}\n{found:#?}\n{}", self.command, self.told());
+        assert!(
+            all_cached && found.len() == steps,
+            "{}\n{found:#?}\n{}",
+            self.command,
+            self.told()
+        );
     }
 
     /// No step came from a cache, and `steps` ran.
@@ -61,20 +86,35 @@ impl Outcome {
     pub fn assert_all_ran(&self, steps: usize) {
         let found = self.progress.steps();
         let all_ran = found.values().all(|fate| *fate == Fate::Ran);
-        assert!(all_ran && found.len() == steps, "{}\n{found:#?}\n{}", self.command, self.told());
+        assert!(
+            all_ran && found.len() == steps,
+            "{}\n{found:#?}\n{}",
+            self.command,
+            self.told()
+        );
     }
 
     /// layerd said something with `part` in it.
     #[track_caller]
     pub fn assert_told(&self, part: &str) {
         let messages = self.progress.messages();
-        assert!(messages.iter().any(|line| line.contains(part)), "{}\nno {part:?}\n{}", self.command, self.told());
+        assert!(
+            messages.iter().any(|line| line.contains(part)),
+            "{}\nno {part:?}\n{}",
+            self.command,
+            self.told()
+        );
     }
 
     /// layerd said nothing at all.
     #[track_caller]
     pub fn assert_nothing_told(&self) {
-        assert!(self.progress.messages().is_empty(), "{}\n{}", self.command, self.told());
+        assert!(
+            self.progress.messages().is_empty(),
+            "{}\n{}",
+            self.command,
+            self.told()
+        );
     }
 
     fn told(&self) -> String {

@@ -26,9 +26,16 @@ impl Process {
     /// Starts `command`. Should this process die without unwinding, the kernel
     /// ends the child (`setpriv --pdeathsig`), so that nothing is left behind.
     pub fn spawn(name: &str, command: &std::process::Command, log: &Path) -> Self {
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(log).expect("a log file");
+        let file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)
+            .expect("a log file");
         let mut guarded = Command::new("setpriv");
-        guarded.args(["--pdeathsig", "TERM", "--"]).arg(command.get_program()).args(command.get_args());
+        guarded
+            .args(["--pdeathsig", "TERM", "--"])
+            .arg(command.get_program())
+            .args(command.get_args());
         for (key, value) in command.get_envs() {
             match value {
                 Some(value) => guarded.env(key, value),
@@ -42,12 +49,19 @@ impl Process {
             .kill_on_drop(true)
             .spawn()
             .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
-        Self { name: name.to_owned(), child, log: log.to_owned() }
+        Self {
+            name: name.to_owned(),
+            child,
+            log: log.to_owned(),
+        }
     }
 
     /// What it prints; can be taken once.
     pub fn stdout(&mut self) -> ChildStdout {
-        self.child.stdout.take().expect("standard output was not taken yet")
+        self.child
+            .stdout
+            .take()
+            .expect("standard output was not taken yet")
     }
 
     /// What it has logged so far.
@@ -87,26 +101,43 @@ impl Process {
     pub async fn kill(&mut self) {
         self.signal(Signal::KILL);
         let status = self.ended().await;
-        assert_eq!(status.signal(), Some(Signal::KILL.as_raw()), "{} ended before it was killed", self.name);
+        assert_eq!(
+            status.signal(),
+            Some(Signal::KILL.as_raw()),
+            "{} ended before it was killed",
+            self.name
+        );
     }
 
     /// The largest resident set that it ever had, in bytes.
     pub fn peak_memory(&self) -> u64 {
         let pid = self.pid().expect("it is running").as_raw_nonzero();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it is running");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
-        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .expect("a peak");
+        let kib: u64 = line
+            .trim()
+            .trim_end_matches("kB")
+            .trim()
+            .parse()
+            .expect("a number");
         kib * 1024
     }
 
     fn pid(&self) -> Option<Pid> {
-        self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).expect("a pid")))
+        self.child
+            .id()
+            .and_then(|id| Pid::from_raw(i32::try_from(id).expect("a pid")))
     }
 
     /// Waits without a runtime, for the drop.
     fn wait_blocking(&mut self, limit: Duration) {
         let Some(pid) = self.pid() else { return };
-        let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return };
+        let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else {
+            return;
+        };
         let limit = limit.try_into().expect("a short time");
         // A time-out or an error leaves the end to SIGKILL, through kill_on_drop.
         let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit));
@@ -123,7 +154,11 @@ impl Drop for Process {
         if std::thread::panicking() {
             let log = self.log();
             let tail: Vec<&str> = log.lines().rev().take(80).collect();
-            eprintln!("--- {} ({} lines of log, the last 80):", self.name, log.lines().count());
+            eprintln!(
+                "--- {} ({} lines of log, the last 80):",
+                self.name,
+                log.lines().count()
+            );
             for line in tail.iter().rev() {
                 eprintln!("{line}");
             }

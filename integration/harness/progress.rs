@@ -63,16 +63,23 @@ impl Progress {
     /// words and left to the reader of the outcome.
     pub fn parse(text: &str) -> Self {
         let mut progress = Self::default();
-        for event in text.lines().filter_map(|line| serde_json::from_str::<Event>(line).ok()) {
+        for event in text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Event>(line).ok())
+        {
             for vertex in event.vertexes {
                 // A vertex may start and complete several times; the last
                 // event is what became of it.
                 progress.vertexes.insert(vertex.digest.clone(), vertex);
             }
-            progress.logs.extend(event.logs.iter().map(|log| text_of(&log.data)));
+            progress
+                .logs
+                .extend(event.logs.iter().map(|log| text_of(&log.data)));
             for warning in event.warnings {
                 progress.logs.push(text_of(&warning.short));
-                progress.logs.extend(warning.detail.iter().map(|line| text_of(line)));
+                progress
+                    .logs
+                    .extend(warning.detail.iter().map(|line| text_of(line)));
             }
         }
         progress
@@ -81,19 +88,30 @@ impl Progress {
     /// The steps of the Dockerfile and what became of each, by name.
     pub fn steps(&self) -> BTreeMap<&str, Fate> {
         let is_step = |name: &str| name.starts_with('[') && !name.contains("internal]");
-        self.vertexes.values().filter(|vertex| is_step(&vertex.name)).map(|v| (v.name.as_str(), v.fate())).collect()
+        self.vertexes
+            .values()
+            .filter(|vertex| is_step(&vertex.name))
+            .map(|v| (v.name.as_str(), v.fate()))
+            .collect()
     }
 
     /// The names of the steps that ended so.
     pub fn with(&self, fate: Fate) -> Vec<&str> {
-        self.steps().into_iter().filter(|(_, found)| *found == fate).map(|(name, _)| name).collect()
+        self.steps()
+            .into_iter()
+            .filter(|(_, found)| *found == fate)
+            .map(|(name, _)| name)
+            .collect()
     }
 
     /// What became of the step whose name holds `part`; panics if there is not
     /// exactly one.
     pub fn fate(&self, part: &str) -> Fate {
         let steps = self.steps();
-        let found: Vec<_> = steps.iter().filter(|(name, _)| name.contains(part)).collect();
+        let found: Vec<_> = steps
+            .iter()
+            .filter(|(name, _)| name.contains(part))
+            .collect();
         assert_eq!(found.len(), 1, "steps with {part:?} in {steps:#?}");
         *found[0].1
     }
@@ -101,13 +119,23 @@ impl Progress {
     /// Every line shown to the user: names of vertices, errors, logs and
     /// warnings.
     pub fn lines(&self) -> Vec<&str> {
-        let named = self.vertexes.values().flat_map(|vertex| [vertex.name.as_str(), vertex.error.as_str()]);
-        named.chain(self.logs.iter().map(String::as_str)).flat_map(str::lines).filter(|line| !line.is_empty()).collect()
+        let named = self
+            .vertexes
+            .values()
+            .flat_map(|vertex| [vertex.name.as_str(), vertex.error.as_str()]);
+        named
+            .chain(self.logs.iter().map(String::as_str))
+            .flat_map(str::lines)
+            .filter(|line| !line.is_empty())
+            .collect()
     }
 
     /// What layerd itself had to say.
     pub fn messages(&self) -> Vec<&str> {
-        self.lines().into_iter().filter(|line| line.contains("layerd: ")).collect()
+        self.lines()
+            .into_iter()
+            .filter(|line| line.contains("layerd: "))
+            .collect()
     }
 }
 

@@ -34,7 +34,10 @@ impl Registry {
             TcpStream::connect(&host).await.ok()
         })
         .await;
-        Self { _process: process, host }
+        Self {
+            _process: process,
+            host,
+        }
     }
 
     /// The reference of an image in it.

@@ -24,7 +24,14 @@ impl SidecarSpec {
     pub(super) fn new(name: &str, folder: PathBuf) -> Self {
         let listen = vec![format!("unix://{}", folder.join("sidecar.sock").display())];
         let data_dir = folder.join("data");
-        Self { name: format!("sidecar {name}"), folder, listen, buildkitd: None, data_dir, arguments: Vec::new() }
+        Self {
+            name: format!("sidecar {name}"),
+            folder,
+            listen,
+            buildkitd: None,
+            data_dir,
+            arguments: Vec::new(),
+        }
     }
 
     /// The address of the buildkitd behind it.
@@ -58,8 +65,16 @@ impl SidecarSpec {
         for address in &self.listen {
             command.args(["--listen", address]);
         }
-        command.args(["--buildkitd", self.buildkitd.as_deref().expect("a buildkitd behind the sidecar")]);
-        command.arg("--data-dir").arg(&self.data_dir).args(&self.arguments);
+        command.args([
+            "--buildkitd",
+            self.buildkitd
+                .as_deref()
+                .expect("a buildkitd behind the sidecar"),
+        ]);
+        command
+            .arg("--data-dir")
+            .arg(&self.data_dir)
+            .args(&self.arguments);
         let mut process = Process::spawn(&self.name, &command, &self.folder.join("sidecar.log"));
         let mut lines = BufReader::new(process.stdout()).lines();
         let line = match tokio::time::timeout(DEADLINE, lines.next_line()).await {
@@ -68,8 +83,17 @@ impl SidecarSpec {
         };
         let words: Vec<&str> = line.split(' ').collect();
         assert_eq!(words.first(), Some(&"ready"), "{}: {line}", self.name);
-        let addresses = words.iter().filter_map(|word| word.strip_prefix("listen=")).map(str::to_owned).collect();
-        Sidecar { process, addresses, _stdout: lines, spec: self }
+        let addresses = words
+            .iter()
+            .filter_map(|word| word.strip_prefix("listen="))
+            .map(str::to_owned)
+            .collect();
+        Sidecar {
+            process,
+            addresses,
+            _stdout: lines,
+            spec: self,
+        }
     }
 }
 

@@ -41,11 +41,17 @@ fn pinned(key: &str) -> &'static str {
 }
 
 fn installed(folder: &str, name: &str) -> PathBuf {
-    let tools = std::env::var_os("LAYERD_TOOLS").map(PathBuf::from).unwrap_or_else(|| {
-        let home = std::env::var_os("HOME").expect("HOME is set");
-        PathBuf::from(home).join(".cache/layerd/tools")
-    });
+    let tools = std::env::var_os("LAYERD_TOOLS")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| {
+            let home = std::env::var_os("HOME").expect("HOME is set");
+            PathBuf::from(home).join(".cache/layerd/tools")
+        });
     let path = tools.join(folder).join(name);
-    assert!(path.exists(), "{} is missing: run integration/tools/install.sh", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: run integration/tools/install.sh",
+        path.display()
+    );
     path
 }
