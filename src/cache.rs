@@ -55,10 +55,12 @@ pub trait Cache: Send + Sync + 'static {
 /// One place to look at, and the refs to try after its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Want {
-    /// Where to look first.
+    /// Where to look first; its scope may be [any](crate::place::Scope::is_any).
     pub place: Place,
     /// Other refs of the same project and scope, in order.
     pub fallbacks: Vec<GitRef>,
+    /// Exports older than this are not used.
+    pub not_before: Option<Timestamp>,
 }
 
 /// A small document: exact bytes and their digest.

@@ -1,1 +1,26 @@
-//! x
+//! layerd: a shared build cache for BuildKit.
+//!
+//! Layers, from the top; each imports only what is below it, which a test
+//! holds:
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`cli`] | parse, wire up, run |
+//! | [`doors`] | one protocol each: BuildKit's Control API |
+//! | [`cache`] | the engine that doors call |
+//! | [`graph`] | pure: cache configs and manifests |
+//! | [`catalog`] | the log of exports |
+//! | [`blobs`] | layer blobs |
+//! | [`digest`], [`place`], [`config`], [`telemetry`], [`units`] | leaves |
+
+pub mod blobs;
+pub mod cache;
+pub mod catalog;
+pub mod cli;
+pub mod config;
+pub mod digest;
+pub mod doors;
+pub mod graph;
+pub mod place;
+pub mod telemetry;
+pub mod units;

@@ -90,6 +90,13 @@ name!(
     }
 );
 
+impl Scope {
+    /// `*`: on import, every scope of a ref.
+    pub fn is_any(&self) -> bool {
+        self.0 == "*"
+    }
+}
+
 impl Default for ProjectId {
     fn default() -> Self {
         Self("default".to_owned())

@@ -1,0 +1,6 @@
+//! The doors: one protocol each, and no knowledge of storage.
+//!
+//! A door parses what a client says, asks the [`Cache`](crate::cache::Cache),
+//! and answers in the client's own terms. Doors never name each other.
+
+pub mod buildkit;

@@ -1,0 +1,199 @@
+//! The BuildKit door: the Control API that buildx connects to, in front of one
+//! buildkitd.
+//!
+//! Every call of a client is passed on to buildkitd as HTTP/2, except the few
+//! that a shared cache needs looked into:
+//!
+//! | call | why |
+//! |---|---|
+//! | `Control/Solve`, `LLBBridge/Solve` | `gha-compatible` entries are rewritten: [`solve`], [`plan`], [`rewrite`] |
+//! | `Control/Session` | a Content service is added to the session: [`session`], [`content`] |
+//! | `Control/Status` | the user is told how the cache did: [`status`] |
+//! | `Control/ListenBuildHistory` | the user's own entries are shown: [`history`] |
+//!
+//! Messages that are changed are spliced, never re-encoded ([`splice`]), so that
+//! what a newer BuildKit adds survives. A fault of the cache leaves entries out
+//! and never fails a build; wire facts are those of BuildKit v0.32.2.
+
+mod attributes;
+mod build;
+mod content;
+mod forward;
+mod grpc;
+mod history;
+mod listen;
+mod plan;
+mod proto;
+mod rewrite;
+mod session;
+mod solve;
+mod splice;
+mod status;
+mod stores;
+mod tls;
+mod tunnel;
+mod upstream;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use self::attributes::Defaults;
+use self::build::Builds;
+use self::forward::{answer, forward};
+use self::grpc::{Body, MAX_MESSAGE, MessageBudget};
+use self::history::LeftOut;
+pub use self::listen::Listener;
+use self::listen::{Accepted, Stream};
+use self::session::Sessions;
+use self::stores::Stores;
+pub use self::tls::{ClientTls, ServerTls, TlsError};
+pub use self::upstream::Upstream;
+use self::upstream::{CONNECTION_WINDOW, Link, MAX_HEADER_LIST, STREAM_WINDOW};
+use crate::cache::Cache;
+
+/// What all looked-into messages of all clients may hold at a time.
+const MESSAGE_BUDGET: usize = 4 * MAX_MESSAGE;
+/// Calls that one client connection may have open.
+const MAX_CALLS: u32 = 1000;
+/// How often stores that nobody can ask for any more are ended.
+const SWEEP: Duration = Duration::from_secs(10);
+/// How long builds may go on after the door was told to close.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// What one door needs.
+pub struct Config {
+    /// Where buildkitd is.
+    pub upstream: Upstream,
+    /// Where the cache is.
+    pub cache: Arc<dyn Cache>,
+    /// What stands where a user's entry says nothing.
+    pub defaults: Defaults,
+    /// Who exports: this host's name.
+    pub builder: String,
+}
+
+/// What every call can reach.
+struct Door {
+    upstream: Arc<Upstream>,
+    cache: Arc<dyn Cache>,
+    defaults: Defaults,
+    builder: String,
+    sessions: Arc<Sessions>,
+    builds: Builds,
+    stores: Arc<Stores>,
+    left_out: LeftOut,
+    budget: MessageBudget,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+}
+
+/// Serves clients on `listeners` until `closing`; then lets what runs end, for
+/// a while.
+pub async fn serve(config: Config, listeners: Vec<Listener>, closing: CancellationToken) {
+    let door = Arc::new(Door {
+        upstream: Arc::new(config.upstream),
+        cache: config.cache,
+        defaults: config.defaults,
+        builder: config.builder,
+        sessions: Arc::default(),
+        builds: Builds::default(),
+        stores: Arc::default(),
+        left_out: LeftOut::default(),
+        budget: MessageBudget::new(MESSAGE_BUDGET),
+        tasks: TaskTracker::new(),
+        closing: CancellationToken::new(),
+    });
+    let sweeper = tokio::spawn(sweep(door.stores.clone()));
+    let accepting = listeners.into_iter().map(|listener| accept(door.clone(), listener, closing.clone()));
+    futures::future::join_all(accepting).await;
+    door.tasks.close();
+    if tokio::time::timeout(DRAIN, door.tasks.wait()).await.is_err() {
+        tracing::warn!("builds were still running when the time to drain was over");
+        door.closing.cancel();
+    }
+    sweeper.abort();
+}
+
+async fn sweep(stores: Arc<Stores>) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    loop {
+        ticks.tick().await;
+        stores.sweep(Instant::now());
+    }
+}
+
+async fn accept(door: Arc<Door>, listener: Listener, closing: CancellationToken) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = closing.cancelled() => return,
+        };
+        match accepted {
+            Ok(accepted) => {
+                door.tasks.spawn(connection(door.clone(), accepted, closing.clone()));
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: clients that are
+                // connected go on, and some of them will end.
+                tracing::error!(%error, "a client could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// One client, from handshake to hang-up.
+async fn connection(door: Arc<Door>, accepted: Accepted, closing: CancellationToken) {
+    let stream = match accepted.ready().await {
+        Ok(stream) => stream,
+        Err(error) => return tracing::debug!(%error, "a client's handshake failed"),
+    };
+    let link = Link::new(door.upstream.clone());
+    if let Err(error) = converse(door, link, stream, closing).await {
+        tracing::debug!(%error, "a client's connection broke");
+    }
+}
+
+async fn converse(door: Arc<Door>, link: Link, stream: Box<dyn Stream>, closing: CancellationToken) -> Result<(), hyper::Error> {
+    let forced = door.closing.clone();
+    let service = service_fn(move |request| call(door.clone(), link.clone(), request));
+    let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(MAX_CALLS)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = closing.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    tokio::select! {
+        ended = connection => ended,
+        () = forced.cancelled() => Ok(()),
+    }
+}
+
+/// One call: looked into, or passed on.
+async fn call(door: Arc<Door>, link: Link, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    const GATEWAY: &str = "/moby.buildkit.v1.frontend.LLBBridge/";
+    let outcome = match request.uri().path() {
+        "/moby.buildkit.v1.Control/Solve" => solve::solve(&door, &link, request).await,
+        "/moby.buildkit.v1.Control/Session" => session::session(&door, &link, request).await,
+        "/moby.buildkit.v1.Control/Status" => status::status(&door, &link, request).await,
+        "/moby.buildkit.v1.Control/ListenBuildHistory" => history::listen(&door, &link, request).await,
+        "/moby.buildkit.v1.frontend.LLBBridge/Solve" => solve::gateway_solve(&door, &link, request).await,
+        path if path.starts_with(GATEWAY) => solve::gateway_call(&door, &link, request).await,
+        _ => return Ok(forward(&link, request).await),
+    };
+    Ok(answer(outcome))
+}

@@ -1,0 +1,328 @@
+//! What a user may write in `type=gha-compatible,…`, parsed and checked.
+//!
+//! BuildKit fails a whole build for some bad attributes of an exporter before
+//! its `ignore-error` counts, and ignores others silently, so all of them are
+//! checked here, and a mistake is an error that names the attribute.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::cache::Want;
+use crate::place::{GitRef, Place, ProjectId, Scope};
+
+/// The type that users write.
+pub const TYPE: &str = "gha-compatible";
+
+/// Every attribute that is known, whether it does anything here or is accepted
+/// so that a `type=gha` line works unchanged.
+const KNOWN: [&str; 19] = [
+    "compression",
+    "compression-level",
+    "fallback",
+    "force-compression",
+    "ghtoken",
+    "ignore-error",
+    "image-manifest",
+    "max-age",
+    "mode",
+    "oci-mediatypes",
+    "project",
+    "ref",
+    "repository",
+    "scope",
+    "timeout",
+    "token",
+    "url",
+    "url_v2",
+    "version",
+];
+
+/// Attributes that hold a secret: never logged, never shown, never stored.
+pub const SECRET: [&str; 2] = ["token", "ghtoken"];
+
+/// Attributes as BuildKit's API carries them.
+pub type Attributes = BTreeMap<String, String>;
+
+/// What stands where the user says nothing: the sidecar's flags.
+#[derive(Clone, Debug, Default)]
+pub struct Defaults {
+    /// `--project`.
+    pub project: ProjectId,
+    /// `--ref`.
+    pub git_ref: GitRef,
+    /// `--fallback`, in order.
+    pub fallbacks: Vec<GitRef>,
+}
+
+/// One `--cache-to` entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportEntry {
+    /// Where the export will stand.
+    pub place: Place,
+    /// `ignore-error=false`: a cache fault fails the build.
+    pub strict: bool,
+    /// What BuildKit's own exporter takes, checked: mode and compression.
+    pub passed_on: Attributes,
+    /// A hub that this sidecar does not speak to.
+    pub elsewhere: Option<String>,
+}
+
+/// One `--cache-from` entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImportEntry {
+    /// Where to look.
+    pub want: Want,
+    /// `timeout`: a shorter limit for the look-up.
+    pub timeout: Option<Duration>,
+    /// A hub that this sidecar does not speak to.
+    pub elsewhere: Option<String>,
+}
+
+/// A mistake in an entry. The value is shown only where it is no secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("type={TYPE}: {0}")]
+pub struct InvalidAttribute(String);
+
+impl ExportEntry {
+    /// Checks a `--cache-to` entry.
+    pub fn parse(attributes: &Attributes, defaults: &Defaults) -> Result<Self, InvalidAttribute> {
+        let entry = Entry::checked(attributes)?;
+        if entry.text("max-age").is_some() {
+            return Err(InvalidAttribute("max-age belongs to --cache-from".to_owned()));
+        }
+        let place = entry.place(defaults)?;
+        if place.scope.is_any() {
+            return Err(InvalidAttribute("scope=* belongs to --cache-from; an export needs one scope".to_owned()));
+        }
+        let mut passed_on = Attributes::new();
+        for key in ["mode", "compression", "compression-level", "force-compression"] {
+            if let Some(value) = entry.text(key) {
+                passed_on.insert(key.to_owned(), value.to_owned());
+            }
+        }
+        Ok(Self { place, strict: entry.flag("ignore-error")? == Some(false), passed_on, elsewhere: entry.elsewhere() })
+    }
+}
+
+impl ImportEntry {
+    /// Checks a `--cache-from` entry; `max-age` counts back from `now`.
+    pub fn parse(attributes: &Attributes, defaults: &Defaults, now: Timestamp) -> Result<Self, InvalidAttribute> {
+        let entry = Entry::checked(attributes)?;
+        let place = entry.place(defaults)?;
+        let max_age = entry.duration("max-age")?;
+        let fallbacks = match entry.text("fallback") {
+            None => defaults.fallbacks.clone(),
+            Some(list) => list
+                .split([',', ';', ' '])
+                .filter(|part| !part.is_empty())
+                .map(|part| parsed("fallback", part))
+                .collect::<Result<_, _>>()?,
+        };
+        Ok(Self {
+            // An age that reaches back beyond all time excludes nothing.
+            want: Want { place, fallbacks, not_before: max_age.and_then(|age| now.checked_sub(age).ok()) },
+            timeout: entry.duration("timeout")?,
+            elsewhere: entry.elsewhere(),
+        })
+    }
+}
+
+/// An entry whose every attribute is known and well-formed.
+struct Entry<'a>(&'a Attributes);
+
+impl<'a> Entry<'a> {
+    fn checked(attributes: &'a Attributes) -> Result<Self, InvalidAttribute> {
+        if let Some(unknown) = attributes.keys().find(|key| !KNOWN.contains(&key.as_str())) {
+            let known = KNOWN.join(", ");
+            return Err(InvalidAttribute(format!("unknown attribute {unknown:?}; known are {known}")));
+        }
+        let entry = Self(attributes);
+        entry.one_of("mode", &["min", "max"])?;
+        entry.one_of("compression", &["uncompressed", "gzip", "estargz", "zstd"])?;
+        entry.flag("force-compression")?;
+        for always in ["oci-mediatypes", "image-manifest"] {
+            entry.flag(always)?;
+        }
+        if let Some(level) = entry.text("compression-level") {
+            let level: i32 = parsed("compression-level", level)?;
+            if !(-1..=22).contains(&level) {
+                return Err(InvalidAttribute(format!("compression-level={level} is not between -1 and 22")));
+            }
+        }
+        entry.duration("timeout")?;
+        Ok(entry)
+    }
+
+    /// A value that is there and not empty: `scope=` says nothing.
+    fn text(&self, key: &str) -> Option<&'a str> {
+        self.0.get(key).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    fn one_of(&self, key: &str, allowed: &[&str]) -> Result<(), InvalidAttribute> {
+        match self.text(key) {
+            Some(value) if !allowed.contains(&value) => {
+                Err(InvalidAttribute(format!("{key}={value:?} is none of {}", allowed.join(", "))))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// As Go's `strconv.ParseBool`, which BuildKit uses.
+    fn flag(&self, key: &str) -> Result<Option<bool>, InvalidAttribute> {
+        match self.text(key) {
+            None => Ok(None),
+            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(Some(true)),
+            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(Some(false)),
+            Some(value) => Err(InvalidAttribute(format!("{key}={value:?} is neither true nor false"))),
+        }
+    }
+
+    fn duration(&self, key: &str) -> Result<Option<Duration>, InvalidAttribute> {
+        self.text(key).map(|value| parse_duration(value).map_err(|why| wrong(key, value, why))).transpose()
+    }
+
+    fn place(&self, defaults: &Defaults) -> Result<Place, InvalidAttribute> {
+        let project = self.text("project").map(|text| parsed("project", text)).transpose()?;
+        let git_ref = self.text("ref").map(|text| parsed("ref", text)).transpose()?;
+        let scope = self.text("scope").map(|text| parsed("scope", text)).transpose()?;
+        Ok(Place {
+            project: project.unwrap_or_else(|| defaults.project.clone()),
+            git_ref: git_ref.unwrap_or_else(|| defaults.git_ref.clone()),
+            scope: scope.unwrap_or_default(),
+        })
+    }
+
+    fn elsewhere(&self) -> Option<String> {
+        self.text("url").filter(|url| *url != "local").map(shown_url)
+    }
+}
+
+/// A URL without what may be secret in it: user, password, query.
+fn shown_url(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let rest = rest.split(['?', '#']).next().unwrap_or(rest);
+    let (authority, path) = rest.split_once('/').map_or((rest, ""), |(authority, path)| (authority, path));
+    let host = authority.rsplit('@').next().unwrap_or(authority);
+    let shown = format!("{scheme}{}{host}{}{path}", if scheme.is_empty() { "" } else { "://" }, if path.is_empty() { "" } else { "/" });
+    shown.chars().filter(|c| !c.is_control()).take(200).collect()
+}
+
+fn parsed<T: FromStr<Err: fmt::Display>>(key: &str, value: &str) -> Result<T, InvalidAttribute> {
+    value.parse().map_err(|error| wrong(key, value, error))
+}
+
+fn wrong(key: &str, value: &str, why: impl fmt::Display) -> InvalidAttribute {
+    let short: String = value.chars().take(80).collect();
+    InvalidAttribute(format!("{key}={short:?}: {why}"))
+}
+
+/// `90s`, `10m`, `1h30m`, `7d`.
+fn parse_duration(text: &str) -> Result<Duration, &'static str> {
+    const EXPECTED: &str = "expected a duration such as 90s, 10m, 1h30m or 7d";
+    let span: jiff::Span = text.parse().map_err(|_| EXPECTED)?;
+    let signed = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| EXPECTED)?;
+    Duration::try_from(signed).map_err(|_| "a duration can't be negative")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn attributes(text: &str) -> Attributes {
+        text.split(',').filter(|p| !p.is_empty()).map(|p| p.split_once('=').unwrap()).map(|(k, v)| (k.into(), v.into())).collect()
+    }
+
+    fn export(text: &str) -> Result<ExportEntry, InvalidAttribute> {
+        ExportEntry::parse(&attributes(text), &Defaults::default())
+    }
+
+    fn import(text: &str) -> Result<ImportEntry, InvalidAttribute> {
+        ImportEntry::parse(&attributes(text), &Defaults::default(), Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn nothing_said_is_the_default_place() {
+        let entry = export("").unwrap();
+        assert_eq!(entry.place.to_string(), "project default, ref refs/heads/main, scope buildkit");
+        assert!(!entry.strict);
+        assert_eq!(import("url=local").unwrap().elsewhere, None);
+    }
+
+    #[test]
+    fn attributes_override_flags() {
+        let defaults = Defaults {
+            project: "acme/shop".parse().unwrap(),
+            git_ref: "dev".parse().unwrap(),
+            fallbacks: vec!["main".parse().unwrap()],
+        };
+        let entry = ImportEntry::parse(&attributes("ref=feat,scope=api"), &defaults, Timestamp::UNIX_EPOCH).unwrap();
+        assert_eq!(entry.want.place.to_string(), "project acme/shop, ref refs/heads/feat, scope api");
+        assert_eq!(entry.want.fallbacks, defaults.fallbacks);
+        let entry = ImportEntry::parse(&attributes("fallback=a;b"), &defaults, Timestamp::UNIX_EPOCH).unwrap();
+        assert_eq!(entry.want.fallbacks, ["a".parse().unwrap(), "b".parse().unwrap()]);
+    }
+
+    #[test]
+    fn an_unknown_attribute_is_named_with_the_known_ones() {
+        let error = export("mdoe=max").unwrap_err().to_string();
+        assert!(error.contains("\"mdoe\"") && error.contains("mode") && error.contains("scope"), "{error}");
+    }
+
+    #[test]
+    fn a_bad_value_names_its_attribute() {
+        for (text, key) in [
+            ("mode=maximum", "mode"),
+            ("compression=lz4", "compression"),
+            ("compression-level=many", "compression-level"),
+            ("compression-level=99", "compression-level"),
+            ("force-compression=maybe", "force-compression"),
+            ("ignore-error=no", "ignore-error"),
+            ("timeout=soon", "timeout"),
+            ("ref=a..b", "ref"),
+            ("project=../other", "project"),
+            ("scope=*", "scope"),
+            ("max-age=7d", "max-age"),
+        ] {
+            let error = export(text).unwrap_err().to_string();
+            assert!(error.contains(key), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_gha_line_works_unchanged() {
+        let entry = export("url=https://results.example/x?sig=s3cret,url_v2=https://y,token=t,ghtoken=g,repository=a/b,version=2,scope=ci,timeout=10m,mode=max");
+        let entry = entry.unwrap();
+        assert_eq!(entry.elsewhere.as_deref(), Some("https://results.example/x"));
+        assert_eq!(entry.passed_on, attributes("mode=max"));
+    }
+
+    #[test]
+    fn durations_are_those_that_people_write() {
+        for (text, seconds) in [("90s", 90), ("10m", 600), ("1h30m", 5400), ("7d", 604_800)] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        assert!(parse_duration("-1s").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_attributes_are_parsed_or_refused_and_no_secret_is_told(
+            key in "[a-z-]{1,20}", value in ".{0,40}", secret in "[A-Za-z0-9]{24}"
+        ) {
+            let mut given = Attributes::from([(key, value)]);
+            given.insert("token".into(), secret.clone());
+            if let Err(error) = ExportEntry::parse(&given, &Defaults::default()) {
+                prop_assert!(!error.to_string().contains(&secret));
+            }
+            if let Err(error) = ImportEntry::parse(&given, &Defaults::default(), Timestamp::UNIX_EPOCH) {
+                prop_assert!(!error.to_string().contains(&secret));
+            }
+        }
+    }
+}

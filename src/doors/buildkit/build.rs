@@ -1,0 +1,196 @@
+//! One build, as long as it runs: what is served to it, and what it is told.
+//!
+//! A build is known by `SolveRequest.Ref`; its Solve, its Status streams and
+//! its gateway calls all name it, in any order, on any connection. Whoever
+//! holds the [`Build`] keeps it known; when the last call ends it is forgotten.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::{OnceCell, watch};
+
+use super::rewrite::Entry;
+use super::stores::Stores;
+use crate::digest::Digest;
+
+/// Notices beyond this many are only logged: one build is not made to scroll.
+const MAX_NOTICES: usize = 100;
+
+/// Every build that runs now.
+#[derive(Default)]
+pub struct Builds {
+    running: Mutex<HashMap<String, Weak<Build>>>,
+}
+
+impl Builds {
+    /// The build of that id; the first to ask makes it known.
+    pub fn join(&self, id: &str) -> Arc<Build> {
+        let mut running = lock(&self.running);
+        if let Some(build) = running.get(id).and_then(Weak::upgrade) {
+            return build;
+        }
+        running.retain(|_, build| build.strong_count() > 0);
+        let build = Arc::new(Build::new(id));
+        running.insert(id.to_owned(), Arc::downgrade(&build));
+        build
+    }
+}
+
+/// What is known about one build.
+pub struct Build {
+    /// `SolveRequest.Ref`.
+    pub id: String,
+    /// What its imports became; decided once, by the first call that has any,
+    /// since BuildKit loses hits at random as soon as it has two.
+    pub import: OnceCell<Option<Arc<ServedImport>>>,
+    notices: Mutex<Vec<Notice>>,
+    told: watch::Sender<usize>,
+    forwarded: watch::Sender<bool>,
+    titles: Mutex<Titles>,
+}
+
+/// An import under the name that buildkitd knows it by. Its store is retired
+/// when the build is forgotten.
+pub struct ServedImport {
+    /// What buildkitd gets in place of the user's entries.
+    pub entry: Entry,
+    /// What the user reads where buildkitd shows that name.
+    pub title: String,
+    store: String,
+    stores: Arc<Stores>,
+}
+
+impl ServedImport {
+    /// Names the import that `stores` holds as `store`.
+    pub fn new(entry: Entry, title: String, store: String, stores: Arc<Stores>) -> Self {
+        Self { entry, title, store, stores }
+    }
+}
+
+impl Drop for ServedImport {
+    fn drop(&mut self) {
+        self.stores.retire(std::mem::take(&mut self.store), Instant::now());
+    }
+}
+
+/// One thing that the user is told.
+#[derive(Clone, Debug)]
+pub struct Notice {
+    /// A sentence.
+    pub text: String,
+    /// Something is not as the user asked.
+    pub warning: bool,
+    /// When it was said.
+    pub at: SystemTime,
+}
+
+/// What buildkitd's own vertices are to be called.
+#[derive(Clone, Debug, Default)]
+pub struct Titles {
+    /// By vertex digest: the exports.
+    pub exports: HashMap<String, String>,
+    /// The user has a `type=local` import too, so that a name which starts
+    /// like ours may be theirs.
+    pub foreign_local_import: bool,
+}
+
+impl Build {
+    fn new(id: &str) -> Self {
+        Self {
+            id: id.to_owned(),
+            import: OnceCell::new(),
+            notices: Mutex::default(),
+            told: watch::Sender::new(0),
+            forwarded: watch::Sender::new(false),
+            titles: Mutex::default(),
+        }
+    }
+
+    /// Tells the user, in the build's progress, how something went.
+    pub fn tell(&self, text: impl Into<String>) {
+        let text = text.into();
+        tracing::info!(build = self.id, "{text}");
+        self.say(text, false);
+    }
+
+    /// Tells the user, in the build's progress, what is not as they asked. The
+    /// same words are said once.
+    pub fn warn(&self, text: impl Into<String>) {
+        let text = text.into();
+        tracing::warn!(build = self.id, "{text}");
+        self.say(text, true);
+    }
+
+    fn say(&self, text: String, warning: bool) {
+        let mut notices = lock(&self.notices);
+        if notices.len() < MAX_NOTICES && !notices.iter().any(|notice| notice.text == text) {
+            notices.push(Notice { text, warning, at: SystemTime::now() });
+            self.told.send_replace(notices.len());
+        }
+    }
+
+    /// The notices from number `from` on.
+    pub fn notices(&self, from: usize) -> Vec<Notice> {
+        lock(&self.notices).get(from..).unwrap_or_default().to_vec()
+    }
+
+    /// Changes whenever a notice is added.
+    pub fn told(&self) -> watch::Receiver<usize> {
+        self.told.subscribe()
+    }
+
+    /// Says that buildkitd has this build's Solve.
+    pub fn set_forwarded(&self) {
+        self.forwarded.send_replace(true);
+    }
+
+    /// Waits until buildkitd has this build's Solve: it gives up on gateway
+    /// calls for a build that it doesn't hear of within three seconds.
+    pub async fn forwarded(&self, patience: Duration) {
+        let mut forwarded = self.forwarded.subscribe();
+        // Past our patience the call goes on, and buildkitd has its own.
+        let _ = tokio::time::timeout(patience, forwarded.wait_for(|forwarded| *forwarded)).await;
+    }
+
+    /// What the vertices of this build are to be called.
+    pub fn titles(&self) -> MutexGuard<'_, Titles> {
+        lock(&self.titles)
+    }
+}
+
+/// The digest of the vertex under which buildkitd runs the cache export at
+/// `index` of its list (BuildKit: `solver/llbsolver/export.go`).
+pub fn export_vertex(session: &str, index: usize) -> String {
+    Digest::of(format!("{session}-cache-{index}").as_bytes()).to_string()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_is_known_while_somebody_holds_it() {
+        let builds = Builds::default();
+        let first = builds.join("a");
+        first.tell("once");
+        assert_eq!(builds.join("a").notices(0).len(), 1);
+        drop(first);
+        assert!(builds.join("a").notices(0).is_empty());
+    }
+
+    #[test]
+    fn the_same_words_are_said_once_and_never_without_end() {
+        let build = Builds::default().join("a");
+        for n in 0..1000 {
+            build.warn("same");
+            build.warn(n.to_string());
+        }
+        assert_eq!(build.notices(0).len(), MAX_NOTICES);
+        assert_eq!(build.notices(0).iter().filter(|notice| notice.text == "same").count(), 1);
+    }
+}

@@ -1,0 +1,191 @@
+//! The store behind an export: layers go to the cache as they come, documents
+//! are held, and the manifest, which comes last, publishes.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use tonic::Status;
+
+use super::super::build::Build;
+use super::document::Documents;
+use super::import::slice;
+use super::refusal::{blob_refusal, refusal, unknown_content};
+use super::statuses::Statuses;
+use crate::blobs::Ingest;
+use crate::cache::{Cache, CacheError, Document, Publication};
+use crate::digest::Digest;
+use crate::graph::{Config, Manifest};
+use crate::place::Place;
+use crate::units::ByteSize;
+
+/// One export of one build.
+pub struct ExportStore {
+    place: Place,
+    builder: String,
+    cache: Arc<dyn Cache>,
+    build: Arc<Build>,
+    statuses: Statuses,
+    documents: Documents,
+    layers: Mutex<Layers>,
+}
+
+/// Layer blobs by what is known of them.
+#[derive(Default)]
+struct Layers {
+    /// Written by this export, or found to be held already: bytes.
+    present: BTreeMap<Digest, u64>,
+    /// Those of `present` that this export wrote.
+    uploaded: BTreeMap<Digest, u64>,
+    /// Manifests that were published.
+    published: Vec<Digest>,
+}
+
+impl ExportStore {
+    /// An export of `build`, written by `builder`, to `place` in `cache`.
+    pub fn new(place: Place, builder: String, cache: Arc<dyn Cache>, build: Arc<Build>) -> Self {
+        let (statuses, documents, layers) = Default::default();
+        Self { place, builder, cache, build, statuses, documents, layers }
+    }
+
+    /// The manifests that this export has published.
+    pub fn published(&self) -> Vec<Digest> {
+        self.layers().published.clone()
+    }
+
+    pub(super) fn statuses(&self) -> &Statuses {
+        &self.statuses
+    }
+
+    /// Bytes of what this export has written or found.
+    pub(super) fn size(&self, digest: &Digest) -> Option<u64> {
+        let document = self.documents.get(digest).map(|document| document.bytes.len() as u64);
+        document.or_else(|| self.layers().present.get(digest).copied())
+    }
+
+    pub(super) async fn read(
+        &self,
+        digest: &Digest,
+        offset: u64,
+        length: u64,
+    ) -> Result<BoxStream<'static, Result<Bytes, Status>>, Status> {
+        if let Some(document) = self.documents.get(digest) {
+            return Ok(slice(&document.bytes, offset, length));
+        }
+        if !self.layers().present.contains_key(digest) {
+            return Err(unknown_content(digest));
+        }
+        let bytes = self.cache.read(digest, offset, length).await.map_err(|error| refusal(&error))?;
+        Ok(bytes.map(|chunk| chunk.map_err(blob_refusal)).boxed())
+    }
+
+    /// Whether a blob need not be sent: `total` is its size where the client
+    /// says it.
+    pub(super) async fn has(&self, digest: &Digest, total: i64) -> Result<bool, Status> {
+        if self.size(digest).is_some() {
+            return Ok(true);
+        }
+        let held = self.cache.holds(&self.place.project, digest).await.map_err(|error| self.failed(&error))?;
+        if held {
+            self.layers().present.insert(*digest, u64::try_from(total).unwrap_or(0));
+        }
+        Ok(held)
+    }
+
+    /// Opens or resumes an upload. BuildKit writes a document under its bare
+    /// digest, and a layer under `layer-…`.
+    pub(super) async fn ingest(&self, name: &str) -> Result<Box<dyn Ingest>, Status> {
+        if is_document(name) {
+            return Ok(self.documents.ingest());
+        }
+        self.cache.ingest(&self.place.project, name).await.map_err(|error| self.failed(&error))
+    }
+
+    /// Ends an upload that was written whole: verifies it, and publishes the
+    /// export where it is the manifest.
+    pub(super) async fn commit(
+        &self,
+        name: &str,
+        ingest: Box<dyn Ingest>,
+        size: Option<u64>,
+        expected: Option<Digest>,
+    ) -> Result<Digest, Status> {
+        let (digest, size) = ingest.commit(size, expected).await.map_err(|error| self.failed(&error.into()))?;
+        if is_document(name) {
+            self.read_document(&digest).await?;
+        } else {
+            let mut layers = self.layers();
+            layers.present.insert(digest, size);
+            layers.uploaded.insert(digest, size);
+        }
+        Ok(digest)
+    }
+
+    /// Drops an upload that nobody is writing.
+    pub(super) async fn abort(&self, name: &str) -> Result<(), Status> {
+        self.statuses.forget(name)?;
+        let ingest = self.ingest(name).await?;
+        ingest.abort().await.map_err(blob_refusal)
+    }
+
+    /// Tells the user why an upload failed, and the client.
+    pub(super) fn failed(&self, error: &CacheError) -> Status {
+        self.build.warn(format!("cache not exported to {}: {error}", self.place));
+        refusal(error)
+    }
+
+    /// Publishes where a document is a manifest, keeps it where it is a
+    /// config, and forgets what is neither.
+    async fn read_document(&self, digest: &Digest) -> Result<(), Status> {
+        let Some(document) = self.documents.get(digest) else { return Ok(()) };
+        // A config comes first; it is read again, with its manifest, when that
+        // publishes it.
+        let outcome = if Manifest::recognise(&document.bytes) {
+            self.publish(document).await
+        } else {
+            Config::parse(&document.bytes).map(drop).map_err(CacheError::from)
+        };
+        outcome.map_err(|error| {
+            self.documents.forget(digest);
+            self.failed(&error)
+        })
+    }
+
+    async fn publish(&self, manifest: Document) -> Result<(), CacheError> {
+        let named = Manifest::parse(&manifest.bytes)?.config.digest;
+        let config = self.documents.get(&named).ok_or_else(|| CacheError::Missing(vec![named]))?;
+        let uploaded = self.layers().uploaded.clone();
+        let digest = manifest.digest;
+        let published = self
+            .cache
+            .publish(Publication {
+                place: self.place.clone(),
+                builder: self.builder.clone(),
+                manifest,
+                config,
+                uploaded: uploaded.keys().copied().collect(),
+            })
+            .await?;
+        self.layers().published.push(digest);
+        self.build.tell(format!(
+            "exported {} records and {} layers ({}, of which {} new) to {} as export {}",
+            published.records,
+            published.layers,
+            ByteSize(published.bytes),
+            ByteSize(uploaded.values().sum()),
+            self.place,
+            published.id,
+        ));
+        Ok(())
+    }
+
+    fn layers(&self) -> MutexGuard<'_, Layers> {
+        self.layers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_document(name: &str) -> bool {
+    name.parse::<Digest>().is_ok()
+}

@@ -1,0 +1,213 @@
+//! What one build gets: its exports as stores that wait to be written, its
+//! imports as the one store that it may read.
+//!
+//! Whatever is wrong with the cache leaves an entry out, with a line in the
+//! build's progress; a mistake in what the user wrote is an error, and so is a
+//! fault of an export that was asked for with `ignore-error=false`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tonic::Status;
+
+use super::Door;
+use super::attributes::{Attributes, ExportEntry, ImportEntry, InvalidAttribute};
+use super::build::{Build, ServedImport, export_vertex};
+use super::content::{ExportStore, ImportStore, Store};
+use super::rewrite::{Entry, SolveRequest};
+use super::stores::Stores;
+use crate::cache::{Import, Want};
+use crate::units::{Age, ByteSize};
+
+/// How long a build waits for a look-up. BuildKit's gateway gives up on a
+/// build that it doesn't hear of within three seconds.
+const LOOK_UP_LIMIT: Duration = Duration::from_secs(2);
+/// What BuildKit reads of a manifest or a config over a session, in bytes.
+const MAX_DOCUMENT: usize = 1 << 20;
+/// Why an entry is left out when the build has no session.
+const NO_SESSION: &str = "this build has no session to carry it";
+
+/// The exports of one build; their stores close when this is dropped.
+pub struct Exports {
+    stores: Arc<Stores>,
+    planned: Vec<(String, Entry)>,
+}
+
+impl Exports {
+    /// Opens a store for every export of ours that `wanted` lists.
+    pub async fn plan(door: &Door, build: &Arc<Build>, wanted: &SolveRequest, live: bool) -> Result<Self, Status> {
+        let mut exports = Self { stores: door.stores.clone(), planned: Vec::new() };
+        for written in wanted.exports.iter().filter(|entry| entry.is_ours()) {
+            let export = ExportEntry::parse(&written.attributes, &door.defaults).map_err(invalid)?;
+            match obstacle(door, &export, live).await {
+                None => exports.open(door, build, wanted, export),
+                Some(why) if export.strict => {
+                    return Err(Status::failed_precondition(format!("cache can't be exported (ignore-error=false): {why}")));
+                }
+                Some(why) => build.warn(format!("cache not exported to {}: {why}", export.place)),
+            }
+        }
+        Ok(exports)
+    }
+
+    /// What buildkitd gets in place of what the user wrote.
+    pub fn entries(&self) -> Vec<Entry> {
+        self.planned.iter().map(|(_, entry)| entry.clone()).collect()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.planned.is_empty()
+    }
+
+    fn open(&mut self, door: &Door, build: &Arc<Build>, wanted: &SolveRequest, export: ExportEntry) {
+        let title = format!("layerd: exporting cache to {}", export.place);
+        let vertex = export_vertex(&wanted.session, self.planned.len());
+        build.titles().exports.insert(vertex, title);
+
+        let store = ExportStore::new(export.place, door.builder.clone(), door.cache.clone(), build.clone());
+        let id = door.stores.open(Store::Export(store));
+        let mut attributes = export.passed_on;
+        attributes.extend(attribute("dest", &id));
+        attributes.extend(attribute("ignore-error", if export.strict { "false" } else { "true" }));
+        attributes.extend(attribute("oci-mediatypes", "true"));
+        attributes.extend(attribute("image-manifest", "true"));
+        self.planned.push((id, Entry { kind: "local".to_owned(), attributes }));
+    }
+}
+
+impl Drop for Exports {
+    fn drop(&mut self) {
+        self.planned.iter().for_each(|(id, _)| self.stores.close(id));
+    }
+}
+
+/// Why an export can't even be begun.
+async fn obstacle(door: &Door, export: &ExportEntry, live: bool) -> Option<String> {
+    if let Some(url) = &export.elsewhere {
+        return Some(unknown_hub(url));
+    }
+    if !live {
+        return Some(NO_SESSION.to_owned());
+    }
+    door.cache.writable().await.err().map(|error| error.to_string())
+}
+
+/// The one import that all of a build's `imports` become; decided by whoever
+/// asks first.
+pub async fn import(
+    door: &Door,
+    build: &Arc<Build>,
+    imports: &[Entry],
+    live: bool,
+) -> Result<Option<Arc<ServedImport>>, Status> {
+    let ours: Vec<Entry> = imports.iter().filter(|entry| entry.is_ours()).cloned().collect();
+    if ours.is_empty() {
+        return Ok(None);
+    }
+    let decided = build.import.get_or_try_init(|| decide(door, build, imports, &ours, live)).await;
+    decided.cloned().map_err(invalid)
+}
+
+async fn decide(
+    door: &Door,
+    build: &Arc<Build>,
+    imports: &[Entry],
+    ours: &[Entry],
+    live: bool,
+) -> Result<Option<Arc<ServedImport>>, InvalidAttribute> {
+    build.titles().foreign_local_import = imports.iter().any(|entry| entry.kind == "local");
+    let now = Timestamp::now();
+    let mut wants = Vec::new();
+    let mut limit = LOOK_UP_LIMIT;
+    for entry in ours {
+        let entry = ImportEntry::parse(&entry.attributes, &door.defaults, now)?;
+        limit = entry.timeout.unwrap_or(limit).min(limit);
+        match entry.elsewhere {
+            Some(url) => build.warn(format!("cache not imported: {}", unknown_hub(&url))),
+            None => wants.push(entry.want),
+        }
+    }
+    let import = if live {
+        look_up(door, build, &wants, limit).await
+    } else {
+        build.warn(format!("cache not imported: {NO_SESSION}"));
+        None
+    };
+    let Some(import) = import else {
+        door.left_out.remember(&build.id, ours.to_vec());
+        return Ok(None);
+    };
+    Ok(Some(Arc::new(serve(door, build, ours, import, now))))
+}
+
+/// What the cache has for `wants` within `limit`; whatever it hasn't is said.
+async fn look_up(door: &Door, build: &Arc<Build>, wants: &[Want], limit: Duration) -> Option<Import> {
+    let first = wants.first()?;
+    let more = if wants.len() > 1 { format!(", nor for {} more", wants.len() - 1) } else { String::new() };
+    let import = match tokio::time::timeout(limit, door.cache.look_up(wants)).await {
+        Ok(Ok(Some(import))) => import,
+        Ok(Ok(None)) => {
+            build.tell(format!("no cache yet for {}{more}", first.place));
+            return None;
+        }
+        Ok(Err(error)) => {
+            build.warn(format!("cache not imported: {error}"));
+            return None;
+        }
+        Err(_) => {
+            build.warn(format!("cache not imported: the look-up took longer than {} s", limit.as_secs_f32()));
+            return None;
+        }
+    };
+    let largest = import.manifest.bytes.len().max(import.config.bytes.len());
+    if largest > MAX_DOCUMENT {
+        let size = ByteSize(largest as u64);
+        build.warn(format!("cache not imported: export {} has a config of {size}, and BuildKit takes at most 1 MiB over a session", import.export));
+        return None;
+    }
+    if !import.withdrawn.is_empty() {
+        let count = import.withdrawn.len();
+        build.warn(format!(
+            "{count} layers of export {} are missing from the store, first {}; steps that need them run again (see: layerd cache fsck)",
+            import.export, import.withdrawn[0]
+        ));
+    }
+    Some(import)
+}
+
+/// Opens the store of an import, and names it as buildkitd will.
+fn serve(door: &Door, build: &Arc<Build>, ours: &[Entry], import: Import, now: Timestamp) -> ServedImport {
+    let age = Duration::try_from(now.duration_since(import.exported_at)).unwrap_or_default();
+    let title = format!(
+        "layerd: importing cache of {}: {} records, {} layers ({}), exported {} by {} (export {})",
+        import.place,
+        import.records,
+        import.layers.len(),
+        ByteSize(import.layers.values().sum()),
+        Age(age),
+        import.builder,
+        import.export,
+    );
+    let digest = import.manifest.digest.to_string();
+    let id = door.stores.open(Store::Import(ImportStore::new(import, door.cache.clone(), build)));
+    let mut entry = Entry {
+        kind: "local".to_owned(),
+        attributes: attribute("src", &id).into_iter().chain(attribute("digest", &digest)).collect(),
+    };
+    entry.remember(ours);
+    ServedImport::new(entry, title, id, door.stores.clone())
+}
+
+fn attribute(key: &str, value: &str) -> Attributes {
+    Attributes::from([(key.to_owned(), value.to_owned())])
+}
+
+fn unknown_hub(url: &str) -> String {
+    format!("url={url} is no cache of this sidecar, which serves its --data-dir: leave url out, or write url=local")
+}
+
+fn invalid(error: InvalidAttribute) -> Status {
+    Status::invalid_argument(error.to_string())
+}

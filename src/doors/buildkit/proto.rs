@@ -1,0 +1,18 @@
+//! The messages that this door reads and writes, generated from `proto/`.
+
+#![allow(missing_docs, clippy::all, clippy::pedantic, clippy::unwrap_used)]
+
+/// BuildKit's Control API.
+pub mod control {
+    tonic::include_proto!("moby.buildkit.v1");
+}
+
+/// BuildKit's gateway API.
+pub mod gateway {
+    tonic::include_proto!("moby.buildkit.v1.frontend");
+}
+
+/// containerd's Content service.
+pub mod content {
+    tonic::include_proto!("containerd.services.content.v1");
+}

@@ -1,0 +1,203 @@
+//! The session in the middle.
+//!
+//! Inside `Control/Session` runs an HTTP/2 connection in which the client
+//! (buildx) is the server and buildkitd the client. It is ended here and opened
+//! anew towards the client, so that one service can be added: the Content
+//! service, for store ids of ours. Every other call, health checks included,
+//! is passed on as it comes.
+//!
+//! ```text
+//! buildkitd ── HTTP/2 ──▶ here ── HTTP/2 ──▶ client
+//!                          └─ Content, store id of ours ──▶ stores
+//! ```
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http_body::Frame;
+use hyper::body::Incoming;
+use hyper::client::conn::http2::SendRequest;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::join;
+use tokio::sync::{Notify, mpsc};
+use tonic::Status;
+
+use super::Door;
+use super::content;
+use super::forward::{answer, untouched};
+use super::grpc::{self, Body, BoxError, broken, is_trailers_only, refuse};
+use super::tunnel::{Trailers, TunnelReader, TunnelWriter};
+use super::upstream::{CONNECTION_WINDOW, Link, MAX_HEADER_LIST, STREAM_WINDOW, handshake};
+
+/// `SolveRequest.Session` of the builds that use this session.
+const UUID: HeaderName = HeaderName::from_static("x-docker-expose-session-uuid");
+/// Once per method that the client's end offers.
+const METHOD: HeaderName = HeaderName::from_static("x-docker-expose-session-grpc-method");
+/// Messages under way in each direction; small, since each may hold 256 KiB.
+const UNDER_WAY: usize = 4;
+
+/// The sessions that are open now, so that a build can tell whether its own is.
+#[derive(Default)]
+pub struct Sessions {
+    open: Mutex<HashMap<String, usize>>,
+    opened: Notify,
+}
+
+impl Sessions {
+    /// Whether this session is open, or opens within `patience`: a client may
+    /// send Solve first.
+    pub async fn is_live(&self, id: &str, patience: Duration) -> bool {
+        let opens = async {
+            loop {
+                let opened = self.opened.notified();
+                tokio::pin!(opened);
+                opened.as_mut().enable();
+                if self.lock().contains_key(id) {
+                    return;
+                }
+                opened.await;
+            }
+        };
+        !id.is_empty() && tokio::time::timeout(patience, opens).await.is_ok()
+    }
+
+    fn enter(self: &Arc<Self>, id: String) -> OpenSession {
+        *self.lock().entry(id.clone()).or_default() += 1;
+        self.opened.notify_waiters();
+        OpenSession { sessions: self.clone(), id }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, usize>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts a session as open until it is dropped.
+struct OpenSession {
+    sessions: Arc<Sessions>,
+    id: String,
+}
+
+impl Drop for OpenSession {
+    fn drop(&mut self) {
+        let mut open = self.sessions.lock();
+        if let Some(count) = open.get_mut(&self.id) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.id);
+            }
+        }
+    }
+}
+
+/// Answers `Control/Session`.
+pub async fn session(door: &Arc<Door>, link: &Link, request: Request<Incoming>) -> Result<Response<Body>, Status> {
+    let (mut head, from_client) = request.into_parts();
+    let id = head.headers.get(UUID).and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+    let entry = door.sessions.enter(id.clone());
+    offer_content(&mut head.headers);
+
+    let (to_buildkitd, upstream_body) = grpc::channel(UNDER_WAY);
+    let response = link.send(Request::from_parts(head, upstream_body)).await?;
+    if is_trailers_only(response.headers()) {
+        return Ok(response.map(untouched));
+    }
+    let (head, from_buildkitd) = response.into_parts();
+    let (to_client, downstream_body) = grpc::channel(UNDER_WAY);
+
+    let tunnels = Tunnels { from_client, to_client, from_buildkitd, to_buildkitd };
+    let door = door.clone();
+    door.tasks.clone().spawn(async move {
+        tracing::debug!(session = id, "session opened");
+        let _entry = entry;
+        let outcome = tunnels.run(&door).await;
+        tracing::debug!(session = id, error = outcome.err().map(|e| e.to_string()), "session ended");
+    });
+    Ok(Response::from_parts(head, downstream_body))
+}
+
+/// Adds the Content service to what the client's end says that it offers.
+fn offer_content(headers: &mut HeaderMap<HeaderValue>) {
+    for method in content::METHODS {
+        let offered = headers.get_all(METHOD).iter().any(|value| value.as_bytes() == method.as_bytes());
+        if !offered {
+            headers.append(METHOD, HeaderValue::from_static(method));
+        }
+    }
+}
+
+/// The four half-streams of a session.
+struct Tunnels {
+    from_client: Incoming,
+    to_client: mpsc::Sender<Result<Frame<bytes::Bytes>, BoxError>>,
+    from_buildkitd: Incoming,
+    to_buildkitd: mpsc::Sender<Result<Frame<bytes::Bytes>, BoxError>>,
+}
+
+impl Tunnels {
+    /// Serves buildkitd from the client until either of them ends the session,
+    /// and tells the client how it ended.
+    async fn run(self, door: &Arc<Door>) -> Result<(), BoxError> {
+        let (client_reader, _) = TunnelReader::new(self.from_client);
+        let (buildkitd_reader, trailers) = TunnelReader::new(self.from_buildkitd);
+        let client_io = join(client_reader, TunnelWriter::new(self.to_client.clone()));
+        let buildkitd_io = join(buildkitd_reader, TunnelWriter::new(self.to_buildkitd));
+
+        let (client, connection) = handshake(client_io).await?;
+        let service = service_fn(|request| inside(door.clone(), client.clone(), request));
+        let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(MAX_HEADER_LIST)
+            .serve_connection(TokioIo::new(buildkitd_io), service);
+        let outcome = tokio::select! {
+            served = serving => served.map_err(BoxError::from),
+            ended = connection => ended.map_err(BoxError::from),
+            () = self.to_client.closed() => Ok(()),
+            () = door.closing.cancelled() => Err("layerd is shutting down".into()),
+        };
+        finish(&self.to_client, &trailers, &outcome).await;
+        outcome
+    }
+}
+
+/// Ends the client's stream: with buildkitd's trailers where it sent them.
+async fn finish(
+    to_client: &mpsc::Sender<Result<Frame<bytes::Bytes>, BoxError>>,
+    trailers: &Trailers,
+    outcome: &Result<(), BoxError>,
+) {
+    let trailers = trailers.get().unwrap_or_else(|| {
+        let status = match outcome {
+            Ok(()) => Status::ok(""),
+            Err(error) => broken(error.to_string()),
+        };
+        let mut trailers = HeaderMap::new();
+        // A status always fits into trailers.
+        let _ = status.add_header(&mut trailers);
+        trailers
+    });
+    // A client that is gone needs no trailers.
+    let _ = to_client.send(Ok(Frame::trailers(trailers))).await;
+}
+
+/// One call of buildkitd on the client.
+async fn inside(
+    door: Arc<Door>,
+    client: SendRequest<Body>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, std::convert::Infallible> {
+    if let Some(store) = content::addressed(&door.stores, &request) {
+        return Ok(match store {
+            Ok(store) => content::serve(store, request).await,
+            Err(status) => refuse(&status),
+        });
+    }
+    let mut client = client;
+    let outcome = client.send_request(request.map(untouched)).await;
+    Ok(answer(outcome.map(|response| response.map(untouched)).map_err(broken)))
+}

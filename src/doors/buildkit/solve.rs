@@ -1,0 +1,117 @@
+//! `Control.Solve` and the gateway's `Solve`: where a build says which caches
+//! it wants, and gets what stock BuildKit understands instead.
+//!
+//! Exports become `type=local` with a destination that only our end of the
+//! session knows; all imports together become one `type=local` source.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tonic::Status;
+
+use super::Door;
+use super::build::Build;
+use super::forward::untouched;
+use super::grpc::{self, Body, Messages, is_trailers_only};
+use super::plan::{self, Exports};
+use super::rewrite::{self, Entry, SolveRequest};
+use super::splice::Malformed;
+use super::upstream::Link;
+
+/// How long a build waits for its own session: clients open both at once.
+const SESSION_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a gateway call waits for its build's Solve to be planned.
+const SOLVE_PATIENCE: Duration = Duration::from_secs(5);
+/// The build id in the metadata of a gateway call.
+const BUILD_ID: &str = "buildkit-controlapi-buildid";
+
+/// Answers `Control.Solve`.
+pub async fn solve(door: &Arc<Door>, link: &Link, request: Request<Incoming>) -> Result<Response<Body>, Status> {
+    let (head, body) = request.into_parts();
+    let message = Messages::new(body, door.budget.clone()).only().await?;
+    let wanted = SolveRequest::parse(&message.bytes).map_err(malformed)?;
+    let build = door.builds.join(&wanted.id);
+    let _running = door.stores.begin();
+
+    if !wanted.exports.iter().chain(&wanted.imports).any(Entry::is_ours) {
+        let body = grpc::unary(&message.bytes);
+        drop(message);
+        build.set_forwarded();
+        return Ok(link.send(Request::from_parts(head, body)).await?.map(untouched));
+    }
+
+    let live = door.sessions.is_live(&wanted.session, SESSION_PATIENCE).await;
+    let import = plan::import(door, &build, &wanted.imports, live).await?;
+    let exports = Exports::plan(door, &build, &wanted, live).await?;
+    let import = import.as_deref().map(|import| &import.entry);
+    let rewritten = rewrite::solve_request(&message.bytes, &exports.entries(), import).map_err(malformed)?;
+    drop(message);
+    let body = grpc::unary(&rewritten);
+    drop(rewritten);
+    build.set_forwarded();
+    let response = link.send(Request::from_parts(head, body)).await?;
+    // The last export of the list that wrote a manifest names it, and ours
+    // stand first: where the user has one too, the name is theirs.
+    let theirs = wanted.exports.iter().any(|entry| !entry.is_ours() && entry.kind != "inline");
+    if theirs || is_trailers_only(response.headers()) {
+        return Ok(response.map(untouched));
+    }
+    without_our_manifest(door, response).await
+}
+
+/// Answers `LLBBridge.Solve`, which is where a Dockerfile's imports count.
+pub async fn gateway_solve(door: &Arc<Door>, link: &Link, request: Request<Incoming>) -> Result<Response<Body>, Status> {
+    let build = gateway_build(door, &request);
+    let (head, body) = request.into_parts();
+    let message = Messages::new(body, door.budget.clone()).only().await?;
+    let imports = rewrite::gateway_imports(&message.bytes).map_err(malformed)?;
+    if let Some(build) = &build {
+        build.forwarded(SOLVE_PATIENCE).await;
+    }
+    let rewritten = match build {
+        Some(build) if imports.iter().any(Entry::is_ours) => {
+            let import = plan::import(door, &build, &imports, true).await?;
+            let import = import.as_deref().map(|import| &import.entry);
+            rewrite::gateway_solve_request(&message.bytes, import).map_err(malformed)?
+        }
+        _ => message.bytes.to_vec(),
+    };
+    drop(message);
+    Ok(link.send(Request::from_parts(head, grpc::unary(&rewritten))).await?.map(untouched))
+}
+
+/// Holds any other gateway call until buildkitd has its build's Solve, which is
+/// being planned here; buildkitd would give up on it after three seconds.
+pub async fn gateway_call(door: &Arc<Door>, link: &Link, request: Request<Incoming>) -> Result<Response<Body>, Status> {
+    if let Some(build) = gateway_build(door, &request) {
+        build.forwarded(SOLVE_PATIENCE).await;
+    }
+    Ok(link.send(request.map(untouched)).await?.map(untouched))
+}
+
+fn gateway_build<B>(door: &Door, request: &Request<B>) -> Option<Arc<Build>> {
+    let id = request.headers().get(BUILD_ID)?.to_str().ok()?;
+    Some(door.builds.join(id))
+}
+
+/// Drops the descriptor of our cache manifest from the answer: it names what
+/// no client can read.
+async fn without_our_manifest(door: &Door, response: Response<Incoming>) -> Result<Response<Body>, Status> {
+    let (head, body) = response.into_parts();
+    let mut messages = Messages::new(body, door.budget.clone());
+    let Some(message) = messages.next().await? else {
+        // An error that came after the headers: its trailers are all there is.
+        messages.next().await?;
+        return Ok(Response::from_parts(head, grpc::only_trailers(messages.trailers())));
+    };
+    messages.next().await?;
+    let message = rewrite::without_cache_manifest(&message.bytes).map_err(malformed)?;
+    Ok(Response::from_parts(head, grpc::unary_with_trailers(&message, messages.trailers())))
+}
+
+fn malformed(error: Malformed) -> Status {
+    tracing::warn!(%error, "a request was refused");
+    Status::invalid_argument(error.to_string())
+}

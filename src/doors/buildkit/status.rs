@@ -1,0 +1,141 @@
+//! `Control/Status`: the progress of a build, with ours in it.
+//!
+//! The stream goes through message by message. What buildkitd calls our import
+//! and exports is renamed (the nonce means nothing to a user), and what layerd
+//! has to say is put in as vertices of its own, before the stream ends.
+
+use std::sync::Arc;
+
+use http::{Request, Response};
+use http_body::Frame;
+use hyper::body::Incoming;
+use prost::Message as _;
+use prost_types::Timestamp;
+use tonic::Status;
+
+use super::Door;
+use super::build::{Build, Notice};
+use super::forward::untouched;
+use super::grpc::{self, Body, Messages, is_trailers_only};
+use super::proto::control;
+use super::splice::{Edit, Malformed, splice};
+use super::upstream::Link;
+use crate::digest::Digest;
+
+/// What buildkitd calls an import over the session, before a hash.
+const LOCAL_IMPORT: &str = "importing cache manifest from local:";
+/// Messages under way to the client.
+const UNDER_WAY: usize = 4;
+
+/// Answers `Control/Status`.
+pub async fn status(door: &Arc<Door>, link: &Link, request: Request<Incoming>) -> Result<Response<Body>, Status> {
+    let (head, body) = request.into_parts();
+    let message = Messages::new(body, door.budget.clone()).only().await?;
+    let id = control::StatusRequest::decode(message.bytes.clone()).map_err(|_| Status::invalid_argument(Malformed.to_string()))?.r#ref;
+    let build = door.builds.join(&id);
+    let response = link.send(Request::from_parts(head, grpc::unary(&message.bytes))).await?;
+    if is_trailers_only(response.headers()) {
+        return Ok(response.map(untouched));
+    }
+    let (head, upstream) = response.into_parts();
+    let (to_client, body) = grpc::channel(UNDER_WAY);
+    let messages = Messages::new(upstream, door.budget.clone());
+    door.tasks.spawn(async move {
+        let ended = tokio::select! {
+            ended = relay(&build, messages, &to_client) => ended,
+            () = to_client.closed() => return,
+        };
+        // A client that is gone needs no ending.
+        let _ = match ended {
+            Ok(Some(trailers)) => to_client.send(Ok(Frame::trailers(trailers))).await,
+            Ok(None) => Ok(()),
+            Err(status) => to_client.send(Err(status.into())).await,
+        };
+    });
+    Ok(Response::from_parts(head, body))
+}
+
+type Sender = tokio::sync::mpsc::Sender<Result<Frame<bytes::Bytes>, grpc::BoxError>>;
+
+/// Passes messages and notices on as they come; gives the trailers.
+async fn relay(build: &Build, mut messages: Messages<Incoming>, to_client: &Sender) -> Result<Option<http::HeaderMap>, Status> {
+    let mut told = build.told();
+    let mut said = 0;
+    loop {
+        let message = tokio::select! {
+            message = messages.next() => message?,
+            _ = told.changed() => {
+                said = say(build, said, to_client).await;
+                continue;
+            }
+        };
+        said = say(build, said, to_client).await;
+        let Some(message) = message else { return Ok(messages.trailers()) };
+        let renamed = rename(build, &message.bytes).unwrap_or_else(|_| message.bytes.to_vec());
+        drop(message);
+        if to_client.send(Ok(Frame::data(grpc::frame(&renamed)))).await.is_err() {
+            return Ok(None);
+        }
+    }
+}
+
+/// Sends the notices from number `from` on; gives how many there are.
+async fn say(build: &Build, from: usize, to_client: &Sender) -> usize {
+    let notices = build.notices(from);
+    let said = from + notices.len();
+    if !notices.is_empty() {
+        let message = progress(&build.id, from, &notices).encode_to_vec();
+        // A client that is gone is noticed by the caller.
+        let _ = to_client.send(Ok(Frame::data(grpc::frame(&message)))).await;
+    }
+    said
+}
+
+/// Notices as progress: a vertex each, done as it appears, and for a warning
+/// also what clients list once more at the end.
+fn progress(build: &str, from: usize, notices: &[Notice]) -> control::StatusResponse {
+    let mut progress = control::StatusResponse::default();
+    for (index, notice) in notices.iter().enumerate() {
+        let vertex = Digest::of(format!("layerd {build} {}", from + index).as_bytes()).to_string();
+        let text = format!("layerd: {}", notice.text);
+        let at = Timestamp::from(notice.at);
+        if notice.warning {
+            progress.warnings.push(control::VertexWarning {
+                vertex: vertex.clone(),
+                level: 1,
+                short: text.clone().into(),
+                detail: Vec::new(),
+            });
+        }
+        progress.vertexes.push(control::Vertex { digest: vertex, name: text, started: Some(at), completed: Some(at) });
+    }
+    progress
+}
+
+/// Gives our import and exports names that mean something.
+fn rename(build: &Build, message: &[u8]) -> Result<Vec<u8>, Malformed> {
+    const VERTEXES: u32 = 1;
+    const NAME: u32 = 3;
+    splice(message, |number, content| {
+        if number != VERTEXES {
+            return Ok(Edit::Keep);
+        }
+        let vertex = control::Vertex::decode(content).map_err(|_| Malformed)?;
+        let Some(title) = title(build, &vertex) else { return Ok(Edit::Keep) };
+        let renamed = splice(content, |number, _| {
+            Ok::<_, Malformed>(if number == NAME { Edit::Replace(title.clone().into_bytes()) } else { Edit::Keep })
+        })?;
+        Ok(Edit::Replace(renamed))
+    })
+}
+
+fn title(build: &Build, vertex: &control::Vertex) -> Option<String> {
+    let titles = build.titles();
+    if let Some(title) = titles.exports.get(&vertex.digest) {
+        return Some(title.clone());
+    }
+    if titles.foreign_local_import || !vertex.name.starts_with(LOCAL_IMPORT) {
+        return None;
+    }
+    Some(build.import.get()?.as_ref()?.title.clone())
+}

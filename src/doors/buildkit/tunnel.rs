@@ -1,0 +1,356 @@
+//! The byte stream inside `Control/Session`.
+//!
+//! A session is a gRPC stream of `BytesMessage { data = 1 }` each way, and the
+//! data, put together, is an HTTP/2 connection of its own. [`TunnelReader`] and
+//! [`TunnelWriter`] are the two ends of that byte stream. A build context goes
+//! through here, so no message is ever assembled: payload bytes are handed on
+//! as the frames bring them.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body as HttpBody, Frame};
+use prost::encoding::{encode_varint, encoded_len_varint};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::mpsc;
+use tokio_util::sync::PollSender;
+
+use super::grpc::BoxError;
+
+/// `data`, field 1 of `BytesMessage`, length-delimited.
+const DATA_KEY: u8 = 0x0a;
+/// The most that goes into one message; peers take far more.
+const MAX_DATA: usize = 256 << 10;
+
+/// The trailers that ended a stream, once it has ended.
+#[derive(Clone, Debug, Default)]
+pub struct Trailers(Arc<Mutex<Option<HeaderMap>>>);
+
+impl Trailers {
+    /// What came, if anything did yet.
+    pub fn get(&self) -> Option<HeaderMap> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, trailers: HeaderMap) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(trailers);
+    }
+}
+
+/// Reads the bytes out of a body of `BytesMessage`s.
+pub struct TunnelReader<B> {
+    body: B,
+    chunk: Bytes,
+    state: State,
+    /// Bytes of the current message that are still to come.
+    left: usize,
+    trailers: Trailers,
+}
+
+/// Where in the stream the next byte falls.
+enum State {
+    /// In the five bytes before a message.
+    Prefix(Prefix),
+    /// At a field's key.
+    Key(Varint),
+    /// In the length of a length-delimited field; `true` for `data`.
+    Length(bool, Varint),
+    /// In the value of a varint field.
+    Value(Varint),
+    /// In the payload.
+    Data(usize),
+    /// In something that is no payload.
+    Skip(usize),
+}
+
+#[derive(Default)]
+struct Prefix {
+    bytes: [u8; 5],
+    filled: usize,
+}
+
+#[derive(Default)]
+struct Varint {
+    value: u64,
+    shift: u32,
+}
+
+impl Varint {
+    /// Takes one more byte; gives the value after the last.
+    fn push(&mut self, byte: u8) -> io::Result<Option<u64>> {
+        if self.shift > 63 {
+            return Err(malformed("a varint of more than ten bytes"));
+        }
+        self.value |= u64::from(byte & 0x7f) << self.shift;
+        self.shift += 7;
+        Ok((byte & 0x80 == 0).then_some(self.value))
+    }
+}
+
+impl<B> TunnelReader<B> {
+    /// Reads `body`; the second value has its trailers in the end.
+    pub fn new(body: B) -> (Self, Trailers) {
+        let trailers = Trailers::default();
+        let state = State::Prefix(Prefix::default());
+        (Self { body, chunk: Bytes::new(), state, left: 0, trailers: trailers.clone() }, trailers)
+    }
+
+    /// Takes what is at hand, up to and without the next payload byte.
+    /// `true`: the next byte is payload.
+    fn advance(&mut self) -> io::Result<bool> {
+        loop {
+            if let State::Data(length) = self.state {
+                if length > 0 {
+                    return Ok(!self.chunk.is_empty());
+                }
+                self.state = self.after_field();
+            }
+            if let State::Skip(length) = &mut self.state {
+                let skipped = (*length).min(self.chunk.len());
+                self.chunk.advance(skipped);
+                *length -= skipped;
+                if *length > 0 {
+                    return Ok(false);
+                }
+                self.state = self.after_field();
+            }
+            if self.chunk.is_empty() {
+                return Ok(false);
+            }
+            let byte = self.chunk.get_u8();
+            self.step(byte)?;
+        }
+    }
+
+    fn step(&mut self, byte: u8) -> io::Result<()> {
+        if !matches!(self.state, State::Prefix(_)) {
+            self.left = self.left.checked_sub(1).ok_or_else(|| malformed("a field beyond its message"))?;
+        }
+        match &mut self.state {
+            State::Prefix(prefix) => {
+                prefix.bytes[prefix.filled] = byte;
+                prefix.filled += 1;
+                if prefix.filled == prefix.bytes.len() {
+                    let [compressed, length @ ..] = prefix.bytes;
+                    if compressed != 0 {
+                        return Err(malformed("a compressed message"));
+                    }
+                    self.left = u32::from_be_bytes(length) as usize;
+                    self.state = self.after_field();
+                }
+            }
+            State::Key(varint) => {
+                if let Some(key) = varint.push(byte)? {
+                    self.state = match key & 7 {
+                        0 => State::Value(Varint::default()),
+                        1 => self.skip(8)?,
+                        2 => State::Length(key == u64::from(DATA_KEY), Varint::default()),
+                        5 => self.skip(4)?,
+                        _ => return Err(malformed("an unknown wire type")),
+                    };
+                }
+            }
+            State::Value(varint) => {
+                if varint.push(byte)?.is_some() {
+                    self.state = self.after_field();
+                }
+            }
+            State::Length(is_data, varint) => {
+                let is_data = *is_data;
+                if let Some(length) = varint.push(byte)? {
+                    let length = usize::try_from(length).map_err(|_| malformed("a field beyond its message"))?;
+                    self.state = match (self.skip(length)?, is_data) {
+                        (State::Skip(length), true) => State::Data(length),
+                        (state, _) => state,
+                    };
+                }
+            }
+            // Both are left before a byte is taken.
+            State::Data(_) | State::Skip(_) => {}
+        }
+        Ok(())
+    }
+
+    fn skip(&mut self, length: usize) -> io::Result<State> {
+        self.left = self.left.checked_sub(length).ok_or_else(|| malformed("a field beyond its message"))?;
+        Ok(State::Skip(length))
+    }
+
+    fn after_field(&self) -> State {
+        if self.left == 0 { State::Prefix(Prefix::default()) } else { State::Key(Varint::default()) }
+    }
+
+    fn between_messages(&self) -> bool {
+        matches!(&self.state, State::Prefix(prefix) if prefix.filled == 0)
+    }
+}
+
+impl<B> AsyncRead for TunnelReader<B>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        loop {
+            while buf.remaining() > 0 && this.advance()? {
+                let State::Data(length) = &mut this.state else { break };
+                let taken = (*length).min(this.chunk.len()).min(buf.remaining());
+                buf.put_slice(&this.chunk[..taken]);
+                this.chunk.advance(taken);
+                *length -= taken;
+            }
+            if buf.filled().len() > before || buf.remaining() == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => this.chunk = data,
+                    Err(other) => other.into_trailers().into_iter().for_each(|trailers| this.trailers.set(trailers)),
+                },
+                Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
+                None if this.between_messages() => return Poll::Ready(Ok(())),
+                None => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+            }
+        }
+    }
+}
+
+/// Writes bytes as `BytesMessage`s into a body's channel; see
+/// [`channel`](super::grpc::channel).
+pub struct TunnelWriter(PollSender<Result<Frame<Bytes>, BoxError>>);
+
+impl TunnelWriter {
+    /// Feeds the body behind `sender`.
+    pub fn new(sender: mpsc::Sender<Result<Frame<Bytes>, BoxError>>) -> Self {
+        Self(PollSender::new(sender))
+    }
+}
+
+impl AsyncWrite for TunnelWriter {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[io::IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let sender = &mut self.get_mut().0;
+        let length = slices.iter().map(|slice| slice.len()).sum::<usize>().min(MAX_DATA);
+        if length == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        ready!(sender.poll_reserve(cx)).map_err(|_| io::ErrorKind::BrokenPipe)?;
+        let message = 1 + encoded_len_varint(length as u64) + length;
+        let mut frame = BytesMut::with_capacity(5 + message);
+        frame.put_u8(0);
+        frame.put_u32(message as u32);
+        frame.put_u8(DATA_KEY);
+        encode_varint(length as u64, &mut frame);
+        let mut left = length;
+        for slice in slices {
+            let taken = slice.len().min(left);
+            frame.put_slice(&slice[..taken]);
+            left -= taken;
+        }
+        sender.send_item(Ok(Frame::data(frame.freeze()))).map_err(|_| io::ErrorKind::BrokenPipe)?;
+        Poll::Ready(Ok(length))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().0.close();
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn malformed(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("malformed session stream: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::StreamBody;
+    use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::super::grpc;
+    use super::*;
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    }
+
+    async fn read(wire: &[u8], chunk: usize) -> io::Result<Vec<u8>> {
+        let frames: Vec<Result<Frame<Bytes>, BoxError>> =
+            wire.chunks(chunk.max(1)).map(|bytes| Ok(Frame::data(Bytes::copy_from_slice(bytes)))).collect();
+        let (mut reader, _) = TunnelReader::new(StreamBody::new(futures::stream::iter(frames)));
+        let mut out = Vec::new();
+        reader.read_to_end(&mut out).await?;
+        Ok(out)
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_come_out_as_they_went_in(writes in proptest::collection::vec(any::<Vec<u8>>(), 0..8)) {
+            let want = writes.concat();
+            let got = block_on(async {
+                let (sender, body) = grpc::channel(64);
+                let mut writer = TunnelWriter::new(sender);
+                for bytes in &writes {
+                    writer.write_all(bytes).await.unwrap();
+                }
+                writer.shutdown().await.unwrap();
+                drop(writer);
+                let (mut reader, _) = TunnelReader::new(body);
+                let mut out = Vec::new();
+                reader.read_to_end(&mut out).await.unwrap();
+                out
+            });
+            prop_assert_eq!(got, want);
+        }
+
+        #[test]
+        fn only_data_is_payload(data in any::<Vec<u8>>(), number in any::<u64>(), other in any::<Vec<u8>>(), chunk in 1usize..9) {
+            let mut message = Vec::new();
+            message.push(0x10);
+            encode_varint(number, &mut message);
+            super::super::splice::put_field(&mut message, 1, &data);
+            super::super::splice::put_field(&mut message, 9, &other);
+            message.extend_from_slice(&[0x1d, 1, 2, 3, 4]);
+            let wire = [grpc::frame(&message), grpc::frame(&[]), grpc::frame(&message)].concat();
+            prop_assert_eq!(block_on(read(&wire, chunk)).unwrap(), [data.clone(), data].concat());
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(wire in any::<Vec<u8>>(), chunk in 1usize..40) {
+            let _ = block_on(read(&wire, chunk));
+        }
+    }
+
+    #[test]
+    fn a_field_longer_than_its_message_is_refused() {
+        let wire = grpc::frame(&[DATA_KEY, 100, 1, 2]);
+        assert_eq!(block_on(read(&wire, 99)).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn an_end_inside_a_message_is_no_clean_end() {
+        let wire = grpc::frame(&[DATA_KEY, 2, 1, 2]);
+        assert_eq!(block_on(read(&wire[..8], 99)).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+}
