@@ -24,7 +24,7 @@ async fn filled(lab: &Lab) -> PathBuf {
         .build(&build)
         .await
         .ok()
-        .assert_nothing_told();
+        .assert_no_warning();
     data
 }
 
@@ -48,7 +48,7 @@ async fn a_read_only_store_takes_no_export_and_says_so() {
         .cache_from(FROM)
         .cache_to(TO);
     let outcome = lab.buildx(runner.address()).await.build(&build).await.ok();
-    outcome.assert_told("read-only");
+    outcome.assert_warned("read-only");
 }
 
 #[tokio::test]
@@ -60,7 +60,11 @@ async fn a_full_disk_takes_no_export_and_says_so() {
     let context = lab.context("multistage");
     let client = lab.buildx(runner.address()).await;
     let build = Build::of(&context).cache_to(&format!("{TO},compression=uncompressed"));
-    client.build(&build).await.ok().assert_told("no space left");
+    client
+        .build(&build)
+        .await
+        .ok()
+        .assert_warned("no space left");
     // The daemon and the sidecar go on.
     client
         .build(&Build::of(&context))
@@ -125,7 +129,7 @@ async fn a_truncated_blob_is_not_served() {
     let outcome = lab.buildx(runner.address()).await.build(&build).await.ok();
     outcome.assert_all_ran(MULTISTAGE_STEPS);
     assert!(
-        !outcome.progress.messages().is_empty(),
+        !outcome.progress.warnings().is_empty(),
         "{:#?}",
         outcome.progress.lines()
     );
@@ -153,14 +157,14 @@ async fn a_locked_catalog_holds_no_build_up() {
         .cache_from(FROM)
         .cache_to(TO);
     let outcome = lab.buildx(runner.address()).await.build(&build).await.ok();
-    outcome.assert_told("cache not exported");
+    outcome.assert_warned("cache not exported");
     other.execute("ROLLBACK").await.unwrap();
     lab.buildx(runner.address())
         .await
         .build(&build)
         .await
         .ok()
-        .assert_nothing_told();
+        .assert_no_warning();
 }
 
 #[tokio::test]
@@ -180,7 +184,7 @@ async fn a_catalog_of_garbage_holds_no_build_up() {
     let outcome = lab.buildx(runner.address()).await.build(&build).await.ok();
     outcome.assert_all_ran(MULTISTAGE_STEPS);
     assert!(
-        !outcome.progress.messages().is_empty(),
+        !outcome.progress.warnings().is_empty(),
         "{:#?}",
         outcome.progress.lines()
     );

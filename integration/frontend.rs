@@ -44,7 +44,7 @@ async fn a_build_with_a_frontend_image_shares_its_steps() {
             .iter()
             .any(|line| line.contains(&image))
     );
-    first.assert_nothing_told();
+    first.assert_no_warning();
     for (name, buildx) in [("two", true), ("three", false)] {
         let runner = lab.runner(name, &data).await;
         let client = if buildx {

@@ -21,7 +21,7 @@ async fn history_shows_the_users_own_import_without_its_token() {
         .build(&Build::of(&context).cache_from(entry))
         .await
         .ok()
-        .assert_nothing_told();
+        .assert_no_warning();
 
     let text = client
         .run(["history", "inspect", "--format=json"])

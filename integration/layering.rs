@@ -10,7 +10,7 @@ const LAYERS: [&str; 8] = [
 ];
 
 /// Modules that anybody may use and that use no layer.
-const LEAVES: [&str; 4] = ["digest", "place", "config", "telemetry"];
+const LEAVES: [&str; 5] = ["digest", "place", "config", "telemetry", "units"];
 
 fn rank(module: &str) -> Option<usize> {
     let layer = if LEAVES.contains(&module) {

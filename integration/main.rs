@@ -12,12 +12,14 @@
 mod harness;
 
 mod attributes;
+mod badinput;
 mod descriptors;
 mod direct;
 mod endings;
 mod failopen;
 mod frontend;
 mod history;
+mod imports;
 mod layering;
 mod memory;
 mod outputs;
@@ -25,5 +27,6 @@ mod parallel;
 mod passthrough;
 mod places;
 mod restarts;
+mod soak;
 mod story;
 mod transport;

@@ -58,7 +58,7 @@ async fn folders_and_archives_come_out_alike() {
             .build(&build.clone().output_folder(&folder))
             .await
             .ok()
-            .assert_nothing_told();
+            .assert_no_warning();
         client
             .build(
                 &build
@@ -94,7 +94,7 @@ async fn an_output_into_the_users_own_content_store_stands_beside_our_export() {
         .build(&build)
         .await
         .ok()
-        .assert_nothing_told();
+        .assert_no_warning();
     manifest_of(&layout);
     let two = lab.runner("two", &data).await;
     let build = Build::of(&lab.path("contexts/multistage")).cache_from("type=gha-compatible");
@@ -196,7 +196,7 @@ async fn a_local_cache_beside_ours_keeps_its_own_index_in_both_orders() {
             .build(&build.output_folder(&out))
             .await
             .ok()
-            .assert_nothing_told();
+            .assert_no_warning();
         manifest_of(&cache);
 
         let from_local = format!("type=local,src={}", cache.display());
@@ -233,7 +233,7 @@ async fn a_registry_cache_stands_beside_ours() {
         .build(&build)
         .await
         .ok()
-        .assert_nothing_told();
+        .assert_no_warning();
     for (name, entry) in [
         ("registry", format!("type=registry,ref={remote}")),
         ("ours", "type=gha-compatible".to_owned()),

@@ -26,7 +26,7 @@ async fn two_daemons_export_at_once_to_one_place() {
             let build = Build::of(&context)
                 .cache_to(TO)
                 .output_folder(&lab.path(&format!("out-{name}")));
-            client.build(&build).await.ok().assert_nothing_told();
+            client.build(&build).await.ok().assert_no_warning();
         });
     join_all(builds).await;
     let three = lab.runner("three", &data).await;
@@ -61,7 +61,7 @@ async fn builds_of_one_daemon_run_side_by_side() {
             .build(&Build::of(&context).target(stage).cache_to(&to))
             .await
             .ok()
-            .assert_nothing_told();
+            .assert_no_warning();
     }))
     .await;
     let two = lab.runner("two", &data).await;

@@ -41,7 +41,7 @@ async fn one_sidecar_listens_on_a_socket_and_on_tcp() {
         .build(&build)
         .await
         .ok()
-        .assert_nothing_told();
+        .assert_no_warning();
     lab.buildctl(tcp)
         .build(&build)
         .await
@@ -69,7 +69,7 @@ async fn a_tls_listener_serves_clients_with_a_certificate_only() {
         .build(&build)
         .await
         .ok()
-        .assert_nothing_told();
+        .assert_no_warning();
     Client::buildctl(&folder, tcp, Some(&tls))
         .build(&build)
         .await

@@ -2,6 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use prost::Message as _;
+
+use super::control::Definition;
+
 /// What to build, and with which options.
 #[derive(Clone, Debug, Default)]
 pub struct Build {
@@ -13,6 +17,7 @@ pub struct Build {
     secrets: Vec<String>,
     ssh: Vec<String>,
     arguments: Vec<String>,
+    definition: Option<Vec<u8>>,
 }
 
 impl Build {
@@ -22,6 +27,19 @@ impl Build {
             context: context.to_owned(),
             ..Self::default()
         }
+    }
+
+    /// A graph of operations instead of a Dockerfile; buildctl only.
+    pub fn of_definition(definition: &Definition) -> Self {
+        Self {
+            definition: Some(definition.encode_to_vec()),
+            ..Self::default()
+        }
+    }
+
+    /// What the client reads from standard input.
+    pub(super) fn input(&self) -> Option<&[u8]> {
+        self.definition.as_deref()
     }
 
     /// One stage of it.
@@ -81,9 +99,11 @@ impl Build {
 
     pub(super) fn for_buildctl(&self) -> Vec<String> {
         let mut arguments = vec!["build".to_owned(), "--progress=rawjson".to_owned()];
-        arguments.push("--frontend=dockerfile.v0".to_owned());
-        for name in ["context", "dockerfile"] {
-            arguments.push(format!("--local={name}={}", self.context.display()));
+        if self.definition.is_none() {
+            arguments.push("--frontend=dockerfile.v0".to_owned());
+            let folder = self.context.display();
+            arguments
+                .extend(["context", "dockerfile"].map(|name| format!("--local={name}={folder}")));
         }
         arguments.extend(
             self.target

@@ -103,11 +103,6 @@ pub struct Buildkitd {
 }
 
 impl Buildkitd {
-    /// What it has logged so far.
-    pub fn log(&self) -> String {
-        self.process.as_ref().map(Process::log).unwrap_or_default()
-    }
-
     /// Ends it; its root stays, for [`start_again`](Self::start_again).
     pub async fn stop(&mut self) {
         self.running().terminate().await;

@@ -1,5 +1,6 @@
 //! Stock clients: buildx with a remote builder, and buildctl.
 
+use std::io::{Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -54,7 +55,7 @@ impl Client {
             );
         }
         arguments.push(address.to_owned());
-        client.bare(&arguments).await.ok();
+        finish(client.command(&arguments)).await.ok();
         client
     }
 
@@ -77,12 +78,21 @@ impl Client {
 
     /// Runs a command of this client to its end.
     pub async fn run<S: AsRef<str>>(&self, arguments: impl IntoIterator<Item = S>) -> Outcome {
-        self.finish(&self.arguments(arguments)).await
+        finish(self.command(&self.arguments(arguments))).await
     }
 
     /// Builds.
     pub async fn build(&self, build: &Build) -> Outcome {
-        self.run(self.build_arguments(build)).await
+        let arguments = self.arguments(self.build_arguments(build));
+        let mut command = self.command(&arguments);
+        if let Some(input) = build.input() {
+            let mut file = tempfile::tempfile_in(&self.folder).expect("a file");
+            file.write_all(input)
+                .and_then(|()| file.rewind())
+                .expect("the file takes it");
+            command.stdin(file);
+        }
+        finish(command).await
     }
 
     /// Builds, and interrupts the client as Ctrl-C does once a step has
@@ -138,20 +148,6 @@ impl Client {
             .collect()
     }
 
-    /// Runs without the options that choose the daemon.
-    async fn bare(&self, arguments: &[String]) -> Outcome {
-        self.finish(arguments).await
-    }
-
-    async fn finish(&self, arguments: &[String]) -> Outcome {
-        let mut command = self.command(arguments);
-        let line = format!("{:?}", command.as_std());
-        match tokio::time::timeout(DEADLINE, command.output()).await {
-            Ok(output) => Outcome::new(line, &output.expect("the client runs")),
-            Err(_) => panic!("still running after {DEADLINE:?}: {line}"),
-        }
-    }
-
     fn command(&self, arguments: &[String]) -> Command {
         let program = match self.kind {
             Kind::Buildx { .. } => tools::buildx(),
@@ -168,5 +164,13 @@ impl Client {
             .stdin(Stdio::null())
             .kill_on_drop(true);
         command
+    }
+}
+
+async fn finish(mut command: Command) -> Outcome {
+    let line = format!("{:?}", command.as_std());
+    match tokio::time::timeout(DEADLINE, command.output()).await {
+        Ok(output) => Outcome::new(line, &output.expect("the client runs")),
+        Err(_) => panic!("still running after {DEADLINE:?}: {line}"),
     }
 }

@@ -94,6 +94,18 @@ impl Outcome {
         );
     }
 
+    /// layerd warned, with `part` in its words.
+    #[track_caller]
+    pub fn assert_warned(&self, part: &str) {
+        let warnings = self.progress.warnings();
+        assert!(
+            warnings.iter().any(|line| line.contains(part)),
+            "{}\nno {part:?}\n{}",
+            self.command,
+            self.told()
+        );
+    }
+
     /// layerd said something with `part` in it.
     #[track_caller]
     pub fn assert_told(&self, part: &str) {
@@ -106,12 +118,13 @@ impl Outcome {
         );
     }
 
-    /// layerd said nothing at all.
+    /// layerd had nothing to warn of.
     #[track_caller]
-    pub fn assert_nothing_told(&self) {
+    pub fn assert_no_warning(&self) {
         assert!(
-            self.progress.messages().is_empty(),
-            "{}\n{}",
+            self.progress.warnings().is_empty(),
+            "{}
+{}",
             self.command,
             self.told()
         );

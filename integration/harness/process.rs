@@ -12,7 +12,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use super::wait::DEADLINE;
 
 /// How long a daemon may take to drain when its test is over.
-const DRAIN: Duration = Duration::from_secs(20);
+const DRAIN: Duration = Duration::from_secs(3);
 
 /// A child process whose standard error goes to a file. It is told to end when
 /// dropped, and its log is printed when the test is failing.

@@ -24,6 +24,7 @@ pub enum Fate {
 pub struct Progress {
     vertexes: BTreeMap<String, Vertex>,
     logs: Vec<String>,
+    warnings: Vec<String>,
 }
 
 #[derive(Debug, Default, Clone, Deserialize)]
@@ -36,13 +37,13 @@ struct Event {
 
 #[derive(Debug, Default, Clone, Deserialize)]
 #[serde(default)]
-struct Vertex {
-    digest: String,
-    name: String,
-    started: Option<String>,
-    completed: Option<String>,
-    cached: bool,
-    error: String,
+pub(super) struct Vertex {
+    pub digest: String,
+    pub name: String,
+    pub started: Option<String>,
+    pub completed: Option<String>,
+    pub cached: bool,
+    pub error: String,
 }
 
 #[derive(Debug, Default, Clone, Deserialize)]
@@ -68,21 +69,30 @@ impl Progress {
             .filter_map(|line| serde_json::from_str::<Event>(line).ok())
         {
             for vertex in event.vertexes {
-                // A vertex may start and complete several times; the last
-                // event is what became of it.
-                progress.vertexes.insert(vertex.digest.clone(), vertex);
+                progress.see(vertex);
             }
             progress
                 .logs
                 .extend(event.logs.iter().map(|log| text_of(&log.data)));
             for warning in event.warnings {
-                progress.logs.push(text_of(&warning.short));
+                progress.warn(text_of(&warning.short));
                 progress
-                    .logs
+                    .warnings
                     .extend(warning.detail.iter().map(|line| text_of(line)));
             }
         }
         progress
+    }
+
+    /// Takes in the newest state of a vertex. It may start and complete several
+    /// times; the last event is what became of it.
+    pub(super) fn see(&mut self, vertex: Vertex) {
+        self.vertexes.insert(vertex.digest.clone(), vertex);
+    }
+
+    /// Takes in a warning.
+    pub(super) fn warn(&mut self, text: String) {
+        self.warnings.push(text);
     }
 
     /// The steps of the Dockerfile and what became of each, by name.
@@ -127,6 +137,14 @@ impl Progress {
             .chain(self.logs.iter().map(String::as_str))
             .flat_map(str::lines)
             .filter(|line| !line.is_empty())
+            .collect()
+    }
+
+    /// What layerd warned of: something of the cache that could not be used.
+    pub fn warnings(&self) -> Vec<&str> {
+        let warnings = self.warnings.iter().map(String::as_str);
+        warnings
+            .filter(|line| line.starts_with("layerd: "))
             .collect()
     }
 

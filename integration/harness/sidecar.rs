@@ -112,11 +112,6 @@ impl Sidecar {
         &self.addresses[0]
     }
 
-    /// Its folder's socket, as a path.
-    pub fn socket(&self) -> PathBuf {
-        PathBuf::from(self.address().trim_start_matches("unix://"))
-    }
-
     /// What it has logged so far.
     pub fn log(&self) -> String {
         self.process.log()
