@@ -5,6 +5,8 @@
 //! being through an [`Ingest`], which hashes the bytes as they pass and shows
 //! nothing until they are whole, verified and durable.
 
+#[cfg(test)]
+mod conformance;
 mod disk;
 
 use std::time::SystemTime;
@@ -13,7 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-pub use self::disk::DiskStore;
+pub use self::disk::{DiskStore, UnfinishedIngest};
 use crate::digest::Digest;
 
 /// The bytes of a blob, in order. An error ends the stream.
@@ -34,21 +36,30 @@ pub trait BlobStore: Send + Sync + 'static {
     /// byte of the blob is read.
     async fn size(&self, digest: &Digest) -> Result<Option<u64>, BlobError>;
 
+    /// [`size`](BlobStore::size) of many, in their order, at the cost of few.
+    async fn sizes(&self, digests: &[Digest]) -> Result<Vec<Option<u64>>, BlobError>;
+
     /// Streams `length` bytes from `offset` on, fewer where the blob ends
     /// first. [`BlobError::NotFound`] comes from here, not from the stream.
-    async fn read(&self, digest: &Digest, offset: u64, length: u64) -> Result<BlobStream, BlobError>;
+    async fn read(
+        &self,
+        digest: &Digest,
+        offset: u64,
+        length: u64,
+    ) -> Result<BlobStream, BlobError>;
 
     /// Opens the ingest of that name, or resumes it where an earlier one was
     /// dropped before its commit. While another writer, in this process or
     /// another, has that name open, a private ingest that starts at 0 and
-    /// cannot be resumed is given instead, so that no writer waits for another.
+    /// cannot be resumed (a drop forgets it) is given instead, so that no writer waits for another.
     async fn ingest(&self, name: &str) -> Result<Box<dyn Ingest>, BlobError>;
 
     /// Makes the names of all blobs committed so far durable.
     async fn persist(&self) -> Result<(), BlobError>;
 
     /// Every blob, in no order: digest and size. For checks, not for builds.
-    async fn list(&self) -> Result<BoxStream<'static, Result<(Digest, u64), BlobError>>, BlobError>;
+    async fn list(&self)
+    -> Result<BoxStream<'static, Result<(Digest, u64), BlobError>>, BlobError>;
 }
 
 /// A blob in the making. Dropped before its commit, it keeps its bytes so that
@@ -76,7 +87,11 @@ pub trait Ingest: Send {
     /// Verifies size and digest where they are given, and makes the blob
     /// visible and its bytes durable. That another writer was first is no
     /// error. On a mismatch nothing is stored, and the bytes are dropped.
-    async fn commit(self: Box<Self>, size: Option<u64>, expected: Option<Digest>) -> Result<(Digest, u64), BlobError>;
+    async fn commit(
+        self: Box<Self>,
+        size: Option<u64>,
+        expected: Option<Digest>,
+    ) -> Result<(Digest, u64), BlobError>;
 
     /// Drops the bytes.
     async fn abort(self: Box<Self>) -> Result<(), BlobError>;

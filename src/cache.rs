@@ -5,6 +5,8 @@
 //! blobs, asks what is held already, ingests blobs, and publishes an export;
 //! the log of exports is the only truth, and all that is served derives from it.
 
+pub mod check;
+mod descriptors;
 mod local;
 mod policy;
 
@@ -46,7 +48,12 @@ pub trait Cache: Send + Sync + 'static {
     async fn ingest(&self, project: &ProjectId, name: &str) -> Result<Box<dyn Ingest>, CacheError>;
 
     /// Streams a blob that an [`Import`] of this cache names.
-    async fn read(&self, digest: &Digest, offset: u64, length: u64) -> Result<BlobStream, CacheError>;
+    async fn read(
+        &self,
+        digest: &Digest,
+        offset: u64,
+        length: u64,
+    ) -> Result<BlobStream, CacheError>;
 
     /// Appends an export to the log, when all that it names is there.
     async fn publish(&self, export: Publication) -> Result<Published, CacheError>;
@@ -75,7 +82,10 @@ pub struct Document {
 impl Document {
     /// Names the bytes.
     pub fn new(bytes: Bytes) -> Self {
-        Self { digest: Digest::of(&bytes), bytes }
+        Self {
+            digest: Digest::of(&bytes),
+            bytes,
+        }
     }
 }
 
@@ -156,5 +166,9 @@ pub enum CacheError {
 }
 
 fn count(blobs: usize) -> String {
-    if blobs == 1 { "a blob".to_owned() } else { format!("{blobs} blobs") }
+    if blobs == 1 {
+        "a blob".to_owned()
+    } else {
+        format!("{blobs} blobs")
+    }
 }

@@ -34,7 +34,11 @@ impl FromStr for Endpoint {
     fn from_str(text: &str) -> Result<Self, InvalidEndpoint> {
         if let Some(path) = text.strip_prefix("unix://") {
             let path = Path::new(path);
-            return if path.is_absolute() { Ok(Self::Unix(path.to_owned())) } else { Err(InvalidEndpoint::Path) };
+            return if path.is_absolute() {
+                Ok(Self::Unix(path.to_owned()))
+            } else {
+                Err(InvalidEndpoint::Path)
+            };
         }
         let address = text.strip_prefix("tcp://").ok_or(InvalidEndpoint::Scheme)?;
         let (host, port) = address.rsplit_once(':').ok_or(InvalidEndpoint::Port)?;
@@ -60,16 +64,33 @@ mod tests {
 
     #[test]
     fn endpoints_are_shown_as_they_are_written() {
-        for text in ["unix:///run/buildkit/buildkitd.sock", "tcp://127.0.0.1:0", "tcp://[::1]:1234", "tcp://builder.internal:1234"] {
+        for text in [
+            "unix:///run/buildkit/buildkitd.sock",
+            "tcp://127.0.0.1:0",
+            "tcp://[::1]:1234",
+            "tcp://builder.internal:1234",
+        ] {
             assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
         }
     }
 
     #[test]
     fn what_is_wrong_is_said() {
-        assert_eq!("/run/x.sock".parse::<Endpoint>(), Err(InvalidEndpoint::Scheme));
-        assert_eq!("unix://x.sock".parse::<Endpoint>(), Err(InvalidEndpoint::Path));
-        assert_eq!("tcp://localhost".parse::<Endpoint>(), Err(InvalidEndpoint::Port));
-        assert_eq!("tcp://localhost:http".parse::<Endpoint>(), Err(InvalidEndpoint::Port));
+        assert_eq!(
+            "/run/x.sock".parse::<Endpoint>(),
+            Err(InvalidEndpoint::Scheme)
+        );
+        assert_eq!(
+            "unix://x.sock".parse::<Endpoint>(),
+            Err(InvalidEndpoint::Path)
+        );
+        assert_eq!(
+            "tcp://localhost".parse::<Endpoint>(),
+            Err(InvalidEndpoint::Port)
+        );
+        assert_eq!(
+            "tcp://localhost:http".parse::<Endpoint>(),
+            Err(InvalidEndpoint::Port)
+        );
     }
 }

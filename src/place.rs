@@ -23,7 +23,9 @@ pub enum InvalidName {
     #[error("it is longer than {0} bytes")]
     TooLong(usize),
     /// A character or sequence that git, or a path, would not take.
-    #[error("it holds a character or sequence that is not allowed (control characters, spaces, '..', a leading or trailing '/', …)")]
+    #[error(
+        "it holds a character or sequence that is not allowed (control characters, spaces, '..', a leading or trailing '/', …)"
+    )]
     Forbidden,
 }
 
@@ -126,8 +128,14 @@ fn bounded(text: &str, limit: usize) -> Result<&str, InvalidName> {
 /// The rules of `git check-ref-format` that matter for a name with slashes.
 fn path_like(text: &str) -> Result<String, InvalidName> {
     let bad_char = |c: char| c.is_control() || c.is_whitespace() || "~^:?*[\\".contains(c);
-    let bad_part = |part: &str| part.is_empty() || part.starts_with('.') || part.ends_with(".lock") || part.ends_with('.');
-    if text.chars().any(bad_char) || text.contains("..") || text.contains("@{") || text.split('/').any(bad_part) {
+    let bad_part = |part: &str| {
+        part.is_empty() || part.starts_with('.') || part.ends_with(".lock") || part.ends_with('.')
+    };
+    if text.chars().any(bad_char)
+        || text.contains("..")
+        || text.contains("@{")
+        || text.split('/').any(bad_part)
+    {
         return Err(InvalidName::Forbidden);
     }
     Ok(text.to_owned())
@@ -147,7 +155,11 @@ pub struct Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "project {}, ref {}, scope {}", self.project, self.git_ref, self.scope)
+        write!(
+            f,
+            "project {}, ref {}, scope {}",
+            self.project, self.git_ref, self.scope
+        )
     }
 }
 
@@ -159,20 +171,39 @@ mod tests {
 
     #[test]
     fn a_short_ref_is_a_branch() {
-        assert_eq!("main".parse::<GitRef>().unwrap().as_str(), "refs/heads/main");
-        assert_eq!("feat/x".parse::<GitRef>().unwrap().as_str(), "refs/heads/feat/x");
-        assert_eq!("refs/pull/7/merge".parse::<GitRef>().unwrap().as_str(), "refs/pull/7/merge");
+        assert_eq!(
+            "main".parse::<GitRef>().unwrap().as_str(),
+            "refs/heads/main"
+        );
+        assert_eq!(
+            "feat/x".parse::<GitRef>().unwrap().as_str(),
+            "refs/heads/feat/x"
+        );
+        assert_eq!(
+            "refs/pull/7/merge".parse::<GitRef>().unwrap().as_str(),
+            "refs/pull/7/merge"
+        );
     }
 
     #[test]
     fn path_tricks_and_control_characters_are_refused() {
-        for text in ["..", "a/../b", "/a", "a/", "a//b", "a\0b", "a\nb", "a b", ".git", "x.lock", "a\\b", "a@{1}"] {
-            assert_eq!(text.parse::<ProjectId>(), Err(InvalidName::Forbidden), "{text:?}");
+        for text in [
+            "..", "a/../b", "/a", "a/", "a//b", "a\0b", "a\nb", "a b", ".git", "x.lock", "a\\b",
+            "a@{1}",
+        ] {
+            assert_eq!(
+                text.parse::<ProjectId>(),
+                Err(InvalidName::Forbidden),
+                "{text:?}"
+            );
             assert!(text.parse::<GitRef>().is_err(), "{text:?}");
         }
         assert_eq!("".parse::<Scope>(), Err(InvalidName::Empty));
         assert_eq!("a\u{7}".parse::<Scope>(), Err(InvalidName::Forbidden));
-        assert_eq!("x".repeat(2000).parse::<GitRef>(), Err(InvalidName::TooLong(MAX_REF)));
+        assert_eq!(
+            "x".repeat(2000).parse::<GitRef>(),
+            Err(InvalidName::TooLong(MAX_REF))
+        );
     }
 
     proptest! {

@@ -23,7 +23,9 @@ pub fn init(format: LogFormat) {
         .with_writer(std::io::stderr)
         .with_span_events(FmtSpan::NONE);
     match format {
-        LogFormat::Text => logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Text => logs
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .init(),
         LogFormat::Json => logs.json().init(),
     }
 }

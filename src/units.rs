@@ -50,14 +50,27 @@ mod tests {
 
     #[test]
     fn sizes_are_shown_in_the_unit_that_fits() {
-        for (bytes, shown) in [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (34_200_000, "34.2 MB"), (999_950, "1.0 MB"), (u64::MAX, "18.4 EB")] {
+        for (bytes, shown) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (34_200_000, "34.2 MB"),
+            (999_950, "1.0 MB"),
+            (u64::MAX, "18.4 EB"),
+        ] {
             assert_eq!(ByteSize(bytes).to_string(), shown);
         }
     }
 
     #[test]
     fn ages_are_shown_in_the_unit_that_fits() {
-        for (seconds, shown) in [(0, "just now"), (59, "59 s ago"), (180, "3 min ago"), (7200, "2 h ago"), (172_800, "2 d ago")] {
+        for (seconds, shown) in [
+            (0, "just now"),
+            (59, "59 s ago"),
+            (180, "3 min ago"),
+            (7200, "2 h ago"),
+            (172_800, "2 d ago"),
+        ] {
             assert_eq!(Age(Duration::from_secs(seconds)).to_string(), shown);
         }
     }

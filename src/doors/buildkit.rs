@@ -112,10 +112,15 @@ pub async fn serve(config: Config, listeners: Vec<Listener>, closing: Cancellati
         closing: CancellationToken::new(),
     });
     let sweeper = tokio::spawn(sweep(door.stores.clone()));
-    let accepting = listeners.into_iter().map(|listener| accept(door.clone(), listener, closing.clone()));
+    let accepting = listeners
+        .into_iter()
+        .map(|listener| accept(door.clone(), listener, closing.clone()));
     futures::future::join_all(accepting).await;
     door.tasks.close();
-    if tokio::time::timeout(DRAIN, door.tasks.wait()).await.is_err() {
+    if tokio::time::timeout(DRAIN, door.tasks.wait())
+        .await
+        .is_err()
+    {
         tracing::warn!("builds were still running when the time to drain was over");
         door.closing.cancel();
     }
@@ -138,7 +143,8 @@ async fn accept(door: Arc<Door>, listener: Listener, closing: CancellationToken)
         };
         match accepted {
             Ok(accepted) => {
-                door.tasks.spawn(connection(door.clone(), accepted, closing.clone()));
+                door.tasks
+                    .spawn(connection(door.clone(), accepted, closing.clone()));
             }
             Err(error) => {
                 // Out of file descriptors, most likely: clients that are
@@ -162,7 +168,12 @@ async fn connection(door: Arc<Door>, accepted: Accepted, closing: CancellationTo
     }
 }
 
-async fn converse(door: Arc<Door>, link: Link, stream: Box<dyn Stream>, closing: CancellationToken) -> Result<(), hyper::Error> {
+async fn converse(
+    door: Arc<Door>,
+    link: Link,
+    stream: Box<dyn Stream>,
+    closing: CancellationToken,
+) -> Result<(), hyper::Error> {
     let forced = door.closing.clone();
     let service = service_fn(move |request| call(door.clone(), link.clone(), request));
     let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
@@ -184,14 +195,22 @@ async fn converse(door: Arc<Door>, link: Link, stream: Box<dyn Stream>, closing:
 }
 
 /// One call: looked into, or passed on.
-async fn call(door: Arc<Door>, link: Link, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn call(
+    door: Arc<Door>,
+    link: Link,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
     const GATEWAY: &str = "/moby.buildkit.v1.frontend.LLBBridge/";
     let outcome = match request.uri().path() {
         "/moby.buildkit.v1.Control/Solve" => solve::solve(&door, &link, request).await,
         "/moby.buildkit.v1.Control/Session" => session::session(&door, &link, request).await,
         "/moby.buildkit.v1.Control/Status" => status::status(&door, &link, request).await,
-        "/moby.buildkit.v1.Control/ListenBuildHistory" => history::listen(&door, &link, request).await,
-        "/moby.buildkit.v1.frontend.LLBBridge/Solve" => solve::gateway_solve(&door, &link, request).await,
+        "/moby.buildkit.v1.Control/ListenBuildHistory" => {
+            history::listen(&door, &link, request).await
+        }
+        "/moby.buildkit.v1.frontend.LLBBridge/Solve" => {
+            solve::gateway_solve(&door, &link, request).await
+        }
         path if path.starts_with(GATEWAY) => solve::gateway_call(&door, &link, request).await,
         _ => return Ok(forward(&link, request).await),
     };

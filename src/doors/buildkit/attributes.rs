@@ -12,7 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::cache::Want;
-use crate::place::{GitRef, Place, ProjectId, Scope};
+use crate::place::{GitRef, Place, ProjectId};
 
 /// The type that users write.
 pub const TYPE: &str = "gha-compatible";
@@ -92,25 +92,43 @@ impl ExportEntry {
     pub fn parse(attributes: &Attributes, defaults: &Defaults) -> Result<Self, InvalidAttribute> {
         let entry = Entry::checked(attributes)?;
         if entry.text("max-age").is_some() {
-            return Err(InvalidAttribute("max-age belongs to --cache-from".to_owned()));
+            return Err(InvalidAttribute(
+                "max-age belongs to --cache-from".to_owned(),
+            ));
         }
         let place = entry.place(defaults)?;
         if place.scope.is_any() {
-            return Err(InvalidAttribute("scope=* belongs to --cache-from; an export needs one scope".to_owned()));
+            return Err(InvalidAttribute(
+                "scope=* belongs to --cache-from; an export needs one scope".to_owned(),
+            ));
         }
         let mut passed_on = Attributes::new();
-        for key in ["mode", "compression", "compression-level", "force-compression"] {
+        for key in [
+            "mode",
+            "compression",
+            "compression-level",
+            "force-compression",
+        ] {
             if let Some(value) = entry.text(key) {
                 passed_on.insert(key.to_owned(), value.to_owned());
             }
         }
-        Ok(Self { place, strict: entry.flag("ignore-error")? == Some(false), passed_on, elsewhere: entry.elsewhere() })
+        Ok(Self {
+            place,
+            strict: entry.flag("ignore-error")? == Some(false),
+            passed_on,
+            elsewhere: entry.elsewhere(),
+        })
     }
 }
 
 impl ImportEntry {
     /// Checks a `--cache-from` entry; `max-age` counts back from `now`.
-    pub fn parse(attributes: &Attributes, defaults: &Defaults, now: Timestamp) -> Result<Self, InvalidAttribute> {
+    pub fn parse(
+        attributes: &Attributes,
+        defaults: &Defaults,
+        now: Timestamp,
+    ) -> Result<Self, InvalidAttribute> {
         let entry = Entry::checked(attributes)?;
         let place = entry.place(defaults)?;
         let max_age = entry.duration("max-age")?;
@@ -124,7 +142,11 @@ impl ImportEntry {
         };
         Ok(Self {
             // An age that reaches back beyond all time excludes nothing.
-            want: Want { place, fallbacks, not_before: max_age.and_then(|age| now.checked_sub(age).ok()) },
+            want: Want {
+                place,
+                fallbacks,
+                not_before: max_age.and_then(|age| now.checked_sub(age).ok()),
+            },
             timeout: entry.duration("timeout")?,
             elsewhere: entry.elsewhere(),
         })
@@ -138,7 +160,9 @@ impl<'a> Entry<'a> {
     fn checked(attributes: &'a Attributes) -> Result<Self, InvalidAttribute> {
         if let Some(unknown) = attributes.keys().find(|key| !KNOWN.contains(&key.as_str())) {
             let known = KNOWN.join(", ");
-            return Err(InvalidAttribute(format!("unknown attribute {unknown:?}; known are {known}")));
+            return Err(InvalidAttribute(format!(
+                "unknown attribute {unknown:?}; known are {known}"
+            )));
         }
         let entry = Self(attributes);
         entry.one_of("mode", &["min", "max"])?;
@@ -150,7 +174,9 @@ impl<'a> Entry<'a> {
         if let Some(level) = entry.text("compression-level") {
             let level: i32 = parsed("compression-level", level)?;
             if !(-1..=22).contains(&level) {
-                return Err(InvalidAttribute(format!("compression-level={level} is not between -1 and 22")));
+                return Err(InvalidAttribute(format!(
+                    "compression-level={level} is not between -1 and 22"
+                )));
             }
         }
         entry.duration("timeout")?;
@@ -159,14 +185,18 @@ impl<'a> Entry<'a> {
 
     /// A value that is there and not empty: `scope=` says nothing.
     fn text(&self, key: &str) -> Option<&'a str> {
-        self.0.get(key).map(String::as_str).filter(|value| !value.is_empty())
+        self.0
+            .get(key)
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
     }
 
     fn one_of(&self, key: &str, allowed: &[&str]) -> Result<(), InvalidAttribute> {
         match self.text(key) {
-            Some(value) if !allowed.contains(&value) => {
-                Err(InvalidAttribute(format!("{key}={value:?} is none of {}", allowed.join(", "))))
-            }
+            Some(value) if !allowed.contains(&value) => Err(InvalidAttribute(format!(
+                "{key}={value:?} is none of {}",
+                allowed.join(", ")
+            ))),
             _ => Ok(()),
         }
     }
@@ -177,18 +207,31 @@ impl<'a> Entry<'a> {
             None => Ok(None),
             Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(Some(true)),
             Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(Some(false)),
-            Some(value) => Err(InvalidAttribute(format!("{key}={value:?} is neither true nor false"))),
+            Some(value) => Err(InvalidAttribute(format!(
+                "{key}={value:?} is neither true nor false"
+            ))),
         }
     }
 
     fn duration(&self, key: &str) -> Result<Option<Duration>, InvalidAttribute> {
-        self.text(key).map(|value| parse_duration(value).map_err(|why| wrong(key, value, why))).transpose()
+        self.text(key)
+            .map(|value| parse_duration(value).map_err(|why| wrong(key, value, why)))
+            .transpose()
     }
 
     fn place(&self, defaults: &Defaults) -> Result<Place, InvalidAttribute> {
-        let project = self.text("project").map(|text| parsed("project", text)).transpose()?;
-        let git_ref = self.text("ref").map(|text| parsed("ref", text)).transpose()?;
-        let scope = self.text("scope").map(|text| parsed("scope", text)).transpose()?;
+        let project = self
+            .text("project")
+            .map(|text| parsed("project", text))
+            .transpose()?;
+        let git_ref = self
+            .text("ref")
+            .map(|text| parsed("ref", text))
+            .transpose()?;
+        let scope = self
+            .text("scope")
+            .map(|text| parsed("scope", text))
+            .transpose()?;
         Ok(Place {
             project: project.unwrap_or_else(|| defaults.project.clone()),
             git_ref: git_ref.unwrap_or_else(|| defaults.git_ref.clone()),
@@ -197,7 +240,9 @@ impl<'a> Entry<'a> {
     }
 
     fn elsewhere(&self) -> Option<String> {
-        self.text("url").filter(|url| *url != "local").map(shown_url)
+        self.text("url")
+            .filter(|url| *url != "local")
+            .map(shown_url)
     }
 }
 
@@ -205,10 +250,20 @@ impl<'a> Entry<'a> {
 fn shown_url(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     let rest = rest.split(['?', '#']).next().unwrap_or(rest);
-    let (authority, path) = rest.split_once('/').map_or((rest, ""), |(authority, path)| (authority, path));
+    let (authority, path) = rest
+        .split_once('/')
+        .map_or((rest, ""), |(authority, path)| (authority, path));
     let host = authority.rsplit('@').next().unwrap_or(authority);
-    let shown = format!("{scheme}{}{host}{}{path}", if scheme.is_empty() { "" } else { "://" }, if path.is_empty() { "" } else { "/" });
-    shown.chars().filter(|c| !c.is_control()).take(200).collect()
+    let shown = format!(
+        "{scheme}{}{host}{}{path}",
+        if scheme.is_empty() { "" } else { "://" },
+        if path.is_empty() { "" } else { "/" }
+    );
+    shown
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(200)
+        .collect()
 }
 
 fn parsed<T: FromStr<Err: fmt::Display>>(key: &str, value: &str) -> Result<T, InvalidAttribute> {
@@ -224,7 +279,9 @@ fn wrong(key: &str, value: &str, why: impl fmt::Display) -> InvalidAttribute {
 fn parse_duration(text: &str) -> Result<Duration, &'static str> {
     const EXPECTED: &str = "expected a duration such as 90s, 10m, 1h30m or 7d";
     let span: jiff::Span = text.parse().map_err(|_| EXPECTED)?;
-    let signed = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| EXPECTED)?;
+    let signed = span
+        .to_duration(jiff::SpanRelativeTo::days_are_24_hours())
+        .map_err(|_| EXPECTED)?;
     Duration::try_from(signed).map_err(|_| "a duration can't be negative")
 }
 
@@ -235,7 +292,11 @@ mod tests {
     use super::*;
 
     fn attributes(text: &str) -> Attributes {
-        text.split(',').filter(|p| !p.is_empty()).map(|p| p.split_once('=').unwrap()).map(|(k, v)| (k.into(), v.into())).collect()
+        text.split(',')
+            .filter(|p| !p.is_empty())
+            .map(|p| p.split_once('=').unwrap())
+            .map(|(k, v)| (k.into(), v.into()))
+            .collect()
     }
 
     fn export(text: &str) -> Result<ExportEntry, InvalidAttribute> {
@@ -243,13 +304,20 @@ mod tests {
     }
 
     fn import(text: &str) -> Result<ImportEntry, InvalidAttribute> {
-        ImportEntry::parse(&attributes(text), &Defaults::default(), Timestamp::UNIX_EPOCH)
+        ImportEntry::parse(
+            &attributes(text),
+            &Defaults::default(),
+            Timestamp::UNIX_EPOCH,
+        )
     }
 
     #[test]
     fn nothing_said_is_the_default_place() {
         let entry = export("").unwrap();
-        assert_eq!(entry.place.to_string(), "project default, ref refs/heads/main, scope buildkit");
+        assert_eq!(
+            entry.place.to_string(),
+            "project default, ref refs/heads/main, scope buildkit"
+        );
         assert!(!entry.strict);
         assert_eq!(import("url=local").unwrap().elsewhere, None);
     }
@@ -261,17 +329,36 @@ mod tests {
             git_ref: "dev".parse().unwrap(),
             fallbacks: vec!["main".parse().unwrap()],
         };
-        let entry = ImportEntry::parse(&attributes("ref=feat,scope=api"), &defaults, Timestamp::UNIX_EPOCH).unwrap();
-        assert_eq!(entry.want.place.to_string(), "project acme/shop, ref refs/heads/feat, scope api");
+        let entry = ImportEntry::parse(
+            &attributes("ref=feat,scope=api"),
+            &defaults,
+            Timestamp::UNIX_EPOCH,
+        )
+        .unwrap();
+        assert_eq!(
+            entry.want.place.to_string(),
+            "project acme/shop, ref refs/heads/feat, scope api"
+        );
         assert_eq!(entry.want.fallbacks, defaults.fallbacks);
-        let entry = ImportEntry::parse(&attributes("fallback=a;b"), &defaults, Timestamp::UNIX_EPOCH).unwrap();
-        assert_eq!(entry.want.fallbacks, ["a".parse().unwrap(), "b".parse().unwrap()]);
+        let entry = ImportEntry::parse(
+            &attributes("fallback=a;b"),
+            &defaults,
+            Timestamp::UNIX_EPOCH,
+        )
+        .unwrap();
+        assert_eq!(
+            entry.want.fallbacks,
+            ["a".parse().unwrap(), "b".parse().unwrap()]
+        );
     }
 
     #[test]
     fn an_unknown_attribute_is_named_with_the_known_ones() {
         let error = export("mdoe=max").unwrap_err().to_string();
-        assert!(error.contains("\"mdoe\"") && error.contains("mode") && error.contains("scope"), "{error}");
+        assert!(
+            error.contains("\"mdoe\"") && error.contains("mode") && error.contains("scope"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -296,16 +383,25 @@ mod tests {
 
     #[test]
     fn a_gha_line_works_unchanged() {
-        let entry = export("url=https://results.example/x?sig=s3cret,url_v2=https://y,token=t,ghtoken=g,repository=a/b,version=2,scope=ci,timeout=10m,mode=max");
+        let entry = export(
+            "url=https://results.example/x?sig=s3cret,url_v2=https://y,token=t,ghtoken=g,repository=a/b,version=2,scope=ci,timeout=10m,mode=max",
+        );
         let entry = entry.unwrap();
-        assert_eq!(entry.elsewhere.as_deref(), Some("https://results.example/x"));
+        assert_eq!(
+            entry.elsewhere.as_deref(),
+            Some("https://results.example/x")
+        );
         assert_eq!(entry.passed_on, attributes("mode=max"));
     }
 
     #[test]
     fn durations_are_those_that_people_write() {
         for (text, seconds) in [("90s", 90), ("10m", 600), ("1h30m", 5400), ("7d", 604_800)] {
-            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+            assert_eq!(
+                parse_duration(text),
+                Ok(Duration::from_secs(seconds)),
+                "{text}"
+            );
         }
         assert!(parse_duration("-1s").is_err());
     }

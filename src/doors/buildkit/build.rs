@@ -64,13 +64,19 @@ pub struct ServedImport {
 impl ServedImport {
     /// Names the import that `stores` holds as `store`.
     pub fn new(entry: Entry, title: String, store: String, stores: Arc<Stores>) -> Self {
-        Self { entry, title, store, stores }
+        Self {
+            entry,
+            title,
+            store,
+            stores,
+        }
     }
 }
 
 impl Drop for ServedImport {
     fn drop(&mut self) {
-        self.stores.retire(std::mem::take(&mut self.store), Instant::now());
+        self.stores
+            .retire(std::mem::take(&mut self.store), Instant::now());
     }
 }
 
@@ -125,7 +131,11 @@ impl Build {
     fn say(&self, text: String, warning: bool) {
         let mut notices = lock(&self.notices);
         if notices.len() < MAX_NOTICES && !notices.iter().any(|notice| notice.text == text) {
-            notices.push(Notice { text, warning, at: SystemTime::now() });
+            notices.push(Notice {
+                text,
+                warning,
+                at: SystemTime::now(),
+            });
             self.told.send_replace(notices.len());
         }
     }
@@ -191,6 +201,13 @@ mod tests {
             build.warn(n.to_string());
         }
         assert_eq!(build.notices(0).len(), MAX_NOTICES);
-        assert_eq!(build.notices(0).iter().filter(|notice| notice.text == "same").count(), 1);
+        assert_eq!(
+            build
+                .notices(0)
+                .iter()
+                .filter(|notice| notice.text == "same")
+                .count(),
+            1
+        );
     }
 }

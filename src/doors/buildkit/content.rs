@@ -26,7 +26,7 @@ use tower_service::Service as _;
 
 pub use self::export::ExportStore;
 pub use self::import::ImportStore;
-use self::refusal::{refusal, unknown_content};
+use self::refusal::unknown_content;
 use super::grpc::Body;
 use super::proto::content as api;
 use super::proto::content::content_server::{Content, ContentServer};
@@ -67,7 +67,9 @@ impl Store {
     fn export(&self) -> Result<&ExportStore, Status> {
         match self {
             Self::Export(store) => Ok(store),
-            Self::Import(_) => Err(Status::failed_precondition("this store is an import, and read-only")),
+            Self::Import(_) => Err(Status::failed_precondition(
+                "this store is an import, and read-only",
+            )),
         }
     }
 
@@ -81,16 +83,28 @@ impl Store {
 
 /// The store that a call on a session names: `None` if it is not for us, an
 /// error if it is for one that is gone.
-pub fn addressed(stores: &Stores, request: &Request<Incoming>) -> Option<Result<Arc<Store>, Status>> {
+pub fn addressed(
+    stores: &Stores,
+    request: &Request<Incoming>,
+) -> Option<Result<Arc<Store>, Status>> {
     if !METHODS.contains(&request.uri().path()) {
         return None;
     }
     // BuildKit puts its newest value first.
-    let id = request.headers().get(STORE_ID)?.to_str().ok()?.strip_prefix(LOCAL)?;
+    let id = request
+        .headers()
+        .get(STORE_ID)?
+        .to_str()
+        .ok()?
+        .strip_prefix(LOCAL)?;
     if !id.starts_with(PREFIX) {
         return None;
     }
-    Some(stores.get(id).ok_or_else(|| Status::not_found("this cache import or export has ended")))
+    Some(
+        stores
+            .get(id)
+            .ok_or_else(|| Status::not_found("this cache import or export has ended")),
+    )
 }
 
 /// Answers one call on a store of ours.
@@ -105,10 +119,18 @@ struct Attached(Arc<Store>);
 
 #[tonic::async_trait]
 impl Content for Attached {
-    async fn info(&self, request: tonic::Request<api::InfoRequest>) -> Result<tonic::Response<api::InfoResponse>, Status> {
+    async fn info(
+        &self,
+        request: tonic::Request<api::InfoRequest>,
+    ) -> Result<tonic::Response<api::InfoResponse>, Status> {
         let digest = parse_digest(&request.get_ref().digest)?;
-        let size = self.0.size(&digest).ok_or_else(|| unknown_content(&digest))?;
-        Ok(tonic::Response::new(api::InfoResponse { info: Some(info(&digest, size)) }))
+        let size = self
+            .0
+            .size(&digest)
+            .ok_or_else(|| unknown_content(&digest))?;
+        Ok(tonic::Response::new(api::InfoResponse {
+            info: Some(info(&digest, size)),
+        }))
     }
 
     type ReadStream = BoxStream<'static, Result<api::ReadContentResponse, Status>>;
@@ -119,14 +141,20 @@ impl Content for Attached {
     ) -> Result<tonic::Response<Self::ReadStream>, Status> {
         let request = request.into_inner();
         let digest = parse_digest(&request.digest)?;
-        let size = self.0.size(&digest).ok_or_else(|| unknown_content(&digest))?;
+        let size = self
+            .0
+            .size(&digest)
+            .ok_or_else(|| unknown_content(&digest))?;
         // As containerd: a negative offset is 0, and a length that is absent
         // or goes beyond the end means all that is left.
         let offset = u64::try_from(request.offset).unwrap_or(0);
         let left = size
             .checked_sub(offset)
             .ok_or_else(|| Status::out_of_range(format!("read past object length {size} bytes")))?;
-        let length = u64::try_from(request.size).ok().filter(|&length| length > 0 && length < left).unwrap_or(left);
+        let length = u64::try_from(request.size)
+            .ok()
+            .filter(|&length| length > 0 && length < left)
+            .unwrap_or(left);
         let bytes = match &*self.0 {
             Store::Import(store) => store.read(&digest, offset, length).await?,
             Store::Export(store) => store.read(&digest, offset, length).await?,
@@ -146,14 +174,20 @@ impl Content for Attached {
         request: tonic::Request<api::StatusRequest>,
     ) -> Result<tonic::Response<api::StatusResponse>, Status> {
         let status = self.0.export()?.statuses().get(&request.get_ref().r#ref)?;
-        Ok(tonic::Response::new(api::StatusResponse { status: Some(status) }))
+        Ok(tonic::Response::new(api::StatusResponse {
+            status: Some(status),
+        }))
     }
 
     async fn list_statuses(
         &self,
         request: tonic::Request<api::ListStatusesRequest>,
     ) -> Result<tonic::Response<api::ListStatusesResponse>, Status> {
-        let statuses = self.0.export()?.statuses().list(&request.get_ref().filters)?;
+        let statuses = self
+            .0
+            .export()?
+            .statuses()
+            .list(&request.get_ref().filters)?;
         Ok(tonic::Response::new(api::ListStatusesResponse { statuses }))
     }
 
@@ -164,15 +198,24 @@ impl Content for Attached {
         request: tonic::Request<Streaming<api::WriteContentRequest>>,
     ) -> Result<tonic::Response<Self::WriteStream>, Status> {
         self.0.export()?;
-        Ok(tonic::Response::new(write::write(self.0.clone(), request.into_inner())))
+        Ok(tonic::Response::new(write::write(
+            self.0.clone(),
+            request.into_inner(),
+        )))
     }
 
-    async fn abort(&self, request: tonic::Request<api::AbortRequest>) -> Result<tonic::Response<()>, Status> {
+    async fn abort(
+        &self,
+        request: tonic::Request<api::AbortRequest>,
+    ) -> Result<tonic::Response<()>, Status> {
         self.0.export()?.abort(&request.get_ref().r#ref).await?;
         Ok(tonic::Response::new(()))
     }
 
-    async fn update(&self, _: tonic::Request<api::UpdateRequest>) -> Result<tonic::Response<api::UpdateResponse>, Status> {
+    async fn update(
+        &self,
+        _: tonic::Request<api::UpdateRequest>,
+    ) -> Result<tonic::Response<api::UpdateResponse>, Status> {
         Err(not_kept("labels"))
     }
 
@@ -185,23 +228,34 @@ impl Content for Attached {
         Err(not_kept("a list of contents"))
     }
 
-    async fn delete(&self, _: tonic::Request<api::DeleteContentRequest>) -> Result<tonic::Response<()>, Status> {
+    async fn delete(
+        &self,
+        _: tonic::Request<api::DeleteContentRequest>,
+    ) -> Result<tonic::Response<()>, Status> {
         Err(not_kept("a way to delete"))
     }
 }
 
 /// What BuildKit never asks of a cache store is not offered.
 fn not_kept(what: &str) -> Status {
-    Status::new(Code::Unimplemented, format!("a build cache store has no {what}"))
+    Status::new(
+        Code::Unimplemented,
+        format!("a build cache store has no {what}"),
+    )
 }
 
 fn info(digest: &Digest, size: u64) -> api::Info {
     let size = i64::try_from(size).unwrap_or(i64::MAX);
-    api::Info { digest: digest.to_string(), size, ..api::Info::default() }
+    api::Info {
+        digest: digest.to_string(),
+        size,
+        ..api::Info::default()
+    }
 }
 
 fn parse_digest(text: &str) -> Result<Digest, Status> {
-    text.parse().map_err(|error| Status::invalid_argument(format!("{error}")))
+    text.parse()
+        .map_err(|error| Status::invalid_argument(format!("{error}")))
 }
 
 fn timestamp(time: std::time::SystemTime) -> Option<Timestamp> {

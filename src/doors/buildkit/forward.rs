@@ -21,5 +21,9 @@ pub fn answer(outcome: Result<Response<Body>, Status>) -> Response<Body> {
 
 /// Sends a call on and hands its answer back.
 pub async fn forward(link: &Link, request: Request<Incoming>) -> Response<Body> {
-    answer(link.send(request.map(untouched)).await.map(|response| response.map(untouched)))
+    answer(
+        link.send(request.map(untouched))
+            .await
+            .map(|response| response.map(untouched)),
+    )
 }

@@ -39,12 +39,16 @@ pub fn frame(message: &[u8]) -> Bytes {
 
 /// A whole unary body: one message and nothing after it.
 pub fn unary(message: &[u8]) -> Body {
-    Full::new(frame(message)).map_err(|never| match never {}).boxed_unsync()
+    Full::new(frame(message))
+        .map_err(|never| match never {})
+        .boxed_unsync()
 }
 
 /// A unary answer: one message, then the trailers.
 pub fn unary_with_trailers(message: &[u8], trailers: Option<HeaderMap>) -> Body {
-    let frames = [Ok(Frame::data(frame(message)))].into_iter().chain(trailers.map(|t| Ok(Frame::trailers(t))));
+    let frames = [Ok(Frame::data(frame(message)))]
+        .into_iter()
+        .chain(trailers.map(|t| Ok(Frame::trailers(t))));
     BodyExt::boxed_unsync(StreamBody::new(futures::stream::iter(frames)))
 }
 
@@ -64,7 +68,10 @@ pub fn channel(capacity: usize) -> (mpsc::Sender<Result<Frame<Bytes>, BoxError>>
 
 /// An answer that is an error alone (in gRPC's terms: trailers only).
 pub fn refuse(status: &Status) -> Response<Body> {
-    status.clone().into_http::<tonic::body::Body>().map(|body| body.map_err(Into::into).boxed_unsync())
+    status
+        .clone()
+        .into_http::<tonic::body::Body>()
+        .map(|body| body.map_err(Into::into).boxed_unsync())
 }
 
 /// Whether an answer carries its status in the headers and no message.
@@ -85,7 +92,11 @@ impl MessageBudget {
 
     async fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Status> {
         let bytes = u32::try_from(bytes).map_err(|_| too_large(bytes))?;
-        self.0.clone().acquire_many_owned(bytes).await.map_err(|_| Status::unavailable("layerd is shutting down"))
+        self.0
+            .clone()
+            .acquire_many_owned(bytes)
+            .await
+            .map_err(|_| Status::unavailable("layerd is shutting down"))
     }
 }
 
@@ -113,7 +124,13 @@ where
 {
     /// Reads `body` within `budget`.
     pub fn new(body: B, budget: MessageBudget) -> Self {
-        Self { body, budget, buffer: BytesMut::new(), trailers: None, ended: false }
+        Self {
+            body,
+            budget,
+            buffer: BytesMut::new(),
+            trailers: None,
+            ended: false,
+        }
     }
 
     /// The next message, or `None` at the end of the body. Nothing is lost
@@ -121,14 +138,27 @@ where
     pub async fn next(&mut self) -> Result<Option<Message>, Status> {
         while self.buffer.len() < PREFIX {
             if !self.more().await? {
-                return if self.buffer.is_empty() { Ok(None) } else { Err(truncated()) };
+                return if self.buffer.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(truncated())
+                };
             }
         }
         let compressed = self.buffer[0] != 0;
-        let length = u32::from_be_bytes([self.buffer[1], self.buffer[2], self.buffer[3], self.buffer[4]]) as usize;
+        let length = u32::from_be_bytes([
+            self.buffer[1],
+            self.buffer[2],
+            self.buffer[3],
+            self.buffer[4],
+        ]) as usize;
         if compressed {
-            let mut status = Status::unimplemented("layerd reads this call and takes no compressed messages");
-            status.metadata_mut().insert("grpc-accept-encoding", tonic::metadata::MetadataValue::from_static("identity"));
+            let mut status =
+                Status::unimplemented("layerd reads this call and takes no compressed messages");
+            status.metadata_mut().insert(
+                "grpc-accept-encoding",
+                tonic::metadata::MetadataValue::from_static("identity"),
+            );
             return Err(status);
         }
         if length > MAX_MESSAGE {
@@ -141,12 +171,18 @@ where
             }
         }
         self.buffer.advance(PREFIX);
-        Ok(Some(Message { bytes: self.buffer.split_to(length).freeze(), _share: share }))
+        Ok(Some(Message {
+            bytes: self.buffer.split_to(length).freeze(),
+            _share: share,
+        }))
     }
 
     /// The only message of a unary body.
     pub async fn only(&mut self) -> Result<Message, Status> {
-        let message = self.next().await?.ok_or_else(|| Status::internal("a message is missing"))?;
+        let message = self
+            .next()
+            .await?
+            .ok_or_else(|| Status::internal("a message is missing"))?;
         if self.next().await?.is_some() {
             return Err(Status::internal("more than one message in a unary call"));
         }
@@ -181,7 +217,10 @@ where
 
 /// The status for a stream that broke on the way.
 pub fn broken(error: impl Into<BoxError>) -> Status {
-    Status::new(Code::Unavailable, format!("error reading from peer: {}", error.into()))
+    Status::new(
+        Code::Unavailable,
+        format!("error reading from peer: {}", error.into()),
+    )
 }
 
 fn truncated() -> Status {
@@ -189,7 +228,9 @@ fn truncated() -> Status {
 }
 
 fn too_large(bytes: usize) -> Status {
-    Status::resource_exhausted(format!("a message of {bytes} bytes is larger than the limit of {MAX_MESSAGE}"))
+    Status::resource_exhausted(format!(
+        "a message of {bytes} bytes is larger than the limit of {MAX_MESSAGE}"
+    ))
 }
 
 #[cfg(test)]
@@ -199,13 +240,18 @@ mod tests {
     use super::*;
 
     fn chunked(wire: &[u8], size: usize) -> Body {
-        let frames: Vec<Result<Frame<Bytes>, BoxError>> =
-            wire.chunks(size.max(1)).map(|chunk| Ok(Frame::data(Bytes::copy_from_slice(chunk)))).collect();
+        let frames: Vec<Result<Frame<Bytes>, BoxError>> = wire
+            .chunks(size.max(1))
+            .map(|chunk| Ok(Frame::data(Bytes::copy_from_slice(chunk))))
+            .collect();
         BodyExt::boxed_unsync(StreamBody::new(futures::stream::iter(frames)))
     }
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(future)
     }
 
     proptest! {
@@ -236,14 +282,26 @@ mod tests {
     fn an_announced_size_beyond_the_limit_is_refused_before_it_is_read() {
         let mut wire = vec![0];
         wire.extend_from_slice(&u32::MAX.to_be_bytes());
-        let status = block_on(Messages::new(chunked(&wire, 99), MessageBudget::new(MAX_MESSAGE)).next()).unwrap_err();
+        let status =
+            block_on(Messages::new(chunked(&wire, 99), MessageBudget::new(MAX_MESSAGE)).next())
+                .unwrap_err();
         assert_eq!(status.code(), Code::ResourceExhausted);
     }
 
     #[test]
     fn a_compressed_message_is_refused_with_what_is_accepted() {
-        let status = block_on(Messages::new(chunked(&[1, 0, 0, 0, 0], 99), MessageBudget::new(MAX_MESSAGE)).next()).unwrap_err();
+        let status = block_on(
+            Messages::new(
+                chunked(&[1, 0, 0, 0, 0], 99),
+                MessageBudget::new(MAX_MESSAGE),
+            )
+            .next(),
+        )
+        .unwrap_err();
         assert_eq!(status.code(), Code::Unimplemented);
-        assert_eq!(status.metadata().get("grpc-accept-encoding").unwrap(), "identity");
+        assert_eq!(
+            status.metadata().get("grpc-accept-encoding").unwrap(),
+            "identity"
+        );
     }
 }

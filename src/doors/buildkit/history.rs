@@ -40,12 +40,20 @@ impl LeftOut {
 
     fn of(&self, build: &str) -> Vec<Entry> {
         let builds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        builds.iter().find(|(id, _)| id == build).map(|(_, imports)| imports.clone()).unwrap_or_default()
+        builds
+            .iter()
+            .find(|(id, _)| id == build)
+            .map(|(_, imports)| imports.clone())
+            .unwrap_or_default()
     }
 }
 
 /// Answers `Control/ListenBuildHistory`.
-pub async fn listen(door: &Arc<Door>, link: &Link, request: Request<Incoming>) -> Result<Response<Body>, Status> {
+pub async fn listen(
+    door: &Arc<Door>,
+    link: &Link,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Status> {
     let response = link.send(request.map(untouched)).await?;
     if is_trailers_only(response.headers()) {
         return Ok(response.map(untouched));
@@ -64,7 +72,11 @@ pub async fn listen(door: &Arc<Door>, link: &Link, request: Request<Incoming>) -
                 Ok(Some(event)) => {
                     // An event that can't be read can't be cleared of what is
                     // not to be shown.
-                    let Ok(shown) = rewrite::history_event(&event.bytes, |build| door.left_out.of(build)) else { continue };
+                    let Ok(shown) =
+                        rewrite::history_event(&event.bytes, |build| door.left_out.of(build))
+                    else {
+                        continue;
+                    };
                     to_client.send(Ok(Frame::data(grpc::frame(&shown)))).await
                 }
                 Ok(None) => {

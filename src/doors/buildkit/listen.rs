@@ -43,7 +43,10 @@ impl Listener {
         match endpoint {
             Endpoint::Unix(path) => {
                 if UnixStream::connect(path).await.is_ok() {
-                    return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on this socket"));
+                    return Err(io::Error::new(
+                        io::ErrorKind::AddrInUse,
+                        "another process listens on this socket",
+                    ));
                 }
                 remove_stale(path)?;
                 if let Some(parent) = path.parent() {
@@ -64,6 +67,16 @@ impl Listener {
         match self {
             Self::Unix(_, file) => Ok(Endpoint::Unix(file.0.clone())),
             Self::Tcp(listener, _) => Ok(Endpoint::Tcp(listener.local_addr()?.to_string())),
+        }
+    }
+
+    /// Whether other hosts can connect.
+    pub fn is_open_to_others(&self) -> bool {
+        match self {
+            Self::Unix(..) => false,
+            Self::Tcp(listener, _) => !listener
+                .local_addr()
+                .is_ok_and(|address| address.ip().is_loopback()),
         }
     }
 
@@ -89,7 +102,8 @@ impl Accepted {
         match self {
             Self::Plain(stream) => Ok(stream),
             Self::Tls(acceptor, stream) => {
-                let stream = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await??;
+                let stream =
+                    tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await??;
                 Ok(Box::new(stream))
             }
         }
@@ -112,6 +126,9 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
         Ok(meta) if meta.file_type().is_socket() => std::fs::remove_file(path),
-        Ok(_) => Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is no socket is in the way")),
+        Ok(_) => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "a file that is no socket is in the way",
+        )),
     }
 }

@@ -36,14 +36,25 @@ pub struct Exports {
 
 impl Exports {
     /// Opens a store for every export of ours that `wanted` lists.
-    pub async fn plan(door: &Door, build: &Arc<Build>, wanted: &SolveRequest, live: bool) -> Result<Self, Status> {
-        let mut exports = Self { stores: door.stores.clone(), planned: Vec::new() };
+    pub async fn plan(
+        door: &Door,
+        build: &Arc<Build>,
+        wanted: &SolveRequest,
+        live: bool,
+    ) -> Result<Self, Status> {
+        let mut exports = Self {
+            stores: door.stores.clone(),
+            planned: Vec::new(),
+        };
         for written in wanted.exports.iter().filter(|entry| entry.is_ours()) {
-            let export = ExportEntry::parse(&written.attributes, &door.defaults).map_err(invalid)?;
+            let export =
+                ExportEntry::parse(&written.attributes, &door.defaults).map_err(invalid)?;
             match obstacle(door, &export, live).await {
                 None => exports.open(door, build, wanted, export),
                 Some(why) if export.strict => {
-                    return Err(Status::failed_precondition(format!("cache can't be exported (ignore-error=false): {why}")));
+                    return Err(Status::failed_precondition(format!(
+                        "cache can't be exported (ignore-error=false): {why}"
+                    )));
                 }
                 Some(why) => build.warn(format!("cache not exported to {}: {why}", export.place)),
             }
@@ -53,33 +64,53 @@ impl Exports {
 
     /// What buildkitd gets in place of what the user wrote.
     pub fn entries(&self) -> Vec<Entry> {
-        self.planned.iter().map(|(_, entry)| entry.clone()).collect()
+        self.planned
+            .iter()
+            .map(|(_, entry)| entry.clone())
+            .collect()
     }
 
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.planned.is_empty()
-    }
-
-    fn open(&mut self, door: &Door, build: &Arc<Build>, wanted: &SolveRequest, export: ExportEntry) {
+    fn open(
+        &mut self,
+        door: &Door,
+        build: &Arc<Build>,
+        wanted: &SolveRequest,
+        export: ExportEntry,
+    ) {
         let title = format!("layerd: exporting cache to {}", export.place);
         let vertex = export_vertex(&wanted.session, self.planned.len());
         build.titles().exports.insert(vertex, title);
 
-        let store = ExportStore::new(export.place, door.builder.clone(), door.cache.clone(), build.clone());
+        let store = ExportStore::new(
+            export.place,
+            door.builder.clone(),
+            door.cache.clone(),
+            build.clone(),
+        );
         let id = door.stores.open(Store::Export(store));
         let mut attributes = export.passed_on;
         attributes.extend(attribute("dest", &id));
-        attributes.extend(attribute("ignore-error", if export.strict { "false" } else { "true" }));
+        attributes.extend(attribute(
+            "ignore-error",
+            if export.strict { "false" } else { "true" },
+        ));
         attributes.extend(attribute("oci-mediatypes", "true"));
         attributes.extend(attribute("image-manifest", "true"));
-        self.planned.push((id, Entry { kind: "local".to_owned(), attributes }));
+        self.planned.push((
+            id,
+            Entry {
+                kind: "local".to_owned(),
+                attributes,
+            },
+        ));
     }
 }
 
 impl Drop for Exports {
     fn drop(&mut self) {
-        self.planned.iter().for_each(|(id, _)| self.stores.close(id));
+        self.planned
+            .iter()
+            .for_each(|(id, _)| self.stores.close(id));
     }
 }
 
@@ -91,7 +122,11 @@ async fn obstacle(door: &Door, export: &ExportEntry, live: bool) -> Option<Strin
     if !live {
         return Some(NO_SESSION.to_owned());
     }
-    door.cache.writable().await.err().map(|error| error.to_string())
+    door.cache
+        .writable()
+        .await
+        .err()
+        .map(|error| error.to_string())
 }
 
 /// The one import that all of a build's `imports` become; decided by whoever
@@ -102,11 +137,18 @@ pub async fn import(
     imports: &[Entry],
     live: bool,
 ) -> Result<Option<Arc<ServedImport>>, Status> {
-    let ours: Vec<Entry> = imports.iter().filter(|entry| entry.is_ours()).cloned().collect();
+    let ours: Vec<Entry> = imports
+        .iter()
+        .filter(|entry| entry.is_ours())
+        .cloned()
+        .collect();
     if ours.is_empty() {
         return Ok(None);
     }
-    let decided = build.import.get_or_try_init(|| decide(door, build, imports, &ours, live)).await;
+    let decided = build
+        .import
+        .get_or_try_init(|| decide(door, build, imports, &ours, live))
+        .await;
     decided.cloned().map_err(invalid)
 }
 
@@ -143,9 +185,18 @@ async fn decide(
 }
 
 /// What the cache has for `wants` within `limit`; whatever it hasn't is said.
-async fn look_up(door: &Door, build: &Arc<Build>, wants: &[Want], limit: Duration) -> Option<Import> {
+async fn look_up(
+    door: &Door,
+    build: &Arc<Build>,
+    wants: &[Want],
+    limit: Duration,
+) -> Option<Import> {
     let first = wants.first()?;
-    let more = if wants.len() > 1 { format!(", nor for {} more", wants.len() - 1) } else { String::new() };
+    let more = if wants.len() > 1 {
+        format!(", nor for {} more", wants.len() - 1)
+    } else {
+        String::new()
+    };
     let import = match tokio::time::timeout(limit, door.cache.look_up(wants)).await {
         Ok(Ok(Some(import))) => import,
         Ok(Ok(None)) => {
@@ -157,7 +208,10 @@ async fn look_up(door: &Door, build: &Arc<Build>, wants: &[Want], limit: Duratio
             return None;
         }
         Err(_) => {
-            build.warn(format!("cache not imported: the look-up took longer than {} s", limit.as_secs_f32()));
+            build.warn(format!(
+                "cache not imported: the look-up took longer than {} s",
+                limit.as_secs_f32()
+            ));
             return None;
         }
     };
@@ -178,7 +232,13 @@ async fn look_up(door: &Door, build: &Arc<Build>, wants: &[Want], limit: Duratio
 }
 
 /// Opens the store of an import, and names it as buildkitd will.
-fn serve(door: &Door, build: &Arc<Build>, ours: &[Entry], import: Import, now: Timestamp) -> ServedImport {
+fn serve(
+    door: &Door,
+    build: &Arc<Build>,
+    ours: &[Entry],
+    import: Import,
+    now: Timestamp,
+) -> ServedImport {
     let age = Duration::try_from(now.duration_since(import.exported_at)).unwrap_or_default();
     let title = format!(
         "layerd: importing cache of {}: {} records, {} layers ({}), exported {} by {} (export {})",
@@ -191,10 +251,17 @@ fn serve(door: &Door, build: &Arc<Build>, ours: &[Entry], import: Import, now: T
         import.export,
     );
     let digest = import.manifest.digest.to_string();
-    let id = door.stores.open(Store::Import(ImportStore::new(import, door.cache.clone(), build)));
+    let id = door.stores.open(Store::Import(ImportStore::new(
+        import,
+        door.cache.clone(),
+        build,
+    )));
     let mut entry = Entry {
         kind: "local".to_owned(),
-        attributes: attribute("src", &id).into_iter().chain(attribute("digest", &digest)).collect(),
+        attributes: attribute("src", &id)
+            .into_iter()
+            .chain(attribute("digest", &digest))
+            .collect(),
     };
     entry.remember(ours);
     ServedImport::new(entry, title, id, door.stores.clone())
@@ -205,7 +272,9 @@ fn attribute(key: &str, value: &str) -> Attributes {
 }
 
 fn unknown_hub(url: &str) -> String {
-    format!("url={url} is no cache of this sidecar, which serves its --data-dir: leave url out, or write url=local")
+    format!(
+        "url={url} is no cache of this sidecar, which serves its --data-dir: leave url out, or write url=local"
+    )
 }
 
 fn invalid(error: InvalidAttribute) -> Status {

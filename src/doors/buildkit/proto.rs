@@ -1,6 +1,13 @@
-//! The messages that this door reads and writes, generated from `proto/`.
+//! The messages that this door reads and writes, generated from `proto/`. Some
+//! are only spliced, so that their types are for tests alone.
 
-#![allow(missing_docs, clippy::all, clippy::pedantic, clippy::unwrap_used)]
+#![allow(
+    dead_code,
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    clippy::unwrap_used
+)]
 
 /// BuildKit's Control API.
 pub mod control {

@@ -38,19 +38,29 @@ impl Entry {
 
     /// Adds what the user wrote, without its secrets.
     pub fn remember(&mut self, written: &[Self]) {
-        let written = Value::Array(written.iter().map(|entry| entry.without_secrets().to_json()).collect());
-        self.attributes.insert(WRITTEN.to_owned(), written.to_string());
+        let written = Value::Array(
+            written
+                .iter()
+                .map(|entry| entry.without_secrets().to_json())
+                .collect(),
+        );
+        self.attributes
+            .insert(WRITTEN.to_owned(), written.to_string());
     }
 
     fn without_secrets(&self) -> Self {
         let mut entry = self.clone();
-        entry.attributes.retain(|key, _| !SECRET.contains(&key.as_str()));
+        entry
+            .attributes
+            .retain(|key, _| !SECRET.contains(&key.as_str()));
         entry
     }
 
     /// Equal attributes mean equal entries to buildkitd, so `src` alone tells.
     fn is_served(&self, served: Option<&Self>) -> bool {
-        served.is_some_and(|served| self.kind == served.kind && self.attributes.get("src") == served.attributes.get("src"))
+        served.is_some_and(|served| {
+            self.kind == served.kind && self.attributes.get("src") == served.attributes.get("src")
+        })
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
@@ -59,37 +69,65 @@ impl Entry {
     }
 
     fn encode(&self) -> Vec<u8> {
-        let attrs = self.attributes.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-        control::CacheOptionsEntry { r#type: self.kind.clone(), attrs }.encode_to_vec()
+        let attrs = self
+            .attributes
+            .iter()
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        control::CacheOptionsEntry {
+            r#type: self.kind.clone(),
+            attrs,
+        }
+        .encode_to_vec()
     }
 
     fn from_json(value: &Value) -> Option<Self> {
         let object = value.as_object()?;
         // As Go reads it: names match whatever their case.
-        let field = |name: &str| object.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value);
+        let field = |name: &str| {
+            object
+                .iter()
+                .find(|(key, _)| key.eq_ignore_ascii_case(name))
+                .map(|(_, value)| value)
+        };
         let kind = field("Type")?.as_str()?.to_owned();
         let attributes = field("Attrs").and_then(Value::as_object).map(|attrs| {
-            attrs.iter().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+            attrs
+                .iter()
+                .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+                .collect()
         });
-        Some(Self { kind, attributes: attributes.unwrap_or_default() })
+        Some(Self {
+            kind,
+            attributes: attributes.unwrap_or_default(),
+        })
     }
 
     fn to_json(&self) -> Value {
-        let attributes: Map<String, Value> =
-            self.attributes.iter().map(|(key, value)| (key.clone(), Value::String(value.clone()))).collect();
+        let attributes: Map<String, Value> = self
+            .attributes
+            .iter()
+            .map(|(key, value)| (key.clone(), Value::String(value.clone())))
+            .collect();
         serde_json::json!({ "Type": self.kind, "Attrs": attributes })
     }
 }
 
 impl From<control::CacheOptionsEntry> for Entry {
     fn from(entry: control::CacheOptionsEntry) -> Self {
-        Self { kind: entry.r#type, attributes: entry.attrs.into_iter().collect() }
+        Self {
+            kind: entry.r#type,
+            attributes: entry.attrs.into_iter().collect(),
+        }
     }
 }
 
 impl From<gateway::CacheOptionsEntry> for Entry {
     fn from(entry: gateway::CacheOptionsEntry) -> Self {
-        Self { kind: entry.r#type, attributes: entry.attrs.into_iter().collect() }
+        Self {
+            kind: entry.r#type,
+            attributes: entry.attrs.into_iter().collect(),
+        }
     }
 }
 
@@ -115,7 +153,10 @@ impl SolveRequest {
             id: request.r#ref,
             session: request.session,
             exports: cache.exports.into_iter().map(Entry::from).collect(),
-            imports: all_imports(cache.imports.into_iter().map(Entry::from), &request.frontend_attrs),
+            imports: all_imports(
+                cache.imports.into_iter().map(Entry::from),
+                &request.frontend_attrs,
+            ),
         })
     }
 }
@@ -123,11 +164,19 @@ impl SolveRequest {
 /// The imports of a gateway `Solve`, each once, in order.
 pub fn gateway_imports(message: &[u8]) -> Result<Vec<Entry>, Malformed> {
     let request = gateway::SolveRequest::decode(message).map_err(|_| Malformed)?;
-    Ok(all_imports(request.cache_imports.into_iter().map(Entry::from), &request.frontend_opt))
+    Ok(all_imports(
+        request.cache_imports.into_iter().map(Entry::from),
+        &request.frontend_opt,
+    ))
 }
 
-fn all_imports(listed: impl Iterator<Item = Entry>, frontend: &HashMap<String, String>) -> Vec<Entry> {
-    let json = frontend.get(CACHE_IMPORTS).and_then(|text| serde_json::from_str::<Vec<Value>>(text).ok());
+fn all_imports(
+    listed: impl Iterator<Item = Entry>,
+    frontend: &HashMap<String, String>,
+) -> Vec<Entry> {
+    let json = frontend
+        .get(CACHE_IMPORTS)
+        .and_then(|text| serde_json::from_str::<Vec<Value>>(text).ok());
     let told = json.unwrap_or_default();
     let mut imports: Vec<Entry> = Vec::new();
     for entry in listed.chain(told.iter().filter_map(Entry::from_json)) {
@@ -140,7 +189,11 @@ fn all_imports(listed: impl Iterator<Item = Entry>, frontend: &HashMap<String, S
 
 /// A `Control.Solve` request with `exports` first among its exports, and
 /// `import`, if any, where our imports stood.
-pub fn solve_request(message: &[u8], exports: &[Entry], import: Option<&Entry>) -> Result<Vec<u8>, Malformed> {
+pub fn solve_request(
+    message: &[u8],
+    exports: &[Entry],
+    import: Option<&Entry>,
+) -> Result<Vec<u8>, Malformed> {
     const FRONTEND_ATTRS: u32 = 7;
     const CACHE: u32 = 8;
     let mut exports = Some(exports);
@@ -148,13 +201,21 @@ pub fn solve_request(message: &[u8], exports: &[Entry], import: Option<&Entry>) 
     splice(message, |number, content| {
         Ok(match number {
             FRONTEND_ATTRS => frontend_attribute(content, import)?,
-            CACHE => Edit::Replace(cache_options(content, exports.take().unwrap_or_default(), &mut imports)?),
+            CACHE => Edit::Replace(cache_options(
+                content,
+                exports.take().unwrap_or_default(),
+                &mut imports,
+            )?),
             _ => Edit::Keep,
         })
     })
 }
 
-fn cache_options(content: &[u8], exports: &[Entry], imports: &mut Imports<'_>) -> Result<Vec<u8>, Malformed> {
+fn cache_options(
+    content: &[u8],
+    exports: &[Entry],
+    imports: &mut Imports<'_>,
+) -> Result<Vec<u8>, Malformed> {
     const EXPORTS: u32 = 4;
     const IMPORTS: u32 = 5;
     let mut out = Vec::new();
@@ -191,7 +252,10 @@ struct Imports<'a> {
 
 impl<'a> Imports<'a> {
     fn new(import: Option<&'a Entry>) -> Self {
-        Self { import, placed: false }
+        Self {
+            import,
+            placed: false,
+        }
     }
 
     fn edit(&mut self, entry: &Entry) -> Edit {
@@ -199,7 +263,9 @@ impl<'a> Imports<'a> {
             return Edit::Keep;
         }
         match self.import {
-            Some(import) if !std::mem::replace(&mut self.placed, true) => Edit::Replace(import.encode()),
+            Some(import) if !std::mem::replace(&mut self.placed, true) => {
+                Edit::Replace(import.encode())
+            }
             _ => Edit::Drop,
         }
     }
@@ -234,46 +300,72 @@ fn frontend_attribute(content: &[u8], import: Option<&Entry>) -> Result<Edit, Ma
 
 /// Edits the JSON list of imports where `content` is that attribute. What is no
 /// list is left for the frontend to complain about.
-fn edit_cache_imports(content: &[u8], edit: impl FnOnce(Vec<Value>) -> Vec<Value>) -> Result<Edit, Malformed> {
+fn edit_cache_imports(
+    content: &[u8],
+    edit: impl FnOnce(Vec<Value>) -> Vec<Value>,
+) -> Result<Edit, Malformed> {
     let mut attribute = Attribute::decode(content).map_err(|_| Malformed)?;
     if attribute.key != CACHE_IMPORTS {
         return Ok(Edit::Keep);
     }
-    let Ok(entries) = serde_json::from_str::<Vec<Value>>(&attribute.value) else { return Ok(Edit::Keep) };
+    let Ok(entries) = serde_json::from_str::<Vec<Value>>(&attribute.value) else {
+        return Ok(Edit::Keep);
+    };
     attribute.value = Value::Array(edit(entries)).to_string();
     Ok(Edit::Replace(attribute.encode_to_vec()))
 }
 
 /// A `BuildHistoryEvent` in which every import is what the user wrote.
 /// `left_out` gives, by build id, the imports of a build that had none served.
-pub fn history_event(event: &[u8], left_out: impl Fn(&str) -> Vec<Entry>) -> Result<Vec<u8>, Malformed> {
+pub fn history_event(
+    event: &[u8],
+    left_out: impl Fn(&str) -> Vec<Entry>,
+) -> Result<Vec<u8>, Malformed> {
     const RECORD: u32 = 2;
     splice(event, |number, record| {
-        Ok(if number == RECORD { Edit::Replace(history_record(record, &left_out)?) } else { Edit::Keep })
+        Ok(if number == RECORD {
+            Edit::Replace(history_record(record, &left_out)?)
+        } else {
+            Edit::Keep
+        })
     })
 }
 
-fn history_record(record: &[u8], left_out: &impl Fn(&str) -> Vec<Entry>) -> Result<Vec<u8>, Malformed> {
+fn history_record(
+    record: &[u8],
+    left_out: &impl Fn(&str) -> Vec<Entry>,
+) -> Result<Vec<u8>, Malformed> {
     const FRONTEND_ATTRS: u32 = 3;
-    let id = control::BuildHistoryRecord::decode(record).map_err(|_| Malformed)?.r#ref;
+    let id = control::BuildHistoryRecord::decode(record)
+        .map_err(|_| Malformed)?
+        .r#ref;
     splice(record, |number, content| {
         if number != FRONTEND_ATTRS {
             return Ok(Edit::Keep);
         }
         edit_cache_imports(content, |entries| {
-            let unserved = left_out(&id).into_iter().map(|entry| entry.without_secrets().to_json());
-            unserved.chain(entries.into_iter().flat_map(as_written)).collect()
+            let unserved = left_out(&id)
+                .into_iter()
+                .map(|entry| entry.without_secrets().to_json());
+            unserved
+                .chain(entries.into_iter().flat_map(as_written))
+                .collect()
         })
     })
 }
 
 /// What the user wrote for one import that buildkitd was given.
 fn as_written(value: Value) -> Vec<Value> {
-    let Some(entry) = Entry::from_json(&value) else { return vec![value] };
+    let Some(entry) = Entry::from_json(&value) else {
+        return vec![value];
+    };
     if entry.is_ours() {
         return vec![entry.without_secrets().to_json()];
     }
-    let written = entry.attributes.get(WRITTEN).and_then(|text| serde_json::from_str(text).ok());
+    let written = entry
+        .attributes
+        .get(WRITTEN)
+        .and_then(|text| serde_json::from_str(text).ok());
     written.unwrap_or_else(|| vec![value])
 }
 
@@ -282,7 +374,13 @@ pub fn without_cache_manifest(message: &[u8]) -> Result<Vec<u8>, Malformed> {
     const EXPORTER_RESPONSE: u32 = 1;
     splice(message, |number, content| {
         let attribute = || Attribute::decode(content).map_err(|_| Malformed);
-        Ok(if number == EXPORTER_RESPONSE && attribute()?.key == "cache.manifest" { Edit::Drop } else { Edit::Keep })
+        Ok(
+            if number == EXPORTER_RESPONSE && attribute()?.key == "cache.manifest" {
+                Edit::Drop
+            } else {
+                Edit::Keep
+            },
+        )
     })
 }
 

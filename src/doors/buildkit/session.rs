@@ -67,7 +67,10 @@ impl Sessions {
     fn enter(self: &Arc<Self>, id: String) -> OpenSession {
         *self.lock().entry(id.clone()).or_default() += 1;
         self.opened.notify_waiters();
-        OpenSession { sessions: self.clone(), id }
+        OpenSession {
+            sessions: self.clone(),
+            id,
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, usize>> {
@@ -94,9 +97,18 @@ impl Drop for OpenSession {
 }
 
 /// Answers `Control/Session`.
-pub async fn session(door: &Arc<Door>, link: &Link, request: Request<Incoming>) -> Result<Response<Body>, Status> {
+pub async fn session(
+    door: &Arc<Door>,
+    link: &Link,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Status> {
     let (mut head, from_client) = request.into_parts();
-    let id = head.headers.get(UUID).and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+    let id = head
+        .headers
+        .get(UUID)
+        .and_then(|id| id.to_str().ok())
+        .unwrap_or_default()
+        .to_owned();
     let entry = door.sessions.enter(id.clone());
     offer_content(&mut head.headers);
 
@@ -108,13 +120,22 @@ pub async fn session(door: &Arc<Door>, link: &Link, request: Request<Incoming>) 
     let (head, from_buildkitd) = response.into_parts();
     let (to_client, downstream_body) = grpc::channel(UNDER_WAY);
 
-    let tunnels = Tunnels { from_client, to_client, from_buildkitd, to_buildkitd };
+    let tunnels = Tunnels {
+        from_client,
+        to_client,
+        from_buildkitd,
+        to_buildkitd,
+    };
     let door = door.clone();
     door.tasks.clone().spawn(async move {
         tracing::debug!(session = id, "session opened");
         let _entry = entry;
         let outcome = tunnels.run(&door).await;
-        tracing::debug!(session = id, error = outcome.err().map(|e| e.to_string()), "session ended");
+        tracing::debug!(
+            session = id,
+            error = outcome.err().map(|e| e.to_string()),
+            "session ended"
+        );
     });
     Ok(Response::from_parts(head, downstream_body))
 }
@@ -122,7 +143,10 @@ pub async fn session(door: &Arc<Door>, link: &Link, request: Request<Incoming>) 
 /// Adds the Content service to what the client's end says that it offers.
 fn offer_content(headers: &mut HeaderMap<HeaderValue>) {
     for method in content::METHODS {
-        let offered = headers.get_all(METHOD).iter().any(|value| value.as_bytes() == method.as_bytes());
+        let offered = headers
+            .get_all(METHOD)
+            .iter()
+            .any(|value| value.as_bytes() == method.as_bytes());
         if !offered {
             headers.append(METHOD, HeaderValue::from_static(method));
         }
@@ -199,5 +223,9 @@ async fn inside(
     }
     let mut client = client;
     let outcome = client.send_request(request.map(untouched)).await;
-    Ok(answer(outcome.map(|response| response.map(untouched)).map_err(broken)))
+    Ok(answer(
+        outcome
+            .map(|response| response.map(untouched))
+            .map_err(broken),
+    ))
 }

@@ -28,25 +28,41 @@ const SOLVE_PATIENCE: Duration = Duration::from_secs(5);
 const BUILD_ID: &str = "buildkit-controlapi-buildid";
 
 /// Answers `Control.Solve`.
-pub async fn solve(door: &Arc<Door>, link: &Link, request: Request<Incoming>) -> Result<Response<Body>, Status> {
+pub async fn solve(
+    door: &Arc<Door>,
+    link: &Link,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Status> {
     let (head, body) = request.into_parts();
     let message = Messages::new(body, door.budget.clone()).only().await?;
     let wanted = SolveRequest::parse(&message.bytes).map_err(malformed)?;
     let build = door.builds.join(&wanted.id);
     let _running = door.stores.begin();
 
-    if !wanted.exports.iter().chain(&wanted.imports).any(Entry::is_ours) {
+    if !wanted
+        .exports
+        .iter()
+        .chain(&wanted.imports)
+        .any(Entry::is_ours)
+    {
         let body = grpc::unary(&message.bytes);
         drop(message);
         build.set_forwarded();
-        return Ok(link.send(Request::from_parts(head, body)).await?.map(untouched));
+        return Ok(link
+            .send(Request::from_parts(head, body))
+            .await?
+            .map(untouched));
     }
 
-    let live = door.sessions.is_live(&wanted.session, SESSION_PATIENCE).await;
+    let live = door
+        .sessions
+        .is_live(&wanted.session, SESSION_PATIENCE)
+        .await;
     let import = plan::import(door, &build, &wanted.imports, live).await?;
     let exports = Exports::plan(door, &build, &wanted, live).await?;
     let import = import.as_deref().map(|import| &import.entry);
-    let rewritten = rewrite::solve_request(&message.bytes, &exports.entries(), import).map_err(malformed)?;
+    let rewritten =
+        rewrite::solve_request(&message.bytes, &exports.entries(), import).map_err(malformed)?;
     drop(message);
     let body = grpc::unary(&rewritten);
     drop(rewritten);
@@ -54,7 +70,10 @@ pub async fn solve(door: &Arc<Door>, link: &Link, request: Request<Incoming>) ->
     let response = link.send(Request::from_parts(head, body)).await?;
     // The last export of the list that wrote a manifest names it, and ours
     // stand first: where the user has one too, the name is theirs.
-    let theirs = wanted.exports.iter().any(|entry| !entry.is_ours() && entry.kind != "inline");
+    let theirs = wanted
+        .exports
+        .iter()
+        .any(|entry| !entry.is_ours() && entry.kind != "inline");
     if theirs || is_trailers_only(response.headers()) {
         return Ok(response.map(untouched));
     }
@@ -62,7 +81,11 @@ pub async fn solve(door: &Arc<Door>, link: &Link, request: Request<Incoming>) ->
 }
 
 /// Answers `LLBBridge.Solve`, which is where a Dockerfile's imports count.
-pub async fn gateway_solve(door: &Arc<Door>, link: &Link, request: Request<Incoming>) -> Result<Response<Body>, Status> {
+pub async fn gateway_solve(
+    door: &Arc<Door>,
+    link: &Link,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Status> {
     let build = gateway_build(door, &request);
     let (head, body) = request.into_parts();
     let message = Messages::new(body, door.budget.clone()).only().await?;
@@ -79,12 +102,19 @@ pub async fn gateway_solve(door: &Arc<Door>, link: &Link, request: Request<Incom
         _ => message.bytes.to_vec(),
     };
     drop(message);
-    Ok(link.send(Request::from_parts(head, grpc::unary(&rewritten))).await?.map(untouched))
+    Ok(link
+        .send(Request::from_parts(head, grpc::unary(&rewritten)))
+        .await?
+        .map(untouched))
 }
 
 /// Holds any other gateway call until buildkitd has its build's Solve, which is
 /// being planned here; buildkitd would give up on it after three seconds.
-pub async fn gateway_call(door: &Arc<Door>, link: &Link, request: Request<Incoming>) -> Result<Response<Body>, Status> {
+pub async fn gateway_call(
+    door: &Arc<Door>,
+    link: &Link,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Status> {
     if let Some(build) = gateway_build(door, &request) {
         build.forwarded(SOLVE_PATIENCE).await;
     }
@@ -98,17 +128,26 @@ fn gateway_build<B>(door: &Door, request: &Request<B>) -> Option<Arc<Build>> {
 
 /// Drops the descriptor of our cache manifest from the answer: it names what
 /// no client can read.
-async fn without_our_manifest(door: &Door, response: Response<Incoming>) -> Result<Response<Body>, Status> {
+async fn without_our_manifest(
+    door: &Door,
+    response: Response<Incoming>,
+) -> Result<Response<Body>, Status> {
     let (head, body) = response.into_parts();
     let mut messages = Messages::new(body, door.budget.clone());
     let Some(message) = messages.next().await? else {
         // An error that came after the headers: its trailers are all there is.
         messages.next().await?;
-        return Ok(Response::from_parts(head, grpc::only_trailers(messages.trailers())));
+        return Ok(Response::from_parts(
+            head,
+            grpc::only_trailers(messages.trailers()),
+        ));
     };
     messages.next().await?;
     let message = rewrite::without_cache_manifest(&message.bytes).map_err(malformed)?;
-    Ok(Response::from_parts(head, grpc::unary_with_trailers(&message, messages.trailers())))
+    Ok(Response::from_parts(
+        head,
+        grpc::unary_with_trailers(&message, messages.trailers()),
+    ))
 }
 
 fn malformed(error: Malformed) -> Status {

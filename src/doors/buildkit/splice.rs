@@ -6,7 +6,9 @@
 //! known or not, canonical or not.
 
 use bytes::{Buf, BufMut};
-use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint, encoded_len_varint};
+use prost::encoding::{
+    WireType, decode_key, decode_varint, encode_key, encode_varint, encoded_len_varint,
+};
 
 /// Bytes that are no protobuf message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -32,7 +34,11 @@ pub fn splice<E: From<Malformed>>(
     let mut out = Vec::with_capacity(message.len());
     for field in fields(message) {
         let field = field?;
-        match field.content.map(|content| edit(field.number, content)).transpose()? {
+        match field
+            .content
+            .map(|content| edit(field.number, content))
+            .transpose()?
+        {
             None | Some(Edit::Keep) => out.put_slice(field.whole),
             Some(Edit::Drop) => {}
             Some(Edit::Replace(content)) => put_field(&mut out, field.number, &content),
@@ -173,6 +179,9 @@ mod tests {
         let mut message = Vec::new();
         encode_key(1, WireType::LengthDelimited, &mut message);
         encode_varint(u64::MAX, &mut message);
-        assert_eq!(splice::<Malformed>(&message, |_, _| Ok(Edit::Keep)), Err(Malformed));
+        assert_eq!(
+            splice::<Malformed>(&message, |_, _| Ok(Edit::Keep)),
+            Err(Malformed)
+        );
     }
 }

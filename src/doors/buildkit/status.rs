@@ -28,12 +28,20 @@ const LOCAL_IMPORT: &str = "importing cache manifest from local:";
 const UNDER_WAY: usize = 4;
 
 /// Answers `Control/Status`.
-pub async fn status(door: &Arc<Door>, link: &Link, request: Request<Incoming>) -> Result<Response<Body>, Status> {
+pub async fn status(
+    door: &Arc<Door>,
+    link: &Link,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Status> {
     let (head, body) = request.into_parts();
     let message = Messages::new(body, door.budget.clone()).only().await?;
-    let id = control::StatusRequest::decode(message.bytes.clone()).map_err(|_| Status::invalid_argument(Malformed.to_string()))?.r#ref;
+    let id = control::StatusRequest::decode(message.bytes.clone())
+        .map_err(|_| Status::invalid_argument(Malformed.to_string()))?
+        .r#ref;
     let build = door.builds.join(&id);
-    let response = link.send(Request::from_parts(head, grpc::unary(&message.bytes))).await?;
+    let response = link
+        .send(Request::from_parts(head, grpc::unary(&message.bytes)))
+        .await?;
     if is_trailers_only(response.headers()) {
         return Ok(response.map(untouched));
     }
@@ -58,7 +66,11 @@ pub async fn status(door: &Arc<Door>, link: &Link, request: Request<Incoming>) -
 type Sender = tokio::sync::mpsc::Sender<Result<Frame<bytes::Bytes>, grpc::BoxError>>;
 
 /// Passes messages and notices on as they come; gives the trailers.
-async fn relay(build: &Build, mut messages: Messages<Incoming>, to_client: &Sender) -> Result<Option<http::HeaderMap>, Status> {
+async fn relay(
+    build: &Build,
+    mut messages: Messages<Incoming>,
+    to_client: &Sender,
+) -> Result<Option<http::HeaderMap>, Status> {
     let mut told = build.told();
     let mut said = 0;
     loop {
@@ -70,10 +82,16 @@ async fn relay(build: &Build, mut messages: Messages<Incoming>, to_client: &Send
             }
         };
         said = say(build, said, to_client).await;
-        let Some(message) = message else { return Ok(messages.trailers()) };
+        let Some(message) = message else {
+            return Ok(messages.trailers());
+        };
         let renamed = rename(build, &message.bytes).unwrap_or_else(|_| message.bytes.to_vec());
         drop(message);
-        if to_client.send(Ok(Frame::data(grpc::frame(&renamed)))).await.is_err() {
+        if to_client
+            .send(Ok(Frame::data(grpc::frame(&renamed))))
+            .await
+            .is_err()
+        {
             return Ok(None);
         }
     }
@@ -107,7 +125,12 @@ fn progress(build: &str, from: usize, notices: &[Notice]) -> control::StatusResp
                 detail: Vec::new(),
             });
         }
-        progress.vertexes.push(control::Vertex { digest: vertex, name: text, started: Some(at), completed: Some(at) });
+        progress.vertexes.push(control::Vertex {
+            digest: vertex,
+            name: text,
+            started: Some(at),
+            completed: Some(at),
+        });
     }
     progress
 }
@@ -121,9 +144,15 @@ fn rename(build: &Build, message: &[u8]) -> Result<Vec<u8>, Malformed> {
             return Ok(Edit::Keep);
         }
         let vertex = control::Vertex::decode(content).map_err(|_| Malformed)?;
-        let Some(title) = title(build, &vertex) else { return Ok(Edit::Keep) };
+        let Some(title) = title(build, &vertex) else {
+            return Ok(Edit::Keep);
+        };
         let renamed = splice(content, |number, _| {
-            Ok::<_, Malformed>(if number == NAME { Edit::Replace(title.clone().into_bytes()) } else { Edit::Keep })
+            Ok::<_, Malformed>(if number == NAME {
+                Edit::Replace(title.clone().into_bytes())
+            } else {
+                Edit::Keep
+            })
         })?;
         Ok(Edit::Replace(renamed))
     })

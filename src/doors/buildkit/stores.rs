@@ -70,7 +70,11 @@ impl Stores {
     pub fn retire(&self, id: String, now: Instant) {
         let mut inner = self.inner();
         let overlapping = inner.running.clone();
-        inner.retired.push_back(Retired { id, overlapping, needed: now });
+        inner.retired.push_back(Retired {
+            id,
+            overlapping,
+            needed: now,
+        });
         inner.sweep(now);
     }
 

@@ -52,11 +52,15 @@ impl ServerTls {
         let builder = match &self.client_ca {
             None => builder.with_no_client_auth(),
             Some(ca) => {
-                let verifier = WebPkiClientVerifier::builder(Arc::new(authorities(ca)?)).build().map_err(config)?;
+                let verifier = WebPkiClientVerifier::builder(Arc::new(authorities(ca)?))
+                    .build()
+                    .map_err(config)?;
                 builder.with_client_cert_verifier(verifier)
             }
         };
-        let mut server = builder.with_single_cert(chain(&self.cert)?, key(&self.key)?).map_err(config)?;
+        let mut server = builder
+            .with_single_cert(chain(&self.cert)?, key(&self.key)?)
+            .map_err(config)?;
         server.alpn_protocols = vec![b"h2".to_vec()];
         Ok(TlsAcceptor::from(Arc::new(server)))
     }
@@ -68,10 +72,17 @@ impl ClientTls {
         let builder = ClientConfig::builder().with_root_certificates(authorities(&self.ca)?);
         let mut client = match &self.identity {
             None => builder.with_no_client_auth(),
-            Some((cert, secret)) => builder.with_client_auth_cert(chain(cert)?, key(secret)?).map_err(config)?,
+            Some((cert, secret)) => builder
+                .with_client_auth_cert(chain(cert)?, key(secret)?)
+                .map_err(config)?,
         };
         client.alpn_protocols = vec![b"h2".to_vec()];
-        let name = self.server_name.as_deref().unwrap_or(host).trim_matches(['[', ']']).to_owned();
+        let name = self
+            .server_name
+            .as_deref()
+            .unwrap_or(host)
+            .trim_matches(['[', ']'])
+            .to_owned();
         let name = ServerName::try_from(name).map_err(config)?;
         Ok((TlsConnector::from(Arc::new(client)), name))
     }
@@ -97,7 +108,10 @@ fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
         roots.add(authority).map_err(config)?;
     }
     if roots.is_empty() {
-        return Err(TlsError::Config(format!("{} holds no certificate", path.display())));
+        return Err(TlsError::Config(format!(
+            "{} holds no certificate",
+            path.display()
+        )));
     }
     Ok(roots)
 }

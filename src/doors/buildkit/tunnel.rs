@@ -33,7 +33,10 @@ pub struct Trailers(Arc<Mutex<Option<HeaderMap>>>);
 impl Trailers {
     /// What came, if anything did yet.
     pub fn get(&self) -> Option<HeaderMap> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn set(&self, trailers: HeaderMap) {
@@ -96,7 +99,16 @@ impl<B> TunnelReader<B> {
     pub fn new(body: B) -> (Self, Trailers) {
         let trailers = Trailers::default();
         let state = State::Prefix(Prefix::default());
-        (Self { body, chunk: Bytes::new(), state, left: 0, trailers: trailers.clone() }, trailers)
+        (
+            Self {
+                body,
+                chunk: Bytes::new(),
+                state,
+                left: 0,
+                trailers: trailers.clone(),
+            },
+            trailers,
+        )
     }
 
     /// Takes what is at hand, up to and without the next payload byte.
@@ -128,7 +140,10 @@ impl<B> TunnelReader<B> {
 
     fn step(&mut self, byte: u8) -> io::Result<()> {
         if !matches!(self.state, State::Prefix(_)) {
-            self.left = self.left.checked_sub(1).ok_or_else(|| malformed("a field beyond its message"))?;
+            self.left = self
+                .left
+                .checked_sub(1)
+                .ok_or_else(|| malformed("a field beyond its message"))?;
         }
         match &mut self.state {
             State::Prefix(prefix) => {
@@ -162,7 +177,8 @@ impl<B> TunnelReader<B> {
             State::Length(is_data, varint) => {
                 let is_data = *is_data;
                 if let Some(length) = varint.push(byte)? {
-                    let length = usize::try_from(length).map_err(|_| malformed("a field beyond its message"))?;
+                    let length = usize::try_from(length)
+                        .map_err(|_| malformed("a field beyond its message"))?;
                     self.state = match (self.skip(length)?, is_data) {
                         (State::Skip(length), true) => State::Data(length),
                         (state, _) => state,
@@ -176,12 +192,19 @@ impl<B> TunnelReader<B> {
     }
 
     fn skip(&mut self, length: usize) -> io::Result<State> {
-        self.left = self.left.checked_sub(length).ok_or_else(|| malformed("a field beyond its message"))?;
+        self.left = self
+            .left
+            .checked_sub(length)
+            .ok_or_else(|| malformed("a field beyond its message"))?;
         Ok(State::Skip(length))
     }
 
     fn after_field(&self) -> State {
-        if self.left == 0 { State::Prefix(Prefix::default()) } else { State::Key(Varint::default()) }
+        if self.left == 0 {
+            State::Prefix(Prefix::default())
+        } else {
+            State::Key(Varint::default())
+        }
     }
 
     fn between_messages(&self) -> bool {
@@ -194,12 +217,18 @@ where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
 {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
         loop {
             while buf.remaining() > 0 && this.advance()? {
-                let State::Data(length) = &mut this.state else { break };
+                let State::Data(length) = &mut this.state else {
+                    break;
+                };
                 let taken = (*length).min(this.chunk.len()).min(buf.remaining());
                 buf.put_slice(&this.chunk[..taken]);
                 this.chunk.advance(taken);
@@ -211,7 +240,10 @@ where
             match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => this.chunk = data,
-                    Err(other) => other.into_trailers().into_iter().for_each(|trailers| this.trailers.set(trailers)),
+                    Err(other) => other
+                        .into_trailers()
+                        .into_iter()
+                        .for_each(|trailers| this.trailers.set(trailers)),
                 },
                 Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
                 None if this.between_messages() => return Poll::Ready(Ok(())),
@@ -233,7 +265,11 @@ impl TunnelWriter {
 }
 
 impl AsyncWrite for TunnelWriter {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(cx, &[io::IoSlice::new(buf)])
     }
 
@@ -243,7 +279,11 @@ impl AsyncWrite for TunnelWriter {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let sender = &mut self.get_mut().0;
-        let length = slices.iter().map(|slice| slice.len()).sum::<usize>().min(MAX_DATA);
+        let length = slices
+            .iter()
+            .map(|slice| slice.len())
+            .sum::<usize>()
+            .min(MAX_DATA);
         if length == 0 {
             return Poll::Ready(Ok(0));
         }
@@ -260,7 +300,9 @@ impl AsyncWrite for TunnelWriter {
             frame.put_slice(&slice[..taken]);
             left -= taken;
         }
-        sender.send_item(Ok(Frame::data(frame.freeze()))).map_err(|_| io::ErrorKind::BrokenPipe)?;
+        sender
+            .send_item(Ok(Frame::data(frame.freeze())))
+            .map_err(|_| io::ErrorKind::BrokenPipe)?;
         Poll::Ready(Ok(length))
     }
 
@@ -279,7 +321,10 @@ impl AsyncWrite for TunnelWriter {
 }
 
 fn malformed(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("malformed session stream: {what}"))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("malformed session stream: {what}"),
+    )
 }
 
 #[cfg(test)]
@@ -292,12 +337,17 @@ mod tests {
     use super::*;
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(future)
     }
 
     async fn read(wire: &[u8], chunk: usize) -> io::Result<Vec<u8>> {
-        let frames: Vec<Result<Frame<Bytes>, BoxError>> =
-            wire.chunks(chunk.max(1)).map(|bytes| Ok(Frame::data(Bytes::copy_from_slice(bytes)))).collect();
+        let frames: Vec<Result<Frame<Bytes>, BoxError>> = wire
+            .chunks(chunk.max(1))
+            .map(|bytes| Ok(Frame::data(Bytes::copy_from_slice(bytes))))
+            .collect();
         let (mut reader, _) = TunnelReader::new(StreamBody::new(futures::stream::iter(frames)));
         let mut out = Vec::new();
         reader.read_to_end(&mut out).await?;
@@ -345,12 +395,18 @@ mod tests {
     #[test]
     fn a_field_longer_than_its_message_is_refused() {
         let wire = grpc::frame(&[DATA_KEY, 100, 1, 2]);
-        assert_eq!(block_on(read(&wire, 99)).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(
+            block_on(read(&wire, 99)).unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
     }
 
     #[test]
     fn an_end_inside_a_message_is_no_clean_end() {
         let wire = grpc::frame(&[DATA_KEY, 2, 1, 2]);
-        assert_eq!(block_on(read(&wire[..8], 99)).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(
+            block_on(read(&wire[..8], 99)).unwrap_err().kind(),
+            io::ErrorKind::UnexpectedEof
+        );
     }
 }

@@ -48,11 +48,16 @@ impl Upstream {
         match &self.endpoint {
             Endpoint::Unix(path) => {
                 let stream = UnixStream::connect(path).await;
-                connected(stream.map_err(|e| dial_error("unix", &path.display().to_string(), &e))?).await
+                connected(stream.map_err(|e| dial_error("unix", &path.display().to_string(), &e))?)
+                    .await
             }
             Endpoint::Tcp(address) => {
-                let stream = TcpStream::connect(address).await.map_err(|e| dial_error("tcp", address, &e))?;
-                stream.set_nodelay(true).map_err(|e| dial_error("tcp", address, &e))?;
+                let stream = TcpStream::connect(address)
+                    .await
+                    .map_err(|e| dial_error("tcp", address, &e))?;
+                stream
+                    .set_nodelay(true)
+                    .map_err(|e| dial_error("tcp", address, &e))?;
                 match &self.tls {
                     None => connected(stream).await,
                     Some((connector, name)) => {
@@ -75,7 +80,10 @@ pub struct Link {
 impl Link {
     /// A link that connects at its first call.
     pub fn new(upstream: Arc<Upstream>) -> Self {
-        Self { upstream, open: Arc::default() }
+        Self {
+            upstream,
+            open: Arc::default(),
+        }
     }
 
     /// Sends one request. What comes back is buildkitd's answer, or the status
@@ -113,7 +121,13 @@ impl Link {
 /// while its future is polled.
 pub(super) async fn handshake<T>(
     stream: T,
-) -> Result<(SendRequest<Body>, impl Future<Output = Result<(), hyper::Error>> + Send + 'static), Status>
+) -> Result<
+    (
+        SendRequest<Body>,
+        impl Future<Output = Result<(), hyper::Error>> + Send + 'static,
+    ),
+    Status,
+>
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -146,13 +160,18 @@ where
 /// search for.
 fn dial_error(network: &str, address: &str, error: &io::Error) -> Status {
     let said = error.to_string();
-    let said = said.split(" (os error").next().unwrap_or(&said).to_lowercase();
+    let said = said
+        .split(" (os error")
+        .next()
+        .unwrap_or(&said)
+        .to_lowercase();
     Status::unavailable(format!(
         "connection error: desc = \"transport: Error while dialing: dial {network} {address}: connect: {said}\""
     ))
 }
 
 fn handshake_error(error: &io::Error) -> Status {
-    Status::unavailable(format!("connection error: desc = \"transport: authentication handshake failed: {error}\""))
+    Status::unavailable(format!(
+        "connection error: desc = \"transport: authentication handshake failed: {error}\""
+    ))
 }
-

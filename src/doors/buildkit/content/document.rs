@@ -34,12 +34,21 @@ impl Documents {
     pub fn ingest(&self) -> Box<dyn Ingest> {
         let now = SystemTime::now();
         let bytes = Vec::new();
-        Box::new(DocumentIngest { kept: self.clone(), bytes, hasher: Hasher::default(), started: now, updated: now })
+        Box::new(DocumentIngest {
+            kept: self.clone(),
+            bytes,
+            hasher: Hasher::default(),
+            started: now,
+            updated: now,
+        })
     }
 
     /// A committed document.
     pub fn get(&self, digest: &Digest) -> Option<Document> {
-        self.kept().committed.get(digest).map(|bytes| Document { digest: *digest, bytes: bytes.clone() })
+        self.kept().committed.get(digest).map(|bytes| Document {
+            digest: *digest,
+            bytes: bytes.clone(),
+        })
     }
 
     /// Forgets a document that turned out to be none.
@@ -99,7 +108,9 @@ impl Ingest for DocumentIngest {
         {
             let mut kept = self.kept.kept();
             if kept.bytes + bytes.len() > MAX_BYTES {
-                return Err(BlobError::Full(format!("the {MAX_BYTES} bytes that an export's documents may hold")));
+                return Err(BlobError::Full(format!(
+                    "the {MAX_BYTES} bytes that an export's documents may hold"
+                )));
             }
             kept.bytes += bytes.len();
         }
@@ -114,13 +125,20 @@ impl Ingest for DocumentIngest {
         Ok(())
     }
 
-    async fn commit(mut self: Box<Self>, size: Option<u64>, expected: Option<Digest>) -> Result<(Digest, u64), BlobError> {
+    async fn commit(
+        mut self: Box<Self>,
+        size: Option<u64>,
+        expected: Option<Digest>,
+    ) -> Result<(Digest, u64), BlobError> {
         let (actual, digest) = (self.offset(), self.digest());
         if let Some(expected) = size.filter(|size| *size != actual) {
             return Err(BlobError::WrongSize { expected, actual });
         }
         if let Some(expected) = expected.filter(|expected| *expected != digest) {
-            return Err(BlobError::WrongDigest { expected, actual: digest });
+            return Err(BlobError::WrongDigest {
+                expected,
+                actual: digest,
+            });
         }
         let bytes = Bytes::from(std::mem::take(&mut self.bytes));
         let mut kept = self.kept.kept();
@@ -151,9 +169,15 @@ mod tests {
 
         let mut ingest = documents.ingest();
         ingest.write(Bytes::from_static(b"other")).await.unwrap();
-        assert!(matches!(ingest.commit(None, Some(digest)).await, Err(BlobError::WrongDigest { .. })));
+        assert!(matches!(
+            ingest.commit(None, Some(digest)).await,
+            Err(BlobError::WrongDigest { .. })
+        ));
         let ingest = documents.ingest();
-        assert!(matches!(ingest.commit(Some(1), None).await, Err(BlobError::WrongSize { .. })));
+        assert!(matches!(
+            ingest.commit(Some(1), None).await,
+            Err(BlobError::WrongSize { .. })
+        ));
         documents.forget(&digest);
         assert_eq!(documents.kept().bytes, 0);
     }
@@ -166,7 +190,10 @@ mod tests {
         first.write(half.clone()).await.unwrap();
         let mut second = documents.ingest();
         second.write(half.clone()).await.unwrap();
-        assert!(matches!(second.write(Bytes::from_static(b"x")).await, Err(BlobError::Full(_))));
+        assert!(matches!(
+            second.write(Bytes::from_static(b"x")).await,
+            Err(BlobError::Full(_))
+        ));
         drop(first);
         second.write(half).await.unwrap();
     }

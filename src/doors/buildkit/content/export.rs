@@ -39,20 +39,21 @@ struct Layers {
     present: BTreeMap<Digest, u64>,
     /// Those of `present` that this export wrote.
     uploaded: BTreeMap<Digest, u64>,
-    /// Manifests that were published.
-    published: Vec<Digest>,
 }
 
 impl ExportStore {
     /// An export of `build`, written by `builder`, to `place` in `cache`.
     pub fn new(place: Place, builder: String, cache: Arc<dyn Cache>, build: Arc<Build>) -> Self {
         let (statuses, documents, layers) = Default::default();
-        Self { place, builder, cache, build, statuses, documents, layers }
-    }
-
-    /// The manifests that this export has published.
-    pub fn published(&self) -> Vec<Digest> {
-        self.layers().published.clone()
+        Self {
+            place,
+            builder,
+            cache,
+            build,
+            statuses,
+            documents,
+            layers,
+        }
     }
 
     pub(super) fn statuses(&self) -> &Statuses {
@@ -61,7 +62,10 @@ impl ExportStore {
 
     /// Bytes of what this export has written or found.
     pub(super) fn size(&self, digest: &Digest) -> Option<u64> {
-        let document = self.documents.get(digest).map(|document| document.bytes.len() as u64);
+        let document = self
+            .documents
+            .get(digest)
+            .map(|document| document.bytes.len() as u64);
         document.or_else(|| self.layers().present.get(digest).copied())
     }
 
@@ -77,7 +81,11 @@ impl ExportStore {
         if !self.layers().present.contains_key(digest) {
             return Err(unknown_content(digest));
         }
-        let bytes = self.cache.read(digest, offset, length).await.map_err(|error| refusal(&error))?;
+        let bytes = self
+            .cache
+            .read(digest, offset, length)
+            .await
+            .map_err(|error| refusal(&error))?;
         Ok(bytes.map(|chunk| chunk.map_err(blob_refusal)).boxed())
     }
 
@@ -87,9 +95,15 @@ impl ExportStore {
         if self.size(digest).is_some() {
             return Ok(true);
         }
-        let held = self.cache.holds(&self.place.project, digest).await.map_err(|error| self.failed(&error))?;
+        let held = self
+            .cache
+            .holds(&self.place.project, digest)
+            .await
+            .map_err(|error| self.failed(&error))?;
         if held {
-            self.layers().present.insert(*digest, u64::try_from(total).unwrap_or(0));
+            self.layers()
+                .present
+                .insert(*digest, u64::try_from(total).unwrap_or(0));
         }
         Ok(held)
     }
@@ -100,7 +114,10 @@ impl ExportStore {
         if is_document(name) {
             return Ok(self.documents.ingest());
         }
-        self.cache.ingest(&self.place.project, name).await.map_err(|error| self.failed(&error))
+        self.cache
+            .ingest(&self.place.project, name)
+            .await
+            .map_err(|error| self.failed(&error))
     }
 
     /// Ends an upload that was written whole: verifies it, and publishes the
@@ -112,7 +129,10 @@ impl ExportStore {
         size: Option<u64>,
         expected: Option<Digest>,
     ) -> Result<Digest, Status> {
-        let (digest, size) = ingest.commit(size, expected).await.map_err(|error| self.failed(&error.into()))?;
+        let (digest, size) = ingest
+            .commit(size, expected)
+            .await
+            .map_err(|error| self.failed(&error.into()))?;
         if is_document(name) {
             self.read_document(&digest).await?;
         } else {
@@ -132,20 +152,25 @@ impl ExportStore {
 
     /// Tells the user why an upload failed, and the client.
     pub(super) fn failed(&self, error: &CacheError) -> Status {
-        self.build.warn(format!("cache not exported to {}: {error}", self.place));
+        self.build
+            .warn(format!("cache not exported to {}: {error}", self.place));
         refusal(error)
     }
 
     /// Publishes where a document is a manifest, keeps it where it is a
     /// config, and forgets what is neither.
     async fn read_document(&self, digest: &Digest) -> Result<(), Status> {
-        let Some(document) = self.documents.get(digest) else { return Ok(()) };
+        let Some(document) = self.documents.get(digest) else {
+            return Ok(());
+        };
         // A config comes first; it is read again, with its manifest, when that
         // publishes it.
         let outcome = if Manifest::recognise(&document.bytes) {
             self.publish(document).await
         } else {
-            Config::parse(&document.bytes).map(drop).map_err(CacheError::from)
+            Config::parse(&document.bytes)
+                .map(drop)
+                .map_err(CacheError::from)
         };
         outcome.map_err(|error| {
             self.documents.forget(digest);
@@ -155,9 +180,11 @@ impl ExportStore {
 
     async fn publish(&self, manifest: Document) -> Result<(), CacheError> {
         let named = Manifest::parse(&manifest.bytes)?.config.digest;
-        let config = self.documents.get(&named).ok_or_else(|| CacheError::Missing(vec![named]))?;
+        let config = self
+            .documents
+            .get(&named)
+            .ok_or_else(|| CacheError::Missing(vec![named]))?;
         let uploaded = self.layers().uploaded.clone();
-        let digest = manifest.digest;
         let published = self
             .cache
             .publish(Publication {
@@ -168,7 +195,6 @@ impl ExportStore {
                 uploaded: uploaded.keys().copied().collect(),
             })
             .await?;
-        self.layers().published.push(digest);
         self.build.tell(format!(
             "exported {} records and {} layers ({}, of which {} new) to {} as export {}",
             published.records,

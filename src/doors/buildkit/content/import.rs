@@ -22,12 +22,18 @@ pub struct ImportStore {
 impl ImportStore {
     /// Serves `import` out of `cache`; `build` is told what goes wrong.
     pub fn new(import: Import, cache: Arc<dyn Cache>, build: &Arc<Build>) -> Self {
-        Self { import, cache, build: Arc::downgrade(build) }
+        Self {
+            import,
+            cache,
+            build: Arc::downgrade(build),
+        }
     }
 
     /// Bytes of what is served under this digest.
     pub(super) fn size(&self, digest: &Digest) -> Option<u64> {
-        let document = self.document(digest).map(|document| document.bytes.len() as u64);
+        let document = self
+            .document(digest)
+            .map(|document| document.bytes.len() as u64);
         document.or_else(|| self.import.layers.get(digest).copied())
     }
 
@@ -42,10 +48,14 @@ impl ImportStore {
         }
         let build = self.build.clone();
         let digest = *digest;
-        let bytes = self.cache.read(&digest, offset, length).await.map_err(|error| {
-            lost(&build, &digest, &error);
-            refusal(&error)
-        })?;
+        let bytes = self
+            .cache
+            .read(&digest, offset, length)
+            .await
+            .map_err(|error| {
+                lost(&build, &digest, &error);
+                refusal(&error)
+            })?;
         let bytes = bytes.map(move |chunk| {
             chunk.map_err(|error| {
                 lost(&build, &digest, &error);
@@ -56,21 +66,33 @@ impl ImportStore {
     }
 
     fn document(&self, digest: &Digest) -> Option<&Document> {
-        [&self.import.manifest, &self.import.config].into_iter().find(|document| document.digest == *digest)
+        [&self.import.manifest, &self.import.config]
+            .into_iter()
+            .find(|document| document.digest == *digest)
     }
 }
 
 /// Part of a document as one chunk; the caller has checked the bounds.
-pub(super) fn slice(bytes: &Bytes, offset: u64, length: u64) -> BoxStream<'static, Result<Bytes, Status>> {
-    let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-    let end = usize::try_from(length).map_or(bytes.len(), |length| start.saturating_add(length).min(bytes.len()));
+pub(super) fn slice(
+    bytes: &Bytes,
+    offset: u64,
+    length: u64,
+) -> BoxStream<'static, Result<Bytes, Status>> {
+    let start = usize::try_from(offset)
+        .unwrap_or(usize::MAX)
+        .min(bytes.len());
+    let end = usize::try_from(length).map_or(bytes.len(), |length| {
+        start.saturating_add(length).min(bytes.len())
+    });
     stream::iter((start < end).then(|| Ok(bytes.slice(start..end)))).boxed()
 }
 
 /// A blob that was there when it was named can't be read: the build may fail,
 /// and the user should know why, and that the next one will not name it.
 fn lost(build: &Weak<Build>, digest: &Digest, error: &dyn std::error::Error) {
-    let text = format!("cached layer {digest} can't be read any more ({error}); the next build will not use it");
+    let text = format!(
+        "cached layer {digest} can't be read any more ({error}); the next build will not use it"
+    );
     match build.upgrade() {
         Some(build) => build.warn(text),
         None => tracing::warn!("{text}"),

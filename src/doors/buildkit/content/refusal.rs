@@ -36,7 +36,7 @@ fn code(error: &CacheError) -> Code {
             BlobError::ReadOnly(_) => Code::PermissionDenied,
             _ => Code::Internal,
         },
-        CacheError::Catalog(CatalogError::Busy) => Code::Aborted,
+        CacheError::Catalog(CatalogError::Busy(_)) => Code::Aborted,
         _ => Code::Internal,
     }
 }

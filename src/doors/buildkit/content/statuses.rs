@@ -29,10 +29,14 @@ impl Statuses {
     /// to come back later.
     pub fn lock(&self, name: &str) -> Result<Locked, Status> {
         if name.is_empty() {
-            return Err(Status::invalid_argument("first message must have a reference"));
+            return Err(Status::invalid_argument(
+                "first message must have a reference",
+            ));
         }
         if name.len() > MAX_REF {
-            return Err(Status::invalid_argument(format!("a reference is at most {MAX_REF} bytes")));
+            return Err(Status::invalid_argument(format!(
+                "a reference is at most {MAX_REF} bytes"
+            )));
         }
         let mut uploads = self.uploads();
         if uploads.len() >= MAX_REFS && !uploads.contains_key(name) {
@@ -40,23 +44,39 @@ impl Statuses {
         }
         let upload = uploads.entry(name.to_owned()).or_default();
         if std::mem::replace(&mut upload.locked, true) {
-            return Err(Status::unavailable(format!("ref {name:?} is locked by another writer: unavailable")));
+            return Err(Status::unavailable(format!(
+                "ref {name:?} is locked by another writer: unavailable"
+            )));
         }
         upload.status.r#ref = name.to_owned();
-        Ok(Locked { statuses: self.clone(), name: name.to_owned() })
+        Ok(Locked {
+            statuses: self.clone(),
+            name: name.to_owned(),
+        })
     }
 
     /// One upload.
     pub fn get(&self, name: &str) -> Result<api::Status, Status> {
-        self.uploads().get(name).map(|upload| upload.status.clone()).ok_or_else(|| no_ingest(name))
+        self.uploads()
+            .get(name)
+            .map(|upload| upload.status.clone())
+            .ok_or_else(|| no_ingest(name))
     }
 
     /// The uploads that any of `filters` selects; all where there is none.
     pub fn list(&self, filters: &[String]) -> Result<Vec<api::Status>, Status> {
-        let filters = filters.iter().map(|text| Filter::parse(text)).collect::<Result<Vec<_>, _>>()?;
-        let selected = |name: &str| filters.is_empty() || filters.iter().any(|filter| filter.selects(name));
+        let filters = filters
+            .iter()
+            .map(|text| Filter::parse(text))
+            .collect::<Result<Vec<_>, _>>()?;
+        let selected =
+            |name: &str| filters.is_empty() || filters.iter().any(|filter| filter.selects(name));
         let uploads = self.uploads();
-        Ok(uploads.iter().filter(|(name, _)| selected(name)).map(|(_, upload)| upload.status.clone()).collect())
+        Ok(uploads
+            .iter()
+            .filter(|(name, _)| selected(name))
+            .map(|(_, upload)| upload.status.clone())
+            .collect())
     }
 
     /// Forgets an upload that nobody is writing.
@@ -64,9 +84,9 @@ impl Statuses {
         let mut uploads = self.uploads();
         match uploads.get(name) {
             None => Err(no_ingest(name)),
-            Some(upload) if upload.locked => {
-                Err(Status::failed_precondition(format!("ref {name:?} is being written: failed precondition")))
-            }
+            Some(upload) if upload.locked => Err(Status::failed_precondition(format!(
+                "ref {name:?} is being written: failed precondition"
+            ))),
             Some(_) => {
                 uploads.remove(name);
                 Ok(())
@@ -138,7 +158,9 @@ impl Filter {
         if let Some(value) = text.strip_prefix("ref!=") {
             return Ok(Self::IsNot(unquoted(value)));
         }
-        Err(Status::invalid_argument("filters of uploads are ref==NAME and ref!=NAME"))
+        Err(Status::invalid_argument(
+            "filters of uploads are ref==NAME and ref!=NAME",
+        ))
     }
 
     fn selects(&self, name: &str) -> bool {
@@ -159,7 +181,10 @@ mod tests {
     fn a_locked_ref_is_unavailable_until_its_writer_is_gone() {
         let statuses = Statuses::default();
         let first = statuses.lock("layer-a").unwrap();
-        assert_eq!(statuses.lock("layer-a").err().unwrap().code(), Code::Unavailable);
+        assert_eq!(
+            statuses.lock("layer-a").err().unwrap().code(),
+            Code::Unavailable
+        );
         assert!(statuses.lock("layer-b").is_ok());
         drop(first);
         assert!(statuses.lock("layer-a").is_ok());
@@ -173,8 +198,14 @@ mod tests {
         assert_eq!(statuses.list(&[]).unwrap().len(), 2);
         assert_eq!(statuses.list(&["ref==a".to_owned()]).unwrap()[0].r#ref, "a");
         assert_eq!(statuses.list(&["ref!=a".to_owned()]).unwrap()[0].r#ref, "b");
-        assert_eq!(statuses.list(&["size>1".to_owned()]).unwrap_err().code(), Code::InvalidArgument);
-        assert_eq!(statuses.forget("b").unwrap_err().code(), Code::FailedPrecondition);
+        assert_eq!(
+            statuses.list(&["size>1".to_owned()]).unwrap_err().code(),
+            Code::InvalidArgument
+        );
+        assert_eq!(
+            statuses.forget("b").unwrap_err().code(),
+            Code::FailedPrecondition
+        );
         b.end();
         assert_eq!(statuses.get("b").unwrap_err().code(), Code::NotFound);
         statuses.forget("a").unwrap();
@@ -184,7 +215,17 @@ mod tests {
     #[test]
     fn a_ref_has_a_name_and_a_bound() {
         let statuses = Statuses::default();
-        assert_eq!(statuses.lock("").err().unwrap().code(), Code::InvalidArgument);
-        assert_eq!(statuses.lock(&"x".repeat(MAX_REF + 1)).err().unwrap().code(), Code::InvalidArgument);
+        assert_eq!(
+            statuses.lock("").err().unwrap().code(),
+            Code::InvalidArgument
+        );
+        assert_eq!(
+            statuses
+                .lock(&"x".repeat(MAX_REF + 1))
+                .err()
+                .unwrap()
+                .code(),
+            Code::InvalidArgument
+        );
     }
 }

@@ -7,8 +7,8 @@
 
 use std::sync::Arc;
 
-use futures::stream::{self, BoxStream};
 use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
 use tonic::{Status, Streaming};
 
 use super::super::proto::content::{WriteAction, WriteContentRequest, WriteContentResponse};
@@ -24,7 +24,12 @@ pub fn write(
     store: Arc<Store>,
     requests: Streaming<WriteContentRequest>,
 ) -> BoxStream<'static, Result<WriteContentResponse, Status>> {
-    let writing = Writing { store, requests, open: None, over: false };
+    let writing = Writing {
+        store,
+        requests,
+        open: None,
+        over: false,
+    };
     stream::try_unfold(writing, Writing::next).boxed()
 }
 
@@ -49,7 +54,11 @@ impl Writing {
             return Ok(None);
         }
         let Some(request) = self.requests.message().await? else {
-            return if self.open.is_some() { Ok(None) } else { Err(Status::invalid_argument("no message")) };
+            return if self.open.is_some() {
+                Ok(None)
+            } else {
+                Err(Status::invalid_argument("no message"))
+            };
         };
         let store = self.store.clone();
         let export = store.export()?;
@@ -60,7 +69,10 @@ impl Writing {
         if open.take_in(export, &request).await? {
             return Err(open.not_needed(export, &request).await);
         }
-        let mut response = WriteContentResponse { action: request.action, ..WriteContentResponse::default() };
+        let mut response = WriteContentResponse {
+            action: request.action,
+            ..WriteContentResponse::default()
+        };
         match request.action() {
             WriteAction::Stat => open.stat(&mut response),
             WriteAction::Write => open.append(export, request, &mut response).await?,
@@ -86,24 +98,37 @@ impl Open {
             return Err(already_exists(&request.expected));
         }
         let ingest = export.ingest(&request.r#ref).await?;
-        Ok(Self { locked, ingest, total: 0, expected: None })
+        Ok(Self {
+            locked,
+            ingest,
+            total: 0,
+            expected: None,
+        })
     }
 
     /// Takes in what a message says about the whole; `true`: it is there by
     /// now, written by somebody else.
-    async fn take_in(&mut self, export: &ExportStore, request: &WriteContentRequest) -> Result<bool, Status> {
+    async fn take_in(
+        &mut self,
+        export: &ExportStore,
+        request: &WriteContentRequest,
+    ) -> Result<bool, Status> {
         if request.total < 0 {
             return Err(Status::invalid_argument("a negative total"));
         }
         if request.total > 0 {
             self.total = request.total;
         }
-        self.locked.note(&*self.ingest, self.total, &request.expected);
+        self.locked
+            .note(&*self.ingest, self.total, &request.expected);
         if request.expected.is_empty() {
             return Ok(false);
         }
         // The first message was checked when it opened this.
-        let first = self.expected.replace(parse_digest(&request.expected)?).is_none();
+        let first = self
+            .expected
+            .replace(parse_digest(&request.expected)?)
+            .is_none();
         Ok(!first && already_there(export, request).await?)
     }
 
@@ -132,28 +157,48 @@ impl Open {
         let at = self.offset();
         if request.offset != at && request.offset != 0 {
             let offset = request.offset;
-            return Err(Status::out_of_range(format!("write @{offset} must occur at current offset {at}")));
+            return Err(Status::out_of_range(format!(
+                "write @{offset} must occur at current offset {at}"
+            )));
         }
         if request.offset == 0 && at > 0 {
-            self.ingest.restart().await.map_err(|error| export.failed(&error.into()))?;
+            self.ingest
+                .restart()
+                .await
+                .map_err(|error| export.failed(&error.into()))?;
         }
-        let end = self.ingest.offset().saturating_add(request.data.len() as u64);
+        let end = self
+            .ingest
+            .offset()
+            .saturating_add(request.data.len() as u64);
         if self.total > 0 && end > self.total.unsigned_abs() {
             let total = self.total;
-            return Err(Status::failed_precondition(format!("write up to {end} goes beyond the total of {total} bytes")));
+            return Err(Status::failed_precondition(format!(
+                "write up to {end} goes beyond the total of {total} bytes"
+            )));
         }
         if !request.data.is_empty() {
-            self.ingest.write(request.data).await.map_err(|error| export.failed(&error.into()))?;
-            self.locked.note(&*self.ingest, self.total, &request.expected);
+            self.ingest
+                .write(request.data)
+                .await
+                .map_err(|error| export.failed(&error.into()))?;
+            self.locked
+                .note(&*self.ingest, self.total, &request.expected);
         }
         response.offset = self.offset();
         response.total = self.total;
         Ok(())
     }
 
-    async fn commit(self, export: &ExportStore, response: &mut WriteContentResponse) -> Result<(), Status> {
+    async fn commit(
+        self,
+        export: &ExportStore,
+        response: &mut WriteContentResponse,
+    ) -> Result<(), Status> {
         let size = (self.total > 0).then(|| self.total.unsigned_abs());
-        let digest = export.commit(self.locked.name(), self.ingest, size, self.expected).await;
+        let digest = export
+            .commit(self.locked.name(), self.ingest, size, self.expected)
+            .await;
         self.locked.end();
         response.digest = digest?.to_string();
         Ok(())
@@ -164,11 +209,16 @@ impl Open {
     }
 }
 
-async fn already_there(export: &ExportStore, request: &WriteContentRequest) -> Result<bool, Status> {
+async fn already_there(
+    export: &ExportStore,
+    request: &WriteContentRequest,
+) -> Result<bool, Status> {
     if request.expected.is_empty() {
         return Ok(false);
     }
-    export.has(&parse_digest(&request.expected)?, request.total).await
+    export
+        .has(&parse_digest(&request.expected)?, request.total)
+        .await
 }
 
 fn already_exists(expected: &str) -> Status {

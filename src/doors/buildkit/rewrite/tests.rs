@@ -5,8 +5,14 @@ use proptest::prelude::*;
 use super::*;
 
 fn entry(kind: &str, attributes: &[(&str, &str)]) -> Entry {
-    let attributes = attributes.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-    Entry { kind: kind.to_owned(), attributes }
+    let attributes = attributes
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect();
+    Entry {
+        kind: kind.to_owned(),
+        attributes,
+    }
 }
 
 fn ours(scope: &str) -> Entry {
@@ -20,7 +26,10 @@ fn served() -> Entry {
 }
 
 fn control_entry(entry: &Entry) -> control::CacheOptionsEntry {
-    control::CacheOptionsEntry { r#type: entry.kind.clone(), attrs: entry.attributes.clone().into_iter().collect() }
+    control::CacheOptionsEntry {
+        r#type: entry.kind.clone(),
+        attrs: entry.attributes.clone().into_iter().collect(),
+    }
 }
 
 fn json(entries: &[Entry]) -> String {
@@ -63,11 +72,27 @@ fn all_our_imports_become_one_in_every_carrier() {
     let message = request(&[], &[ours("a"), user.clone(), ours("b")]);
     let rewritten = solve_request(&message, &[], Some(&served())).unwrap();
     let decoded = control::SolveRequest::decode(rewritten.as_slice()).unwrap();
-    let listed: Vec<Entry> = decoded.cache.unwrap().imports.into_iter().map(Entry::from).collect();
+    let listed: Vec<Entry> = decoded
+        .cache
+        .unwrap()
+        .imports
+        .into_iter()
+        .map(Entry::from)
+        .collect();
     assert_eq!(listed, [served(), user.clone()]);
     let told: Vec<Value> = serde_json::from_str(&decoded.frontend_attrs[CACHE_IMPORTS]).unwrap();
-    assert_eq!(told.iter().map(|value| Entry::from_json(value).unwrap()).collect::<Vec<_>>(), [served(), user]);
-    assert_eq!(solve_request(&rewritten, &[], Some(&served())).unwrap().len(), rewritten.len());
+    assert_eq!(
+        told.iter()
+            .map(|value| Entry::from_json(value).unwrap())
+            .collect::<Vec<_>>(),
+        [served(), user]
+    );
+    assert_eq!(
+        solve_request(&rewritten, &[], Some(&served()))
+            .unwrap()
+            .len(),
+        rewritten.len()
+    );
 }
 
 #[test]
@@ -82,7 +107,10 @@ fn with_nothing_to_serve_our_imports_go_and_the_unknown_stays() {
 fn the_gateways_two_carriers_are_rewritten_alike() {
     let request = gateway::SolveRequest {
         frontend_opt: HashMap::from([(CACHE_IMPORTS.to_owned(), json(&[ours("a")]))]),
-        cache_imports: vec![gateway::CacheOptionsEntry { r#type: TYPE.to_owned(), attrs: HashMap::new() }],
+        cache_imports: vec![gateway::CacheOptionsEntry {
+            r#type: TYPE.to_owned(),
+            attrs: HashMap::new(),
+        }],
     };
     let message = request.encode_to_vec();
     assert_eq!(gateway_imports(&message).unwrap().len(), 2);
@@ -96,21 +124,41 @@ fn history_shows_what_was_written_without_secrets() {
         r#ref: "build".to_owned(),
         frontend_attrs: HashMap::from([(CACHE_IMPORTS.to_owned(), json(&[served()]))]),
     };
-    let event = control::BuildHistoryEvent { record: Some(record) }.encode_to_vec();
+    let event = control::BuildHistoryEvent {
+        record: Some(record),
+    }
+    .encode_to_vec();
     let shown = history_event(&event, |_| vec![ours("left-out")]).unwrap();
-    let attrs = control::BuildHistoryEvent::decode(shown.as_slice()).unwrap().record.unwrap().frontend_attrs;
+    let attrs = control::BuildHistoryEvent::decode(shown.as_slice())
+        .unwrap()
+        .record
+        .unwrap()
+        .frontend_attrs;
     let text = &attrs[CACHE_IMPORTS];
-    assert!(!text.contains("s3cret") && !text.contains("layerd-1"), "{text}");
+    assert!(
+        !text.contains("s3cret") && !text.contains("layerd-1"),
+        "{text}"
+    );
     let shown: Vec<Value> = serde_json::from_str(text).unwrap();
-    let scopes: Vec<_> = shown.iter().map(|value| Entry::from_json(value).unwrap().attributes["scope"].clone()).collect();
+    let scopes: Vec<_> = shown
+        .iter()
+        .map(|value| Entry::from_json(value).unwrap().attributes["scope"].clone())
+        .collect();
     assert_eq!(scopes, ["left-out", "a", "b"]);
 }
 
 #[test]
 fn only_the_cache_manifest_goes_from_a_response() {
-    let response = HashMap::from([("cache.manifest".to_owned(), "{}".to_owned()), ("other".to_owned(), "x".to_owned())]);
-    let message = control::SolveResponse { exporter_response: response }.encode_to_vec();
-    let rest = control::SolveResponse::decode(without_cache_manifest(&message).unwrap().as_slice()).unwrap();
+    let response = HashMap::from([
+        ("cache.manifest".to_owned(), "{}".to_owned()),
+        ("other".to_owned(), "x".to_owned()),
+    ]);
+    let message = control::SolveResponse {
+        exporter_response: response,
+    }
+    .encode_to_vec();
+    let rest = control::SolveResponse::decode(without_cache_manifest(&message).unwrap().as_slice())
+        .unwrap();
     assert_eq!(rest.exporter_response.keys().collect::<Vec<_>>(), ["other"]);
 }
 

@@ -1,0 +1,194 @@
+//! Blobs as files of one directory, shared by any number of processes.
+//!
+//! A blob is `blobs/sha256/<hex>`; what is still being written is a file under
+//! `ingest/`, held by a `flock` for as long as its writer lives. A blob appears
+//! by a rename after its bytes are flushed, so that a crash at any moment
+//! leaves either the whole blob or a file in `ingest/` that can be resumed.
+
+mod errors;
+mod ingest;
+mod layout;
+mod read;
+mod scratch;
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
+use tokio::sync::mpsc;
+
+use self::errors::{blocking, read_failed, write_failed};
+use self::ingest::DiskIngest;
+use self::layout::Layout;
+pub use self::scratch::UnfinishedIngest;
+use super::{BlobError, BlobStore, BlobStream, Ingest};
+use crate::digest::Digest;
+
+/// How many entries of a listing wait for the reader.
+const LISTED_AHEAD: usize = 1024;
+
+/// The blobs of one data directory.
+#[derive(Clone, Debug)]
+pub struct DiskStore {
+    layout: Arc<Layout>,
+}
+
+impl DiskStore {
+    /// Names the store in `dir` without touching it: enough to read and check
+    /// one that exists.
+    pub fn at(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            layout: Arc::new(Layout::new(dir.into())),
+        }
+    }
+
+    /// Opens the store in `dir`, creates what is missing, and sweeps away what
+    /// dead writers left and nobody can or will resume. A directory that
+    /// exists but takes no writes opens for reading.
+    pub async fn open(dir: impl Into<PathBuf>) -> Result<Self, BlobError> {
+        let store = Self::at(dir);
+        let layout = Arc::clone(&store.layout);
+        blocking(move || match prepare(&layout) {
+            Err(BlobError::ReadOnly(_)) if layout.root().is_dir() => Ok(()),
+            prepared => prepared,
+        })
+        .await?;
+        Ok(store)
+    }
+
+    /// Writes and removes a small file, to learn whether an ingest could work.
+    pub async fn probe(&self) -> Result<(), BlobError> {
+        let layout = Arc::clone(&self.layout);
+        blocking(move || {
+            scratch::probe(&layout).map_err(|error| write_failed(error, "write to", layout.root()))
+        })
+        .await
+    }
+
+    /// What is in the making or was left behind, in no order.
+    pub async fn unfinished(&self) -> Result<Vec<UnfinishedIngest>, BlobError> {
+        let layout = Arc::clone(&self.layout);
+        blocking(move || {
+            scratch::unfinished(&layout)
+                .map_err(|error| read_failed(error, "list", &layout.ingests()))
+        })
+        .await
+    }
+}
+
+/// Creates the directories, durably, and sweeps.
+fn prepare(layout: &Layout) -> Result<(), BlobError> {
+    let failed = |error| write_failed(error, "create", layout.root());
+    fs::create_dir_all(layout.blobs()).map_err(failed)?;
+    fs::create_dir_all(layout.ingests()).map_err(failed)?;
+    for dir in layout.parents() {
+        sync_dir(&dir).map_err(|error| write_failed(error, "flush", layout.root()))?;
+    }
+    scratch::sweep(layout).map_err(|error| write_failed(error, "sweep", &layout.ingests()))
+}
+
+fn sync_dir(dir: &std::path::Path) -> io::Result<()> {
+    fs::File::open(dir)?.sync_all()
+}
+
+fn stat(layout: &Layout, digest: &Digest) -> Result<Option<u64>, BlobError> {
+    let path = layout.blob(digest);
+    match fs::metadata(&path) {
+        Ok(found) => Ok(found.is_file().then_some(found.len())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(read_failed(error, "look at", &path)),
+    }
+}
+
+#[async_trait]
+impl BlobStore for DiskStore {
+    async fn size(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
+        let (layout, digest) = (Arc::clone(&self.layout), *digest);
+        blocking(move || stat(&layout, &digest)).await
+    }
+
+    async fn sizes(&self, digests: &[Digest]) -> Result<Vec<Option<u64>>, BlobError> {
+        let (layout, digests) = (Arc::clone(&self.layout), digests.to_vec());
+        blocking(move || digests.iter().map(|digest| stat(&layout, digest)).collect()).await
+    }
+
+    async fn read(
+        &self,
+        digest: &Digest,
+        offset: u64,
+        length: u64,
+    ) -> Result<BlobStream, BlobError> {
+        read::open(Arc::clone(&self.layout), *digest, offset, length).await
+    }
+
+    async fn ingest(&self, name: &str) -> Result<Box<dyn Ingest>, BlobError> {
+        let (layout, name) = (Arc::clone(&self.layout), Digest::of(name.as_bytes()));
+        blocking(move || DiskIngest::open(layout, name))
+            .await
+            .map(|ingest| Box::new(ingest) as Box<dyn Ingest>)
+    }
+
+    async fn persist(&self) -> Result<(), BlobError> {
+        let layout = Arc::clone(&self.layout);
+        blocking(move || {
+            sync_dir(&layout.blobs()).map_err(|error| write_failed(error, "flush", layout.root()))
+        })
+        .await
+    }
+
+    async fn list(
+        &self,
+    ) -> Result<BoxStream<'static, Result<(Digest, u64), BlobError>>, BlobError> {
+        let layout = Arc::clone(&self.layout);
+        let (entries, listed) = mpsc::channel(LISTED_AHEAD);
+        // Ends by itself once the stream is dropped: a send then fails.
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = list_into(&layout, &entries) {
+                entries
+                    .blocking_send(Err(read_failed(error, "list", &layout.blobs())))
+                    .ok();
+            }
+        });
+        Ok(stream::unfold(listed, |mut listed| async {
+            listed.recv().await.map(|entry| (entry, listed))
+        })
+        .boxed())
+    }
+}
+
+/// Sends every blob until all are sent or nobody listens. Names that are no
+/// digest are none of ours.
+fn list_into(
+    layout: &Layout,
+    entries: &mpsc::Sender<Result<(Digest, u64), BlobError>>,
+) -> io::Result<()> {
+    let dir = match fs::read_dir(layout.blobs()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        dir => dir?,
+    };
+    for entry in dir {
+        let entry = entry?;
+        let Some(digest) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| Digest::from_hex(name).ok())
+        else {
+            continue;
+        };
+        let found = match entry.metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            found => found?,
+        };
+        if found.is_file() && entries.blocking_send(Ok((digest, found.len()))).is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

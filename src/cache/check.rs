@@ -1,0 +1,240 @@
+//! Whether what is stored is what was stored: every blob hashed again, every
+//! export held against the blobs that it names.
+
+use std::collections::BTreeMap;
+
+use futures::StreamExt as _;
+use futures::stream::TryStreamExt as _;
+use serde::Serialize;
+
+use super::CacheError;
+use crate::blobs::{BlobError, BlobStore, DiskStore};
+use crate::catalog::{Catalog, ExportId, Filter};
+use crate::digest::{Digest, Hasher};
+use crate::graph::Config;
+
+/// Exports read at a time.
+const PAGE: u32 = 256;
+
+/// What a check found.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// Exports in the log.
+    pub exports: u64,
+    /// Blobs in the store.
+    pub blobs: u64,
+    /// Bytes of those.
+    pub bytes: u64,
+    /// What is wrong, worst first.
+    pub problems: Vec<Problem>,
+    /// Blobs that no export names: uploads whose export never came, or is
+    /// still to come.
+    pub unreferenced: Vec<Unreferenced>,
+    /// Uploads that were left behind and that nobody writes to now.
+    pub stale_ingests: Vec<StaleIngest>,
+}
+
+/// Something that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "problem", rename_all = "kebab-case")]
+pub enum Problem {
+    /// The bytes are not those of the name.
+    Corrupt {
+        /// The blob.
+        digest: Digest,
+        /// What its bytes hash to.
+        actual: Digest,
+        /// The exports that name it.
+        exports: Vec<ExportId>,
+    },
+    /// The blob has more or fewer bytes than its exports recorded.
+    WrongSize {
+        /// The blob.
+        digest: Digest,
+        /// Bytes recorded.
+        expected: u64,
+        /// Bytes found.
+        actual: u64,
+        /// The exports that name it.
+        exports: Vec<ExportId>,
+    },
+    /// Exports name a blob that is not there.
+    Missing {
+        /// The blob.
+        digest: Digest,
+        /// Bytes recorded.
+        size: u64,
+        /// The exports that name it.
+        exports: Vec<ExportId>,
+    },
+    /// A blob could not be read to its end.
+    Unreadable {
+        /// The blob.
+        digest: Digest,
+        /// What the system said.
+        error: String,
+    },
+    /// An export can't be read, or its config does not parse.
+    BadExport {
+        /// The export.
+        export: ExportId,
+        /// What is wrong with it.
+        error: String,
+    },
+}
+
+/// A blob that no export names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Unreferenced {
+    /// The blob.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// An upload that was left behind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StaleIngest {
+    /// Its file.
+    pub file: String,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// Checks everything, `parallel` blobs at a time; tells `progress` the bytes
+/// of each chunk that was hashed.
+pub async fn check(
+    blobs: &DiskStore,
+    catalog: &dyn Catalog,
+    parallel: usize,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Report, CacheError> {
+    let mut report = Report::default();
+    // The log first: a blob is there before an export names it, so what comes
+    // in meanwhile is never reported as missing.
+    let mut referenced: BTreeMap<Digest, u64> = catalog.referenced().try_collect().await?;
+    check_exports(catalog, &mut report).await?;
+
+    let mut hashed = blobs
+        .list()
+        .await?
+        .map(|listed| async {
+            let (digest, size) = listed?;
+            Ok::<_, BlobError>((digest, size, hash(blobs, &digest, size, progress).await))
+        })
+        .buffer_unordered(parallel);
+    let (mut wrong, mut unreadable) = (Vec::new(), Vec::new());
+    while let Some((digest, size, actual)) = hashed.try_next().await? {
+        report.blobs += 1;
+        report.bytes += size;
+        let recorded = referenced.remove(&digest);
+        match (recorded, actual) {
+            (_, Err(error)) => unreadable.push(Problem::Unreadable {
+                digest,
+                error: error.to_string(),
+            }),
+            (Some(expected), _) if expected != size => {
+                let exports = catalog.naming(&digest).await?;
+                wrong.push(Problem::WrongSize {
+                    digest,
+                    expected,
+                    actual: size,
+                    exports,
+                });
+            }
+            (_, Ok(actual)) if actual != digest => {
+                let exports = catalog.naming(&digest).await?;
+                wrong.push(Problem::Corrupt {
+                    digest,
+                    actual,
+                    exports,
+                });
+            }
+            (None, Ok(_)) => report.unreferenced.push(Unreferenced { digest, size }),
+            (Some(_), Ok(_)) => {}
+        }
+    }
+    drop(hashed);
+    report.problems.append(&mut wrong);
+    for (digest, size) in referenced {
+        let exports = catalog.naming(&digest).await?;
+        report.problems.push(Problem::Missing {
+            digest,
+            size,
+            exports,
+        });
+    }
+    report.problems.append(&mut unreadable);
+    report.unreferenced.sort_unstable_by_key(|blob| blob.digest);
+    let stale = blobs
+        .unfinished()
+        .await?
+        .into_iter()
+        .filter(|ingest| !ingest.in_use);
+    report.stale_ingests = stale
+        .map(|ingest| StaleIngest {
+            file: ingest.path.display().to_string(),
+            size: ingest.size,
+        })
+        .collect();
+    Ok(report)
+}
+
+/// Reads every export as a look-up would.
+async fn check_exports(catalog: &dyn Catalog, report: &mut Report) -> Result<(), CacheError> {
+    let mut before = None;
+    loop {
+        let page = catalog
+            .list(&Filter {
+                before,
+                limit: Some(PAGE),
+                ..Filter::default()
+            })
+            .await?;
+        let Some(last) = page.last() else {
+            return Ok(());
+        };
+        before = Some(last.id);
+        for head in &page {
+            report.exports += 1;
+            let bad = match catalog.get(head.id).await {
+                Ok(export) => export
+                    .and_then(|export| Config::parse(&export.config).err())
+                    .map(|error| error.to_string()),
+                Err(error) => Some(error.to_string()),
+            };
+            report.problems.extend(bad.map(|error| Problem::BadExport {
+                export: head.id,
+                error,
+            }));
+        }
+    }
+}
+
+async fn hash(
+    blobs: &DiskStore,
+    digest: &Digest,
+    size: u64,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Digest, BlobError> {
+    let mut bytes = blobs.read(digest, 0, size).await?;
+    let mut hasher = Hasher::default();
+    while let Some(chunk) = bytes.try_next().await? {
+        progress(chunk.len() as u64);
+        hasher = hash_chunk(hasher, chunk).await?;
+    }
+    Ok(hasher.finish())
+}
+
+/// On a thread of its own, so that blobs are hashed on all cores.
+async fn hash_chunk(mut hasher: Hasher, chunk: bytes::Bytes) -> Result<Hasher, BlobError> {
+    tokio::task::spawn_blocking(move || {
+        hasher.update(&chunk);
+        hasher
+    })
+    .await
+    .map_err(|stopped| BlobError::Io {
+        context: "hashing was cut off".to_owned(),
+        source: stopped.into(),
+    })
+}

@@ -1,0 +1,210 @@
+//! The embedded cache: a blob store and a catalog in one data directory.
+//!
+//! Nothing is opened before it is needed, and what could not be opened is tried
+//! again at the next call, so that a broken disk costs hits and never a start.
+//! Several processes share the directory; the catalog and the files' locks
+//! keep them apart.
+
+mod open;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use self::open::{Opened, Opener};
+use super::descriptors::{to_descriptor, to_layer};
+use super::{Cache, CacheError, Document, Import, Publication, Published, Want, policy};
+use crate::blobs::{BlobStore as _, BlobStream, Ingest};
+use crate::catalog::{Catalog as _, Export, NewExport};
+use crate::digest::Digest;
+use crate::graph::{Config, Descriptor, GraphError, Manifest};
+use crate::place::{Place, ProjectId};
+
+/// A cache in a data directory.
+#[derive(Debug)]
+pub struct LocalCache {
+    opener: Opener,
+}
+
+impl LocalCache {
+    /// Names the directory; it is created or opened at the first call that
+    /// needs it.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            opener: Opener::new(data_dir.into()),
+        }
+    }
+
+    /// What `place` has to serve: its newest export of which any blob is left.
+    async fn newest(&self, opened: &Opened, place: &Place) -> Result<Option<Import>, CacheError> {
+        let mut before = None;
+        for _ in 0..policy::EXPORTS_TRIED {
+            let Some(id) = opened.catalog.newest(place, before).await? else {
+                break;
+            };
+            if let Some(export) = opened.catalog.get(id).await? {
+                if let Some(import) = self.import(opened, export).await? {
+                    return Ok(Some(import));
+                }
+                tracing::warn!(%place, export = %id, "every blob of the export is missing: passed over");
+            }
+            before = Some(id);
+        }
+        Ok(None)
+    }
+
+    async fn import(&self, opened: &Opened, export: Export) -> Result<Option<Import>, CacheError> {
+        let blobs: Vec<Digest> = export.layers.iter().map(|layer| layer.digest).collect();
+        let found = opened.blobs.sizes(&blobs).await?;
+        let (kept, withdrawn) = policy::withdraw(export.layers, &found);
+        if kept.is_empty() {
+            return Ok(None);
+        }
+        let config = Document {
+            digest: export.config_digest,
+            bytes: export.config,
+        };
+        let manifest = Manifest {
+            config: Descriptor::of_config(config.digest, config.bytes.len() as u64),
+            layers: kept.into_iter().map(to_descriptor).collect(),
+        };
+        Ok(Some(Import {
+            place: export.head.place,
+            export: export.head.id,
+            exported_at: export.head.time,
+            builder: export.head.builder,
+            records: usize::try_from(export.head.records).unwrap_or(usize::MAX),
+            withdrawn,
+            layers: manifest
+                .layers
+                .iter()
+                .map(|layer| (layer.digest, layer.size))
+                .collect(),
+            manifest: Document::new(manifest.to_json()?.into()),
+            config,
+        }))
+    }
+}
+
+#[async_trait]
+impl Cache for LocalCache {
+    async fn look_up(&self, wants: &[Want]) -> Result<Option<Import>, CacheError> {
+        let opened = self.opener.opened().await?;
+        for place in policy::places(wants) {
+            if let Some(import) = self.newest(&opened, &place).await? {
+                return Ok(Some(import));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn writable(&self) -> Result<(), CacheError> {
+        let opened = self.opener.opened_for_writing().await?;
+        opened.blobs.probe().await?;
+        Ok(opened.catalog.writable().await?)
+    }
+
+    async fn holds(&self, project: &ProjectId, digest: &Digest) -> Result<bool, CacheError> {
+        let opened = self.opener.opened().await?;
+        let Some(size) = opened.catalog.holds(project, digest).await? else {
+            return Ok(false);
+        };
+        // A blob that lost bytes is not there: the next upload mends it.
+        Ok(opened.blobs.size(digest).await? == Some(size))
+    }
+
+    async fn ingest(&self, project: &ProjectId, name: &str) -> Result<Box<dyn Ingest>, CacheError> {
+        let opened = self.opener.opened_for_writing().await?;
+        // No project id holds a NUL: names of two projects never meet.
+        Ok(opened.blobs.ingest(&format!("{project}\0{name}")).await?)
+    }
+
+    async fn read(
+        &self,
+        digest: &Digest,
+        offset: u64,
+        length: u64,
+    ) -> Result<BlobStream, CacheError> {
+        Ok(self
+            .opener
+            .opened()
+            .await?
+            .blobs
+            .read(digest, offset, length)
+            .await?)
+    }
+
+    async fn publish(&self, export: Publication) -> Result<Published, CacheError> {
+        let (manifest, config) = parse(export.manifest, export.config.clone()).await?;
+        let opened = self.opener.opened_for_writing().await?;
+        let sizes = BTreeMap::from_iter(manifest.sizes()?);
+        let missing = missing(&opened, &export.place.project, &export.uploaded, &sizes).await?;
+        if !missing.is_empty() {
+            return Err(CacheError::Missing(missing));
+        }
+        // The log must never name what a crash of the machine could still take.
+        opened.blobs.persist().await?;
+        let id = opened
+            .catalog
+            .append(NewExport {
+                place: export.place,
+                time: Timestamp::now(),
+                builder: export.builder,
+                records: config.records.len() as u64,
+                config: export.config.bytes,
+                layers: manifest.layers.into_iter().map(to_layer).collect(),
+            })
+            .await?;
+        Ok(Published {
+            id,
+            records: config.records.len(),
+            layers: sizes.len(),
+            bytes: sizes.values().sum(),
+        })
+    }
+}
+
+/// Parses both; on a thread of its own, since a config may have megabytes.
+async fn parse(manifest: Document, config: Document) -> Result<(Manifest, Config), CacheError> {
+    let parsed = tokio::task::spawn_blocking(move || {
+        let manifest = Manifest::parse(&manifest.bytes)?;
+        let config = manifest.parse_config(&config.bytes)?;
+        Ok::<_, GraphError>((manifest, config))
+    });
+    let parsed = parsed.await.map_err(|stopped| {
+        CacheError::Unavailable(format!("reading the export was cut off: {stopped}"))
+    })?;
+    Ok(parsed?)
+}
+
+/// Blobs that the project may not name: absent, of another size than the
+/// manifest says, or neither uploaded by this export nor held already.
+async fn missing(
+    opened: &Opened,
+    project: &ProjectId,
+    uploaded: &BTreeSet<Digest>,
+    sizes: &BTreeMap<Digest, u64>,
+) -> Result<Vec<Digest>, CacheError> {
+    let all: Vec<Digest> = sizes.keys().copied().collect();
+    let found = opened.blobs.sizes(&all).await?;
+    let foreign: Vec<Digest> = all
+        .iter()
+        .filter(|digest| !uploaded.contains(digest))
+        .copied()
+        .collect();
+    let held = BTreeSet::from_iter(opened.catalog.held(project, &foreign).await?);
+    let deliverable = |digest: &Digest, found: &Option<u64>| {
+        *found == sizes.get(digest).copied() && (uploaded.contains(digest) || held.contains(digest))
+    };
+    Ok(all
+        .iter()
+        .zip(&found)
+        .filter(|(digest, found)| !deliverable(digest, found))
+        .map(|(digest, _)| *digest)
+        .collect())
+}
+
+#[cfg(test)]
+mod tests;

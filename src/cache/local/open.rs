@@ -1,0 +1,135 @@
+//! Opening the data directory when it is needed, and again when that helps.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+
+use crate::blobs::{BlobError, DiskStore};
+use crate::cache::CacheError;
+use crate::catalog::{CatalogError, SqliteCatalog, network_file_system};
+
+/// An opened data directory.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) blobs: DiskStore,
+    pub(super) catalog: SqliteCatalog,
+    /// The catalog's file, as it was when it was opened.
+    identity: Option<(u64, u64)>,
+}
+
+/// Opens a data directory once for all callers.
+#[derive(Debug)]
+pub(super) struct Opener {
+    dir: PathBuf,
+    // Held while opening, so that callers at once wait for one attempt.
+    opened: Mutex<Option<Arc<Opened>>>,
+}
+
+impl Opener {
+    pub(super) fn new(dir: PathBuf) -> Self {
+        Self {
+            dir,
+            opened: Mutex::new(None),
+        }
+    }
+
+    /// For reading, at least.
+    pub(super) async fn opened(&self) -> Result<Arc<Opened>, CacheError> {
+        self.open_unless(|_| true).await
+    }
+
+    /// For writing: what could be opened for reading only is tried again, since
+    /// the disk may have been mended.
+    pub(super) async fn opened_for_writing(&self) -> Result<Arc<Opened>, CacheError> {
+        let opened = self
+            .open_unless(|opened| !opened.catalog.is_read_only())
+            .await?;
+        if opened.catalog.is_read_only() {
+            return Err(CacheError::Unavailable(self.read_only()));
+        }
+        Ok(opened)
+    }
+
+    async fn open_unless(
+        &self,
+        good_enough: impl Fn(&Opened) -> bool,
+    ) -> Result<Arc<Opened>, CacheError> {
+        let mut current = self.opened.lock().await;
+        if let Some(opened) = current.as_ref() {
+            // A directory that was removed or mounted over leaves files open
+            // that nobody else will ever see.
+            if opened.identity == identity(&self.dir).await && good_enough(opened) {
+                return Ok(Arc::clone(opened));
+            }
+        }
+        *current = None;
+        let opened = Arc::new(self.open().await?);
+        *current = Some(Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    async fn open(&self) -> Result<Opened, CacheError> {
+        if let Ok(Some(kind)) = network_file_system(&self.dir) {
+            tracing::warn!(dir = %self.dir.display(), kind, "the data directory is on a network file system: the catalog can be damaged when several hosts use it");
+        }
+        let blobs = DiskStore::open(&self.dir)
+            .await
+            .map_err(|error| self.blobs_unavailable(&error))?;
+        let catalog = SqliteCatalog::open(&self.dir)
+            .await
+            .map_err(|error| self.catalog_unavailable(error))?;
+        Ok(Opened {
+            blobs,
+            catalog,
+            identity: identity(&self.dir).await,
+        })
+    }
+
+    fn blobs_unavailable(&self, error: &BlobError) -> CacheError {
+        CacheError::Unavailable(match error {
+            BlobError::ReadOnly(_) => self.read_only(),
+            BlobError::Full(_) => self.full(),
+            error => format!(
+                "data directory {} can't be used: {error}; mend it, or name another with --data-dir",
+                self.dir.display()
+            ),
+        })
+    }
+
+    fn catalog_unavailable(&self, error: CatalogError) -> CacheError {
+        CacheError::Unavailable(match error {
+            CatalogError::ReadOnly(_) => self.read_only(),
+            CatalogError::Full(_) => self.full(),
+            CatalogError::Corrupt { .. } => format!(
+                "{error}; move the data directory {} away to start anew",
+                self.dir.display()
+            ),
+            error @ (CatalogError::Busy(_) | CatalogError::Newer(_)) => return error.into(),
+            error => format!(
+                "data directory {} can't be used: {error}",
+                self.dir.display()
+            ),
+        })
+    }
+
+    fn read_only(&self) -> String {
+        format!(
+            "data directory {} is read-only; make it writable for this user, or name another with --data-dir",
+            self.dir.display()
+        )
+    }
+
+    fn full(&self) -> String {
+        format!(
+            "no space left in data directory {}; free some, or name another with --data-dir",
+            self.dir.display()
+        )
+    }
+}
+
+async fn identity(dir: &Path) -> Option<(u64, u64)> {
+    let found = tokio::fs::metadata(SqliteCatalog::path(dir)).await.ok()?;
+    Some((found.dev(), found.ino()))
+}

@@ -1,0 +1,218 @@
+//! The export log: which snapshot was written where, when and by whom.
+//!
+//! The log is append-only and the only truth: what an import serves, what a
+//! project holds and which blobs live are all derived from it. [`Catalog`] is
+//! the seam; [`SqliteCatalog`] keeps it in one file beside the blobs.
+
+#[cfg(test)]
+mod conformance;
+mod file_system;
+mod sqlite;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::num::ParseIntError;
+use std::str::FromStr;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+pub use self::file_system::network_file_system;
+pub use self::sqlite::SqliteCatalog;
+use crate::digest::Digest;
+use crate::place::{GitRef, Place, ProjectId, Scope};
+
+/// The log of exports.
+///
+/// - *Atomic*: an export is in the log with its config and all its layers, or
+///   not at all.
+/// - *Durable*: when `append` returns, the export survives a crash of the
+///   machine.
+/// - *Ordered*: ids grow in the order in which exports became visible, whoever
+///   wrote them; an id is never used twice. Newest means the greatest id, not
+///   the latest clock.
+/// - *Shared*: any number of processes append and read at once. A writer waits
+///   some seconds for another and then fails with [`CatalogError::Busy`];
+///   readers never wait for writers.
+/// - *Cost*: `newest`, `holds` and each digest of `held` are one index look-up;
+///   `get` reads the whole config; `list` never does.
+#[async_trait]
+pub trait Catalog: Send + Sync + 'static {
+    /// Appends an export.
+    async fn append(&self, export: NewExport) -> Result<ExportId, CatalogError>;
+
+    /// Whether an append could work now; an error says why not.
+    async fn writable(&self) -> Result<(), CatalogError>;
+
+    /// The newest export of a place, or the newest one older than `before`.
+    async fn newest(
+        &self,
+        place: &Place,
+        before: Option<ExportId>,
+    ) -> Result<Option<ExportId>, CatalogError>;
+
+    /// Exports, newest first.
+    async fn list(&self, filter: &Filter) -> Result<Vec<ExportHead>, CatalogError>;
+
+    /// One export with all that it holds.
+    async fn get(&self, id: ExportId) -> Result<Option<Export>, CatalogError>;
+
+    /// The size of a blob that an export of the project names, in bytes.
+    async fn holds(
+        &self,
+        project: &ProjectId,
+        digest: &Digest,
+    ) -> Result<Option<u64>, CatalogError>;
+
+    /// Those of the digests that an export of the project names, each once.
+    async fn held(
+        &self,
+        project: &ProjectId,
+        digests: &[Digest],
+    ) -> Result<Vec<Digest>, CatalogError>;
+
+    /// Every blob that any export names, with its size in bytes, by digest.
+    /// Read in pages, so that a slow reader holds nothing up.
+    fn referenced(&self) -> BoxStream<'_, Result<(Digest, u64), CatalogError>>;
+
+    /// The exports that name a blob, oldest first.
+    async fn naming(&self, digest: &Digest) -> Result<Vec<ExportId>, CatalogError>;
+}
+
+/// The number of an export in its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct ExportId(pub i64);
+
+impl fmt::Display for ExportId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl FromStr for ExportId {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        text.parse().map(Self)
+    }
+}
+
+/// An export to be appended.
+#[derive(Clone, Debug)]
+pub struct NewExport {
+    /// Where it stands.
+    pub place: Place,
+    /// When it was written; kept to the microsecond.
+    pub time: Timestamp,
+    /// Who wrote it: a host name.
+    pub builder: String,
+    /// Cache records in the config.
+    pub records: u64,
+    /// The cache config, exactly as exported.
+    pub config: Bytes,
+    /// The layer descriptors, in the manifest's order, repetitions included.
+    pub layers: Vec<Layer>,
+}
+
+/// A layer descriptor of an export's manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer {
+    /// The blob.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its media type.
+    pub media_type: String,
+    /// The digest of the uncompressed layer.
+    pub diff_id: Option<Digest>,
+    /// When the layer was made.
+    pub created_at: Option<Timestamp>,
+    /// What else was annotated.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// An export without its config and layers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ExportHead {
+    /// Its number.
+    pub id: ExportId,
+    /// When it was written.
+    pub time: Timestamp,
+    /// Where it stands.
+    #[serde(flatten)]
+    pub place: Place,
+    /// Who wrote it.
+    pub builder: String,
+    /// Cache records in it.
+    pub records: u64,
+    /// Distinct layer blobs in it.
+    pub layers: u64,
+    /// Bytes of those, as stored.
+    pub bytes: u64,
+}
+
+/// An export with all that it holds.
+#[derive(Clone, Debug)]
+pub struct Export {
+    /// What it is.
+    pub head: ExportHead,
+    /// The digest of the cache config.
+    pub config_digest: Digest,
+    /// The cache config, exactly as exported; matches `config_digest`.
+    pub config: Bytes,
+    /// The layer descriptors, in the manifest's order.
+    pub layers: Vec<Layer>,
+}
+
+/// Which exports to list.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Only of this project.
+    pub project: Option<ProjectId>,
+    /// Only of this ref.
+    pub git_ref: Option<GitRef>,
+    /// Only of this scope.
+    pub scope: Option<Scope>,
+    /// Only older than this one: the last of the page before.
+    pub before: Option<ExportId>,
+    /// At most so many; `None` for all.
+    pub limit: Option<u32>,
+}
+
+/// What can go wrong with the catalog.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CatalogError {
+    /// Another process has held the lock for too long; later may do.
+    #[error("the catalog {0} is locked by another process")]
+    Busy(String),
+    /// The catalog takes no writes.
+    #[error("the catalog {0} is read-only")]
+    ReadOnly(String),
+    /// No space is left.
+    #[error("no space left for the catalog {0}")]
+    Full(String),
+    /// What is there can't be read as a catalog.
+    #[error("the catalog {path} is damaged: {detail}")]
+    Corrupt {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// A newer layerd wrote it.
+    #[error("the catalog {0} was written by a newer layerd; use that version or a later one")]
+    Newer(String),
+    /// Anything else from below.
+    #[error("the catalog {path}: {source}")]
+    Other {
+        /// The file.
+        path: String,
+        /// What the database said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}

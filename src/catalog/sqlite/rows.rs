@@ -1,0 +1,130 @@
+//! Rows as values, each parsed again: a file on disk is input, too.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
+
+use super::errors::Context;
+use crate::catalog::{CatalogError, Export, ExportHead, ExportId, Layer};
+use crate::digest::Digest;
+use crate::place::Place;
+
+/// The column of the annotations that have no column of their own.
+pub(super) fn annotations_column(layer: &Layer) -> Option<String> {
+    (!layer.annotations.is_empty()).then(|| serde_json::json!(layer.annotations).to_string())
+}
+
+pub(super) fn head(context: &Context, row: &SqliteRow) -> Result<ExportHead, CatalogError> {
+    let place = Place {
+        project: text(context, row, "project")?,
+        git_ref: text(context, row, "ref")?,
+        scope: text(context, row, "scope")?,
+    };
+    let id = ExportId(row.try_get("id").map_err(|error| context.corrupt(error))?);
+    let time: i64 = row
+        .try_get("time")
+        .map_err(|error| context.corrupt(error))?;
+    Ok(ExportHead {
+        id,
+        time: Timestamp::from_microsecond(time).map_err(|error| context.corrupt(error))?,
+        place,
+        builder: row
+            .try_get("builder")
+            .map_err(|error| context.corrupt(error))?,
+        records: count(context, row, "records")?,
+        layers: count(context, row, "layers")?,
+        bytes: count(context, row, "bytes")?,
+    })
+}
+
+pub(super) fn export(
+    context: &Context,
+    row: &SqliteRow,
+    layers: &[SqliteRow],
+) -> Result<Export, CatalogError> {
+    let head = head(context, row)?;
+    let config_digest = digest(context, row, "config_digest")?;
+    let size = usize::try_from(count(context, row, "config_size")?)
+        .map_err(|error| context.corrupt(error))?;
+    let packed: &[u8] = row
+        .try_get("config")
+        .map_err(|error| context.corrupt(error))?;
+    let config = zstd::bulk::decompress(packed, size).map_err(|error| context.corrupt(error))?;
+    if Digest::of(&config) != config_digest {
+        return Err(context.corrupt(format!(
+            "the config of export {} is not the one that was stored",
+            head.id
+        )));
+    }
+    let layers = layers
+        .iter()
+        .map(|row| layer(context, row))
+        .collect::<Result<_, _>>()?;
+    Ok(Export {
+        head,
+        config_digest,
+        config: config.into(),
+        layers,
+    })
+}
+
+fn layer(context: &Context, row: &SqliteRow) -> Result<Layer, CatalogError> {
+    let diff_id: Option<&[u8]> = row
+        .try_get("diff_id")
+        .map_err(|error| context.corrupt(error))?;
+    let created_at: Option<&str> = row
+        .try_get("created_at")
+        .map_err(|error| context.corrupt(error))?;
+    let annotations: Option<&str> = row
+        .try_get("annotations")
+        .map_err(|error| context.corrupt(error))?;
+    Ok(Layer {
+        digest: digest(context, row, "digest")?,
+        size: count(context, row, "size")?,
+        media_type: row
+            .try_get("media_type")
+            .map_err(|error| context.corrupt(error))?,
+        diff_id: diff_id
+            .map(Digest::try_from)
+            .transpose()
+            .map_err(|error| context.corrupt(error))?,
+        created_at: created_at
+            .map(str::parse)
+            .transpose()
+            .map_err(|error| context.corrupt(error))?,
+        annotations: annotations
+            .map_or_else(|| Ok(BTreeMap::new()), serde_json::from_str)
+            .map_err(|error| context.corrupt(error))?,
+    })
+}
+
+pub(super) fn digest(
+    context: &Context,
+    row: &SqliteRow,
+    column: &str,
+) -> Result<Digest, CatalogError> {
+    let bytes: &[u8] = row
+        .try_get(column)
+        .map_err(|error| context.corrupt(error))?;
+    Digest::try_from(bytes).map_err(|error| context.corrupt(error))
+}
+
+pub(super) fn count(context: &Context, row: &SqliteRow, column: &str) -> Result<u64, CatalogError> {
+    let number: i64 = row
+        .try_get(column)
+        .map_err(|error| context.corrupt(error))?;
+    u64::try_from(number).map_err(|error| context.corrupt(error))
+}
+
+fn text<T>(context: &Context, row: &SqliteRow, column: &str) -> Result<T, CatalogError>
+where
+    T: FromStr<Err: std::fmt::Display>,
+{
+    let text: &str = row
+        .try_get(column)
+        .map_err(|error| context.corrupt(error))?;
+    text.parse().map_err(|error| context.corrupt(error))
+}

@@ -1,0 +1,76 @@
+//! The command line: parse, wire up, run.
+
+pub mod cache;
+mod config_file;
+mod sidecar;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use crate::telemetry::{self, LogFormat};
+
+/// A shared build cache for BuildKit.
+///
+/// Put `layerd sidecar` in front of buildkitd, point buildx or buildctl at it,
+/// and say `type=gha-compatible` in --cache-to and --cache-from.
+///
+/// Every option can also be set as an environment variable, LAYERD_ and its
+/// name in capitals, and as a key of a TOML file named by --config; the command
+/// line counts before the environment, and that before the file.
+#[derive(Debug, Parser)]
+#[command(
+    name = "layerd",
+    version,
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    /// How log lines on stderr look; LAYERD_LOG filters them (info, debug, …).
+    #[arg(
+        long,
+        global = true,
+        env = "LAYERD_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text"
+    )]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve `type=gha-compatible` in front of one buildkitd.
+    Sidecar(Box<sidecar::SidecarArgs>),
+    /// Look at and check a data directory.
+    Cache(cache::CacheArgs),
+}
+
+/// Runs the command that the process was started with.
+pub async fn run() -> ExitCode {
+    let matches = match config_file::matches(Cli::command(), std::env::args_os().collect()) {
+        Ok(matches) => matches,
+        Err(error) => return usage(&error),
+    };
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    telemetry::init(cli.log_format);
+    let outcome = match cli.command {
+        Command::Sidecar(args) => sidecar::run(*args).await,
+        Command::Cache(args) => cache::run(args).await,
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("layerd: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Prints what clap has to say: help on stdout with 0, a mistake on stderr with 2.
+fn usage(error: &clap::Error) -> ExitCode {
+    // A closed stdout or stderr has nobody to tell.
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}

@@ -1,0 +1,71 @@
+//! `layerd cache`: look at and check a data directory.
+
+mod display;
+mod fsck;
+mod ls;
+mod show;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
+
+use crate::catalog::SqliteCatalog;
+
+/// `layerd cache`.
+#[derive(Debug, Args)]
+pub struct CacheArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Ls(ls::LsArgs),
+    Show(show::ShowArgs),
+    Fsck(fsck::FsckArgs),
+}
+
+/// Which data directory.
+#[derive(Debug, Args)]
+struct Store {
+    /// The data directory of `layerd sidecar` or `layerd serve`. It may be in
+    /// use, or read-only; it is never created here.
+    #[arg(
+        long,
+        env = "LAYERD_DATA_DIR",
+        value_name = "DIR",
+        default_value = "/var/lib/layerd"
+    )]
+    data_dir: PathBuf,
+}
+
+impl Store {
+    async fn catalog(&self) -> anyhow::Result<SqliteCatalog> {
+        let (dir, file) = (self.data_dir.display(), SqliteCatalog::path(&self.data_dir));
+        if !self.data_dir.is_dir() {
+            bail!(
+                "there is no directory {dir}; name the data directory of a layerd with --data-dir"
+            );
+        }
+        if !file.is_file() {
+            bail!(
+                "{dir} is not a data directory of layerd, or nothing has used it yet: {} is not there",
+                file.display()
+            );
+        }
+        SqliteCatalog::open(&self.data_dir)
+            .await
+            .with_context(|| format!("cannot read the data directory {dir}"))
+    }
+}
+
+/// Runs `layerd cache`.
+pub async fn run(args: CacheArgs) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Command::Ls(args) => ls::run(args).await,
+        Command::Show(args) => show::run(args).await,
+        Command::Fsck(args) => fsck::run(args).await,
+    }
+}

@@ -1,0 +1,168 @@
+//! `layerd cache fsck`: check every blob and every export.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use clap::Args;
+
+use super::Store;
+use super::display::{bytes, print, print_json};
+use crate::blobs::DiskStore;
+use crate::cache::check::{Problem, Report, check};
+use crate::catalog::ExportId;
+
+/// Bytes between two lines of progress.
+const PROGRESS_STEP: u64 = 256 * 1024 * 1024;
+
+/// Re-hash every blob and hold the export log against what is there.
+///
+/// Changes nothing, and may run beside live daemons. A blob that is missing or
+/// has another size is never served: builds lose the hits that need it. A
+/// corrupt blob of the right size is served: remove its file, and the next
+/// export that has it uploads it anew.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit status: 0 when all is well, 1 when there are problems. Blobs that no export
+names and uploads that were left behind are told, but are no problem.")]
+pub(super) struct FsckArgs {
+    #[command(flatten)]
+    store: Store,
+
+    /// Blobs hashed at a time; as many as there are cores unless given.
+    #[arg(long, value_name = "N")]
+    parallel: Option<std::num::NonZeroUsize>,
+
+    /// Print a JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(args: FsckArgs) -> anyhow::Result<ExitCode> {
+    let catalog = args.store.catalog().await?;
+    let blobs = DiskStore::at(&args.store.data_dir);
+    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    let parallel = args
+        .parallel
+        .map_or_else(cores, std::num::NonZeroUsize::get);
+    let progress = Progress::default();
+    let report = check(&blobs, &catalog, parallel, &|hashed| progress.add(hashed)).await;
+    progress.end();
+    catalog.close().await;
+    let report = report?;
+    if args.json {
+        print_json(&report)?;
+    } else {
+        print_report(&report)?;
+    }
+    Ok(if report.problems.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Progress on stderr: one line that is written over on a terminal, a line now
+/// and then elsewhere; nothing for short work.
+#[derive(Default)]
+struct Progress {
+    hashed: AtomicU64,
+}
+
+impl Progress {
+    fn add(&self, hashed: u64) {
+        let before = self.hashed.fetch_add(hashed, Ordering::Relaxed);
+        let after = before + hashed;
+        if before / PROGRESS_STEP == after / PROGRESS_STEP {
+            return;
+        }
+        let mut stderr = std::io::stderr().lock();
+        let line_end = if stderr.is_terminal() { "\r" } else { "\n" };
+        // Progress that can't be shown is no reason to stop.
+        write!(stderr, "checked {}{line_end}", bytes(after)).ok();
+        stderr.flush().ok();
+    }
+
+    fn end(&self) {
+        let mut stderr = std::io::stderr().lock();
+        if stderr.is_terminal() && self.hashed.load(Ordering::Relaxed) >= PROGRESS_STEP {
+            writeln!(stderr).ok();
+        }
+    }
+}
+
+fn print_report(report: &Report) -> anyhow::Result<()> {
+    for problem in &report.problems {
+        print(describe(problem))?;
+    }
+    for ingest in &report.stale_ingests {
+        print(format_args!(
+            "note: an upload was left behind: {} ({})",
+            ingest.file,
+            bytes(ingest.size)
+        ))?;
+    }
+    for blob in &report.unreferenced {
+        print(format_args!(
+            "note: no export names {} ({})",
+            blob.digest,
+            bytes(blob.size)
+        ))?;
+    }
+    let verdict = match report.problems.len() {
+        0 => "all is well".to_owned(),
+        1 => "1 problem".to_owned(),
+        problems => format!("{problems} problems"),
+    };
+    print(format_args!(
+        "{} exports, {} blobs, {}: {verdict}",
+        report.exports,
+        report.blobs,
+        bytes(report.bytes)
+    ))?;
+    Ok(())
+}
+
+fn describe(problem: &Problem) -> String {
+    match problem {
+        Problem::Corrupt {
+            digest,
+            actual,
+            exports,
+        } => format!("corrupt: {digest} hashes to {actual}{}", named_by(exports)),
+        Problem::WrongSize {
+            digest,
+            expected,
+            actual,
+            exports,
+        } => {
+            format!(
+                "wrong size: {digest} has {actual} bytes, {expected} were stored{}",
+                named_by(exports)
+            )
+        }
+        Problem::Missing {
+            digest,
+            size,
+            exports,
+        } => format!("missing: {digest} ({}){}", bytes(*size), named_by(exports)),
+        Problem::Unreadable { digest, error } => format!("unreadable: {digest}: {error}"),
+        Problem::BadExport { export, error } => format!("bad export: {export}: {error}"),
+    }
+}
+
+fn named_by(exports: &[ExportId]) -> String {
+    const SHOWN: usize = 5;
+    let shown = exports
+        .iter()
+        .take(SHOWN)
+        .map(ExportId::to_string)
+        .collect::<Vec<_>>()
+        .join(", ");
+    match exports.len() {
+        0 => String::new(),
+        1 => format!("; named by export {shown}"),
+        2..=SHOWN => format!("; named by exports {shown}"),
+        all => format!("; named by exports {shown} and {} more", all - SHOWN),
+    }
+}

@@ -1,0 +1,174 @@
+//! `--config layerd.toml`: options from a file.
+//!
+//! Every key is the long name of an option of the command that runs. What the
+//! file says is given to clap as if it stood on the command line, unless the
+//! command line or the environment says it already: so there is one parser, and
+//! one place where each option is described.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command, Error};
+use toml::Value;
+
+/// The option that names the file.
+const CONFIG: &str = "config";
+
+/// Parses `args`, and with them the file that they name, if they name one.
+pub fn matches(command: Command, args: Vec<OsString>) -> Result<ArgMatches, Error> {
+    let matches = command.clone().try_get_matches_from(&args)?;
+    let Some((name, given)) = matches.subcommand() else {
+        return Ok(matches);
+    };
+    // A command without the option has no such id.
+    let Ok(Some(path)) = given.try_get_one::<std::path::PathBuf>(CONFIG) else {
+        return Ok(matches);
+    };
+    let file = read(path).map_err(|why| command.clone().error(ErrorKind::Io, why))?;
+
+    let mut described = command.clone();
+    described.build();
+    let Some(options) = described.find_subcommand(name) else {
+        return Ok(matches);
+    };
+    let mut extra = Vec::new();
+    for (key, value) in file {
+        let mistake = |why: String| {
+            command.clone().error(
+                ErrorKind::InvalidValue,
+                format!("{}: {why}", path.display()),
+            )
+        };
+        let option = options
+            .get_arguments()
+            .find(|arg| arg.get_long() == Some(&key) && key != CONFIG && key != "help");
+        let Some(option) = option else {
+            let known: Vec<_> = options
+                .get_arguments()
+                .filter_map(clap::Arg::get_long)
+                .collect();
+            return Err(mistake(format!(
+                "unknown key {key:?}; known are {}",
+                known.join(", ")
+            )));
+        };
+        let said = matches!(
+            given.value_source(option.get_id().as_str()),
+            Some(ValueSource::CommandLine | ValueSource::EnvVariable)
+        );
+        for value in texts(value)
+            .ok_or_else(|| mistake(format!("{key} must be a text, a number, or a list of them")))?
+        {
+            if !said {
+                extra.push(OsString::from(format!("--{key}={value}")));
+            }
+        }
+    }
+    // Right behind the name of the command, before anything that may end the
+    // options.
+    let at = args
+        .iter()
+        .position(|arg| arg == name)
+        .map_or(args.len(), |at| at + 1);
+    let args: Vec<OsString> = args[..at]
+        .iter()
+        .cloned()
+        .chain(extra)
+        .chain(args[at..].iter().cloned())
+        .collect();
+    command.try_get_matches_from(args)
+}
+
+fn read(path: &Path) -> Result<toml::Table, String> {
+    let text =
+        std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    text.parse()
+        .map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn texts(value: Value) -> Option<Vec<String>> {
+    match value {
+        Value::String(text) => Some(vec![text]),
+        Value::Integer(number) => Some(vec![number.to_string()]),
+        Value::Array(values) => {
+            let each: Option<Vec<_>> = values.into_iter().map(texts).collect();
+            each.map(|texts| texts.concat())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Arg, ArgAction, value_parser};
+
+    use super::*;
+
+    fn command() -> Command {
+        Command::new("layerd").subcommand(
+            Command::new("sidecar")
+                .arg(
+                    Arg::new("config")
+                        .long("config")
+                        .value_parser(value_parser!(std::path::PathBuf)),
+                )
+                .arg(Arg::new("listen").long("listen").action(ArgAction::Append))
+                .arg(Arg::new("project").long("project").default_value("default")),
+        )
+    }
+
+    fn parse(toml: &str, args: &[&str]) -> Result<(Vec<String>, String), Error> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("layerd.toml");
+        std::fs::write(&path, toml).unwrap();
+        let mut all: Vec<OsString> = ["layerd", "sidecar", "--config"]
+            .map(OsString::from)
+            .to_vec();
+        all.push(path.into());
+        all.extend(args.iter().map(OsString::from));
+        let matches = matches(command(), all)?;
+        let sidecar = matches.subcommand_matches("sidecar").unwrap();
+        let listen = sidecar
+            .get_many("listen")
+            .unwrap_or_default()
+            .cloned()
+            .collect();
+        Ok((
+            listen,
+            sidecar.get_one::<String>("project").unwrap().clone(),
+        ))
+    }
+
+    #[test]
+    fn the_file_says_what_the_command_line_does_not() {
+        let toml = "project = 'file'\nlisten = ['unix:///a', 'unix:///b']";
+        assert_eq!(
+            parse(toml, &[]).unwrap(),
+            (vec!["unix:///a".into(), "unix:///b".into()], "file".into())
+        );
+        let (listen, project) = parse(toml, &["--project", "flag"]).unwrap();
+        assert_eq!((listen.len(), project.as_str()), (2, "flag"));
+        assert_eq!(
+            parse(toml, &["--listen", "unix:///c"]).unwrap().0,
+            ["unix:///c"]
+        );
+    }
+
+    #[test]
+    fn a_mistake_names_the_file_and_the_key() {
+        let error = parse("projct = 'x'", &[]).unwrap_err().to_string();
+        assert!(
+            error.contains("layerd.toml") && error.contains("projct") && error.contains("project"),
+            "{error}"
+        );
+        assert!(
+            parse("project = { a = 1 }", &[])
+                .unwrap_err()
+                .to_string()
+                .contains("project")
+        );
+        assert!(parse("not toml", &[]).is_err());
+    }
+}

@@ -1,0 +1,256 @@
+//! `layerd sidecar`: the door in front of one buildkitd.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::cache::LocalCache;
+use crate::config::Endpoint;
+use crate::doors::buildkit::{self, ClientTls, Defaults, Listener, ServerTls, Upstream};
+use crate::place::{GitRef, ProjectId};
+
+/// Stands in front of one buildkitd, forwards everything to it, and serves
+/// `type=gha-compatible` in --cache-to and --cache-from.
+///
+///   layerd sidecar --listen unix:///run/layerd/buildkitd.sock \
+///                  --buildkitd unix:///run/buildkit/buildkitd.sock
+///   docker buildx create --name ci --driver remote unix:///run/layerd/buildkitd.sock
+///   docker buildx --builder ci build \
+///       --cache-to type=gha-compatible,mode=max --cache-from type=gha-compatible .
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub struct SidecarArgs {
+    /// Where clients connect: unix:///path or tcp://host:port (port 0: any free
+    /// one). May be given more than once. A TCP address beyond loopback needs
+    /// --tls-client-ca: whoever can connect can build.
+    #[arg(
+        long,
+        env = "LAYERD_LISTEN",
+        value_name = "ADDR",
+        value_delimiter = ',',
+        default_value = "unix:///run/layerd/buildkitd.sock"
+    )]
+    listen: Vec<Endpoint>,
+
+    /// Where buildkitd listens: unix:///path or tcp://host:port.
+    #[arg(
+        long,
+        env = "LAYERD_BUILDKITD",
+        value_name = "ADDR",
+        default_value = "unix:///run/buildkit/buildkitd.sock"
+    )]
+    buildkitd: Endpoint,
+
+    /// Where the cache is kept. Several sidecars of one host may share it; it
+    /// must not be on a network file system.
+    #[arg(
+        long,
+        env = "LAYERD_DATA_DIR",
+        value_name = "DIR",
+        default_value = "/var/lib/layerd"
+    )]
+    data_dir: PathBuf,
+
+    /// The project of builds that name none: usually the repository.
+    #[arg(
+        long,
+        env = "LAYERD_PROJECT",
+        value_name = "NAME",
+        default_value = "default"
+    )]
+    project: ProjectId,
+
+    /// The git ref of builds that name none; `main` means refs/heads/main.
+    #[arg(
+        long,
+        env = "LAYERD_REF",
+        value_name = "REF",
+        default_value = "refs/heads/main"
+    )]
+    r#ref: GitRef,
+
+    /// A ref to import from where a build's own has no export; may be given
+    /// more than once, and the order counts.
+    #[arg(
+        long,
+        env = "LAYERD_FALLBACK",
+        value_name = "REF",
+        value_delimiter = ','
+    )]
+    fallback: Vec<GitRef>,
+
+    /// TCP: the certificate chain to show, PEM.
+    #[arg(
+        long,
+        env = "LAYERD_TLS_CERT",
+        value_name = "FILE",
+        requires = "tls_key"
+    )]
+    tls_cert: Option<PathBuf>,
+
+    /// TCP: the key of --tls-cert, PEM.
+    #[arg(
+        long,
+        env = "LAYERD_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
+    tls_key: Option<PathBuf>,
+
+    /// TCP: only clients with a certificate of these authorities may connect, PEM.
+    #[arg(
+        long,
+        env = "LAYERD_TLS_CLIENT_CA",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
+    tls_client_ca: Option<PathBuf>,
+
+    /// buildkitd over TLS: the authorities of its certificate, PEM.
+    #[arg(long, env = "LAYERD_BUILDKITD_TLS_CA", value_name = "FILE")]
+    buildkitd_tls_ca: Option<PathBuf>,
+
+    /// buildkitd over TLS: the certificate chain to show to it, PEM.
+    #[arg(long, env = "LAYERD_BUILDKITD_TLS_CERT", value_name = "FILE", requires_all = ["buildkitd_tls_ca", "buildkitd_tls_key"])]
+    buildkitd_tls_cert: Option<PathBuf>,
+
+    /// buildkitd over TLS: the key of --buildkitd-tls-cert, PEM.
+    #[arg(
+        long,
+        env = "LAYERD_BUILDKITD_TLS_KEY",
+        value_name = "FILE",
+        requires = "buildkitd_tls_cert"
+    )]
+    buildkitd_tls_key: Option<PathBuf>,
+
+    /// buildkitd over TLS: the name in its certificate, where that isn't the
+    /// host of --buildkitd.
+    #[arg(
+        long,
+        env = "LAYERD_BUILDKITD_TLS_SERVER_NAME",
+        value_name = "NAME",
+        requires = "buildkitd_tls_ca"
+    )]
+    buildkitd_tls_server_name: Option<String>,
+
+    /// A TOML file with these options as keys: `data-dir = "/cache"`.
+    #[arg(long, env = "LAYERD_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(args: SidecarArgs) -> anyhow::Result<ExitCode> {
+    let upstream = upstream(&args)?;
+    let listeners = listeners(&args).await?;
+    let mut ready = String::from("ready");
+    for listener in &listeners {
+        ready += &format!(" listen={}", listener.endpoint()?);
+    }
+    let builder = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    let closing = closed_by_signal()?;
+    let config = buildkit::Config {
+        upstream,
+        cache: Arc::new(LocalCache::new(&args.data_dir)),
+        defaults: Defaults {
+            project: args.project,
+            git_ref: args.r#ref,
+            fallbacks: args.fallback,
+        },
+        builder,
+    };
+    tracing::info!(buildkitd = %args.buildkitd, data_dir = %args.data_dir.display(), "{ready}");
+    // Scripts wait for this line; one that has gone away needs none.
+    let _ = writeln!(std::io::stdout(), "{ready}");
+    buildkit::serve(config, listeners, closing).await;
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn upstream(args: &SidecarArgs) -> anyhow::Result<Upstream> {
+    let tls = match (&args.buildkitd, args.buildkitd_tls_ca.clone()) {
+        (_, None) => None,
+        (Endpoint::Unix(_), Some(_)) => {
+            bail!("--buildkitd-tls-ca needs a tcp:// address in --buildkitd")
+        }
+        (Endpoint::Tcp(address), Some(ca)) => {
+            let host = address
+                .rsplit_once(':')
+                .map_or(address.as_str(), |(host, _)| host);
+            let identity = args
+                .buildkitd_tls_cert
+                .clone()
+                .zip(args.buildkitd_tls_key.clone());
+            let server_name = args.buildkitd_tls_server_name.clone();
+            Some(
+                ClientTls {
+                    ca,
+                    identity,
+                    server_name,
+                }
+                .connector(host)?,
+            )
+        }
+    };
+    Ok(Upstream::new(args.buildkitd.clone(), tls))
+}
+
+async fn listeners(args: &SidecarArgs) -> anyhow::Result<Vec<Listener>> {
+    let tls = args.tls_cert.clone().zip(args.tls_key.clone());
+    let tls = tls.map(|(cert, key)| {
+        ServerTls {
+            cert,
+            key,
+            client_ca: args.tls_client_ca.clone(),
+        }
+        .acceptor()
+    });
+    let tls = tls.transpose()?;
+    let mut listeners = Vec::new();
+    for endpoint in &args.listen {
+        if *endpoint == args.buildkitd {
+            bail!("--listen and --buildkitd are the same address: {endpoint}");
+        }
+        let listener = Listener::bind(endpoint, tls.clone()).await;
+        let listener = listener.with_context(|| format!("can't listen on {endpoint}"))?;
+        if listener.is_open_to_others() && args.tls_client_ca.is_none() {
+            bail!(
+                "{endpoint} is reachable from other hosts, and whoever can connect can build: give --tls-cert, --tls-key and --tls-client-ca, or listen on loopback"
+            );
+        }
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+/// A token that the first SIGTERM or SIGINT cancels. A second one ends the
+/// process at once, as signals do.
+fn closed_by_signal() -> anyhow::Result<CancellationToken> {
+    let closing = CancellationToken::new();
+    let cancelled = closing.clone();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("finishing what runs; once more to stop at once");
+        cancelled.cancel();
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)
+            .ok();
+    });
+    Ok(closing)
+}
