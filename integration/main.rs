@@ -1,1 +1,32 @@
-fn main() {}
+//! The promises that layerd makes, held against real daemons: stock buildkitd,
+//! buildx and buildctl, and the layerd binary as it is shipped.
+//!
+//! Needs root (buildkitd mounts and runs containers) and the tools that
+//! `integration/tools/install.sh` leaves. `integration/test.sh` runs it all.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends by panicking"
+)]
+
+mod harness;
+
+mod attributes;
+mod badinput;
+mod descriptors;
+mod direct;
+mod endings;
+mod failopen;
+mod frontend;
+mod history;
+mod imports;
+mod layering;
+mod memory;
+mod outputs;
+mod parallel;
+mod passthrough;
+mod places;
+mod restarts;
+mod soak;
+mod story;
+mod transport;

@@ -1,0 +1,52 @@
+//! Real daemons and real clients, cheap enough to start anew for every test.
+//!
+//! A test asks a [`Lab`] for buildkitd, sidecars and registries; each lives in
+//! the lab's own temporary folder, on its own sockets and free ports, and ends
+//! with it. Builds run through stock buildx and buildctl ([`Client`]), and what
+//! they report is parsed into steps ([`Progress`]). Nothing here sleeps for a
+//! fixed time: everything waits for a condition, with a deadline.
+
+mod build;
+mod buildkitd;
+mod client;
+mod context;
+pub mod control;
+mod filter;
+mod gate;
+pub mod grpc;
+mod lab;
+mod layerd;
+mod manual;
+mod mounts;
+mod outcome;
+mod process;
+mod progress;
+mod registry;
+mod runner;
+pub mod session;
+mod sidecar;
+mod tls;
+mod tools;
+mod tree;
+mod wait;
+mod wire;
+
+pub use self::build::Build;
+pub use self::buildkitd::{Buildkitd, BuildkitdSpec};
+pub use self::client::Client;
+pub use self::context::MULTISTAGE_STEPS;
+pub use self::filter::{Carrier, Filter};
+pub use self::gate::Gate;
+pub use self::lab::Lab;
+pub use self::layerd::layerd;
+pub use self::manual::{Manual, attributes};
+pub use self::mounts::Mount;
+pub use self::outcome::Outcome;
+pub use self::progress::{Fate, Progress};
+pub use self::registry::Registry;
+pub use self::runner::Runner;
+pub use self::sidecar::{Sidecar, SidecarSpec};
+pub use self::tls::Tls;
+pub use self::tools::BuildKit;
+pub use self::tree::tree;
+pub use self::wait::until;

@@ -1,0 +1,57 @@
+//! Where the pinned tools are, as `integration/tools/install.sh` leaves them.
+
+use std::path::PathBuf;
+
+const VERSIONS: &str = include_str!("../tools/versions.env");
+
+/// A version of BuildKit that the tests run against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BuildKit {
+    /// The one that layerd is developed against.
+    Current,
+    /// An old one that is still met.
+    Old,
+}
+
+impl BuildKit {
+    /// Its version, `v0.32.2`.
+    pub fn version(self) -> &'static str {
+        match self {
+            Self::Current => pinned("BUILDKIT_VERSION"),
+            Self::Old => pinned("BUILDKIT_OLD_VERSION"),
+        }
+    }
+
+    /// A command of this version.
+    pub fn command(self, name: &str) -> PathBuf {
+        installed(&format!("buildkit-{}", self.version()), name)
+    }
+}
+
+/// The buildx command.
+pub fn buildx() -> PathBuf {
+    installed(&format!("buildx-{}", pinned("BUILDX_VERSION")), "buildx")
+}
+
+fn pinned(key: &str) -> &'static str {
+    VERSIONS
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+        .unwrap_or_else(|| panic!("versions.env does not pin {key}"))
+}
+
+fn installed(folder: &str, name: &str) -> PathBuf {
+    let tools = std::env::var_os("LAYERD_TOOLS")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| {
+            let home = std::env::var_os("HOME").expect("HOME is set");
+            PathBuf::from(home).join(".cache/layerd/tools")
+        });
+    let path = tools.join(folder).join(name);
+    assert!(
+        path.exists(),
+        "{} is missing: run integration/tools/install.sh",
+        path.display()
+    );
+    path
+}
