@@ -41,9 +41,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve `type=gha-compatible` in front of one buildkitd.
     Sidecar(Box<sidecar::SidecarArgs>),
-    /// Look at and check a data directory.
     Cache(cache::CacheArgs),
 }
 

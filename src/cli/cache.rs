@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 
 use crate::catalog::SqliteCatalog;
 
-/// `layerd cache`.
+/// Look at and check a data directory.
 #[derive(Debug, Args)]
 pub struct CacheArgs {
     #[command(subcommand)]
@@ -30,7 +30,7 @@ enum Command {
 /// Which data directory.
 #[derive(Debug, Args)]
 struct Store {
-    /// The data directory of `layerd sidecar` or `layerd serve`. It may be in
+    /// The data directory of `layerd sidecar`. It may be in
     /// use, or read-only; it is never created here.
     #[arg(
         long,

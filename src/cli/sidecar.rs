@@ -15,8 +15,10 @@ use crate::config::Endpoint;
 use crate::doors::buildkit::{self, ClientTls, Defaults, Listener, ServerTls, Upstream};
 use crate::place::{GitRef, ProjectId};
 
-/// Stands in front of one buildkitd, forwards everything to it, and serves
-/// `type=gha-compatible` in --cache-to and --cache-from.
+/// Serve `type=gha-compatible` in front of one buildkitd.
+///
+/// Everything is passed on to buildkitd; only what --cache-to and --cache-from
+/// say of `type=gha-compatible` is answered here, from the data directory.
 ///
 ///   layerd sidecar --listen unix:///run/layerd/buildkitd.sock \
 ///                  --buildkitd unix:///run/buildkit/buildkitd.sock
