@@ -47,7 +47,8 @@ pub trait Catalog: Send + Sync + 'static {
     /// Whether an append could work now; an error says why not.
     async fn writable(&self) -> Result<(), CatalogError>;
 
-    /// The newest export of a place, or the newest one older than `before`.
+    /// The newest export of a place, or the newest one older than `before`. A
+    /// scope that [is any](Scope::is_any) stands for every scope of the ref.
     async fn newest(
         &self,
         place: &Place,

@@ -11,6 +11,7 @@ mod config;
 mod digests;
 mod limits;
 mod manifest;
+mod shape;
 mod wire;
 
 pub use self::config::{Chain, Config, Layer, Link, Record};

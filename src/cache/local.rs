@@ -15,12 +15,13 @@ use jiff::Timestamp;
 
 use self::open::{Opened, Opener};
 use super::descriptors::{to_descriptor, to_layer};
+use super::policy::Candidate;
 use super::{Cache, CacheError, Document, Import, Publication, Published, Want, policy};
 use crate::blobs::{BlobStore as _, BlobStream, Ingest};
 use crate::catalog::{Catalog as _, Export, NewExport};
 use crate::digest::Digest;
 use crate::graph::{Config, Descriptor, GraphError, Manifest};
-use crate::place::{Place, ProjectId};
+use crate::place::ProjectId;
 
 /// A cache in a data directory.
 #[derive(Debug)]
@@ -37,19 +38,28 @@ impl LocalCache {
         }
     }
 
-    /// What `place` has to serve: its newest export of which any blob is left.
-    async fn newest(&self, opened: &Opened, place: &Place) -> Result<Option<Import>, CacheError> {
+    /// The newest export of a place of which any blob is left.
+    async fn newest(
+        &self,
+        opened: &Opened,
+        candidate: &Candidate,
+    ) -> Result<Option<Import>, CacheError> {
+        let place = &candidate.place;
         let mut before = None;
         for _ in 0..policy::EXPORTS_TRIED {
             let Some(id) = opened.catalog.newest(place, before).await? else {
                 break;
             };
-            if let Some(export) = opened.catalog.get(id).await? {
-                if let Some(import) = self.import(opened, export).await? {
-                    return Ok(Some(import));
-                }
-                tracing::warn!(%place, export = %id, "every blob of the export is missing: passed over");
+            let Some(export) = opened.catalog.get(id).await? else {
+                break;
+            };
+            if candidate.rejects(export.head.time) {
+                break;
             }
+            if let Some(import) = self.import(opened, export).await? {
+                return Ok(Some(import));
+            }
+            tracing::warn!(%place, export = %id, "every blob of the export is missing: passed over");
             before = Some(id);
         }
         Ok(None)
@@ -92,8 +102,8 @@ impl LocalCache {
 impl Cache for LocalCache {
     async fn look_up(&self, wants: &[Want]) -> Result<Option<Import>, CacheError> {
         let opened = self.opener.opened().await?;
-        for place in policy::places(wants) {
-            if let Some(import) = self.newest(&opened, &place).await? {
+        for candidate in policy::candidates(wants) {
+            if let Some(import) = self.newest(&opened, &candidate).await? {
                 return Ok(Some(import));
             }
         }

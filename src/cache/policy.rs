@@ -5,31 +5,52 @@
 
 use std::collections::HashSet;
 
+use jiff::Timestamp;
+
 use super::Want;
 use crate::catalog::Layer;
 use crate::digest::Digest;
-use crate::place::Place;
+use crate::place::{GitRef, Place};
 
 /// How many exports of one place are tried, newest first, before the place is
 /// given up: more than one only where blobs were lost.
 pub(super) const EXPORTS_TRIED: usize = 32;
 
+/// A place to look at, and how old what it gives may be.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Candidate {
+    pub(super) place: Place,
+    pub(super) not_before: Option<Timestamp>,
+}
+
+impl Candidate {
+    /// Whether an export of that time is too old. Older ones of its place are,
+    /// too.
+    pub(super) fn rejects(&self, time: Timestamp) -> bool {
+        self.not_before.is_some_and(|not_before| time < not_before)
+    }
+}
+
 /// The places to look at, in order: the first want's own, then along its
 /// fallbacks, then the next want's. The newest export of the first place that
 /// has one is served.
-pub(super) fn places(wants: &[Want]) -> Vec<Place> {
+pub(super) fn candidates(wants: &[Want]) -> Vec<Candidate> {
     let mut seen = HashSet::new();
+    let of_want = |want: &Want| {
+        let refs = std::iter::once(&want.place.git_ref).chain(&want.fallbacks);
+        let candidate = |git_ref: &GitRef| Candidate {
+            place: Place {
+                git_ref: git_ref.clone(),
+                ..want.place.clone()
+            },
+            not_before: want.not_before,
+        };
+        refs.map(candidate).collect::<Vec<_>>()
+    };
     wants
         .iter()
-        .flat_map(|want| {
-            let own = want.place.clone();
-            let fallback = |git_ref: &_| Place {
-                git_ref: Clone::clone(git_ref),
-                ..want.place.clone()
-            };
-            std::iter::once(own).chain(want.fallbacks.iter().map(fallback))
-        })
-        .filter(|place| seen.insert(place.clone()))
+        .flat_map(of_want)
+        .filter(|candidate| seen.insert(candidate.clone()))
         .collect()
 }
 
@@ -77,17 +98,30 @@ mod tests {
         }
     }
 
+    fn want(own: Place, fallbacks: &[&str]) -> Want {
+        let fallbacks = fallbacks
+            .iter()
+            .map(|git_ref| git_ref.parse().unwrap())
+            .collect();
+        Want {
+            place: own,
+            fallbacks,
+            not_before: None,
+        }
+    }
+
+    fn places(wants: &[Want]) -> Vec<Place> {
+        candidates(wants)
+            .into_iter()
+            .map(|candidate| candidate.place)
+            .collect()
+    }
+
     #[test]
     fn a_want_is_followed_along_its_fallbacks_before_the_next_one() {
         let wants = [
-            Want {
-                place: place("feature", "a"),
-                fallbacks: vec!["dev".parse().unwrap(), "main".parse().unwrap()],
-            },
-            Want {
-                place: place("main", "b"),
-                fallbacks: vec!["feature".parse().unwrap()],
-            },
+            want(place("feature", "a"), &["dev", "main"]),
+            want(place("main", "b"), &["feature"]),
         ];
         let order = [
             place("feature", "a"),
@@ -101,11 +135,21 @@ mod tests {
 
     #[test]
     fn no_place_is_asked_twice() {
-        let want = Want {
-            place: place("main", "a"),
-            fallbacks: vec!["main".parse().unwrap()],
-        };
+        let want = want(place("main", "a"), &["main"]);
         assert_eq!(places(&[want.clone(), want]), [place("main", "a")]);
+    }
+
+    #[test]
+    fn what_is_older_than_wanted_is_rejected() {
+        let times: [Timestamp; 3] = [1, 2, 3].map(|second| Timestamp::from_second(second).unwrap());
+        let recent = Want {
+            not_before: Some(times[1]),
+            ..want(place("main", "a"), &[])
+        };
+        let rejected =
+            |want| times.map(|time| candidates(std::slice::from_ref(want))[0].rejects(time));
+        assert_eq!(rejected(&recent), [true, false, false]);
+        assert_eq!(rejected(&want(place("main", "a"), &[])), [false; 3]);
     }
 
     #[test]

@@ -1,1 +1,265 @@
+//! What every [`Catalog`] promises, as functions that each implementation runs
+//! on an empty catalog of its own.
 
+use std::collections::BTreeSet;
+
+use futures::TryStreamExt as _;
+
+use super::*;
+
+/// Runs the suite as one test each; `$open` makes an empty catalog and what
+/// must live as long as it.
+macro_rules! catalog_conformance {
+    ($open:path: $($promise:ident),* $(,)?) => {
+        $(
+            #[tokio::test]
+            async fn $promise() {
+                let (_keep, catalog) = $open().await;
+                $crate::catalog::conformance::$promise(&catalog).await;
+            }
+        )*
+    };
+    ($open:path) => {
+        catalog_conformance! {
+            $open:
+            an_export_is_read_back_exactly,
+            the_newest_of_a_place_is_the_last_appended,
+            a_list_is_filtered_and_paged_newest_first,
+            a_project_holds_only_what_its_own_exports_name,
+            all_referenced_blobs_come_once_by_digest,
+            concurrent_appends_are_all_kept_in_order,
+            an_absent_export_is_none,
+            an_empty_catalog_has_nothing,
+        }
+    };
+}
+pub(super) use catalog_conformance;
+
+pub(super) fn place(project: &str, git_ref: &str) -> Place {
+    Place {
+        project: project.parse().unwrap(),
+        git_ref: git_ref.parse().unwrap(),
+        scope: Scope::default(),
+    }
+}
+
+pub(super) fn layer(content: &str) -> Layer {
+    Layer {
+        digest: Digest::of(content.as_bytes()),
+        size: content.len() as u64,
+        media_type: "application/vnd.oci.image.layer.v1.tar+zstd".to_owned(),
+        diff_id: Some(Digest::of(b"uncompressed")),
+        created_at: "2026-11-22T05:23:18.123456789Z".parse().ok(),
+        annotations: BTreeMap::from([(
+            "org.example/note".to_owned(),
+            "ünïcode \" text".to_owned(),
+        )]),
+    }
+}
+
+pub(super) fn export(place: Place, layers: &[&str]) -> NewExport {
+    NewExport {
+        place,
+        time: "2026-11-22T05:23:18.123456Z".parse().unwrap(),
+        builder: "runner-1".to_owned(),
+        records: 3,
+        config: Bytes::from(format!("config of {layers:?}")),
+        layers: layers.iter().map(|content| layer(content)).collect(),
+    }
+}
+
+async fn append(catalog: &dyn Catalog, project: &str, git_ref: &str, layers: &[&str]) -> ExportId {
+    catalog
+        .append(export(place(project, git_ref), layers))
+        .await
+        .unwrap()
+}
+
+pub(super) async fn an_export_is_read_back_exactly(catalog: &dyn Catalog) {
+    let mut written = export(place("acme/shop", "main"), &["b", "aa", "b"]);
+    written.layers[1] = Layer {
+        diff_id: None,
+        created_at: None,
+        annotations: BTreeMap::new(),
+        ..layer("aa")
+    };
+    written.config = Bytes::from(vec![b'x'; 300_000]);
+    let id = catalog.append(written.clone()).await.unwrap();
+    let read = catalog.get(id).await.unwrap().unwrap();
+    assert_eq!(read.config, written.config);
+    assert_eq!(read.config_digest, Digest::of(&written.config));
+    assert_eq!(read.layers, written.layers);
+    let head = ExportHead {
+        id,
+        time: written.time,
+        place: written.place,
+        builder: "runner-1".to_owned(),
+        records: 3,
+        layers: 2,
+        bytes: 3,
+    };
+    assert_eq!(read.head, head);
+}
+
+pub(super) async fn the_newest_of_a_place_is_the_last_appended(catalog: &dyn Catalog) {
+    let first = append(catalog, "p", "main", &["a"]).await;
+    append(catalog, "p", "other", &["a"]).await;
+    append(catalog, "q", "main", &["a"]).await;
+    let mut earlier_clock = export(place("p", "main"), &["b"]);
+    earlier_clock.time = "2020-01-01T00:00:00Z".parse().unwrap();
+    let second = catalog.append(earlier_clock).await.unwrap();
+    let place = place("p", "main");
+    assert_eq!(catalog.newest(&place, None).await.unwrap(), Some(second));
+    assert_eq!(
+        catalog.newest(&place, Some(second)).await.unwrap(),
+        Some(first)
+    );
+    assert_eq!(catalog.newest(&place, Some(first)).await.unwrap(), None);
+    let scoped = |scope: &str| Place {
+        scope: scope.parse().unwrap(),
+        ..place.clone()
+    };
+    assert_eq!(
+        catalog.newest(&scoped("elsewhere"), None).await.unwrap(),
+        None
+    );
+    let elsewhere = catalog
+        .append(export(scoped("elsewhere"), &["c"]))
+        .await
+        .unwrap();
+    assert_eq!(
+        catalog.newest(&scoped("*"), None).await.unwrap(),
+        Some(elsewhere)
+    );
+    assert_eq!(
+        catalog.newest(&scoped("*"), Some(elsewhere)).await.unwrap(),
+        Some(second)
+    );
+    assert_eq!(catalog.newest(&place, None).await.unwrap(), Some(second));
+}
+
+pub(super) async fn a_list_is_filtered_and_paged_newest_first(catalog: &dyn Catalog) {
+    let mut ids = Vec::new();
+    for (project, git_ref) in [
+        ("p", "main"),
+        ("p", "dev"),
+        ("q", "main"),
+        ("p", "main"),
+        ("p", "main"),
+    ] {
+        ids.push(append(catalog, project, git_ref, &["a"]).await);
+    }
+    let list = async |filter: Filter| {
+        let heads = catalog.list(&filter).await.unwrap();
+        heads
+            .iter()
+            .map(|head| ids.iter().position(|id| *id == head.id).unwrap())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(list(Filter::default()).await, [4, 3, 2, 1, 0]);
+    let p = Filter {
+        project: "p".parse().ok(),
+        ..Filter::default()
+    };
+    assert_eq!(list(p.clone()).await, [4, 3, 1, 0]);
+    assert_eq!(
+        list(Filter {
+            limit: Some(2),
+            ..p.clone()
+        })
+        .await,
+        [4, 3]
+    );
+    assert_eq!(
+        list(Filter {
+            before: Some(ids[3]),
+            ..p.clone()
+        })
+        .await,
+        [1, 0]
+    );
+    assert_eq!(
+        list(Filter {
+            git_ref: "dev".parse().ok(),
+            ..p.clone()
+        })
+        .await,
+        [1]
+    );
+    assert_eq!(
+        list(Filter {
+            scope: "none".parse().ok(),
+            ..p
+        })
+        .await,
+        Vec::<usize>::new()
+    );
+}
+
+pub(super) async fn a_project_holds_only_what_its_own_exports_name(catalog: &dyn Catalog) {
+    append(catalog, "p", "main", &["aa", "bbb"]).await;
+    append(catalog, "p", "dev", &["aa"]).await;
+    append(catalog, "q", "main", &["cccc"]).await;
+    let (p, q) = ("p".parse().unwrap(), "q".parse().unwrap());
+    let [a, b, c, d] = ["aa", "bbb", "cccc", "d"].map(|content| Digest::of(content.as_bytes()));
+    assert_eq!(catalog.holds(&p, &a).await.unwrap(), Some(2));
+    assert_eq!(catalog.holds(&q, &a).await.unwrap(), None);
+    let held =
+        async |project| BTreeSet::from_iter(catalog.held(project, &[a, b, c, d, a]).await.unwrap());
+    assert_eq!(held(&p).await, BTreeSet::from([a, b]));
+    assert_eq!(held(&q).await, BTreeSet::from([c]));
+    assert_eq!(catalog.held(&p, &[]).await.unwrap(), []);
+}
+
+pub(super) async fn all_referenced_blobs_come_once_by_digest(catalog: &dyn Catalog) {
+    // More than a page of them.
+    let contents: Vec<String> = (0..5_000).map(|at| format!("layer {at}")).collect();
+    let layers: Vec<&str> = contents.iter().map(String::as_str).collect();
+    let first = append(catalog, "p", "main", &layers).await;
+    let second = append(catalog, "q", "main", &layers[..10]).await;
+    let referenced: Vec<(Digest, u64)> = catalog.referenced().try_collect().await.unwrap();
+    let expected = BTreeMap::from_iter(
+        contents
+            .iter()
+            .map(|content| (Digest::of(content.as_bytes()), content.len() as u64)),
+    );
+    assert_eq!(referenced, Vec::from_iter(expected));
+    assert_eq!(
+        catalog.naming(&Digest::of(b"layer 3")).await.unwrap(),
+        [first, second]
+    );
+    assert_eq!(
+        catalog.naming(&Digest::of(b"layer 3000")).await.unwrap(),
+        [first]
+    );
+}
+
+pub(super) async fn concurrent_appends_are_all_kept_in_order(catalog: &dyn Catalog) {
+    let appends = (0..40).map(|_| append(catalog, "p", "main", &["a", "b"]));
+    let ids = BTreeSet::from_iter(futures::future::join_all(appends).await);
+    assert_eq!(ids.len(), 40);
+    let listed = catalog.list(&Filter::default()).await.unwrap();
+    assert_eq!(
+        listed.iter().map(|head| head.id).collect::<Vec<_>>(),
+        Vec::from_iter(ids.into_iter().rev())
+    );
+}
+
+pub(super) async fn an_absent_export_is_none(catalog: &dyn Catalog) {
+    let id = append(catalog, "p", "main", &["a"]).await;
+    assert!(catalog.get(ExportId(id.0 + 1)).await.unwrap().is_none());
+    assert!(catalog.get(ExportId(-1)).await.unwrap().is_none());
+}
+
+pub(super) async fn an_empty_catalog_has_nothing(catalog: &dyn Catalog) {
+    catalog.writable().await.unwrap();
+    assert_eq!(
+        catalog.newest(&place("p", "main"), None).await.unwrap(),
+        None
+    );
+    assert_eq!(catalog.list(&Filter::default()).await.unwrap(), []);
+    assert_eq!(
+        catalog.referenced().try_collect::<Vec<_>>().await.unwrap(),
+        []
+    );
+}

@@ -28,6 +28,20 @@ const PAGE: i64 = 4096;
 /// Compression of configs: JSON of hex digests halves at any level.
 const ZSTD_LEVEL: i32 = 3;
 
+const NEWEST_OF_PLACE: &str = "SELECT id FROM export
+    WHERE project = (SELECT id FROM project WHERE name = ?1) AND ref = ?2 AND scope = ?3 AND id < ?4
+    ORDER BY id DESC LIMIT 1";
+
+const NEWEST_OF_REF: &str = "SELECT id FROM export
+    WHERE project = (SELECT id FROM project WHERE name = ?1) AND ref = ?2 AND id < ?4
+    ORDER BY id DESC LIMIT 1";
+
+const HOLDS: &str = "SELECT size FROM layer
+    WHERE digest = ?1 AND project = (SELECT id FROM project WHERE name = ?2) LIMIT 1";
+
+const PAGE_AFTER: &str = "SELECT digest, max(size) AS size FROM layer
+    WHERE digest > ?1 GROUP BY digest ORDER BY digest LIMIT ?2";
+
 /// The catalog of one data directory.
 #[derive(Clone, Debug)]
 pub struct SqliteCatalog {
@@ -139,14 +153,12 @@ impl SqliteCatalog {
     }
 
     async fn page_after(&self, last: Option<Digest>) -> Result<Vec<(Digest, u64)>, CatalogError> {
-        let rows = sqlx::query(
-            "SELECT digest, max(size) AS size FROM layer WHERE digest > ?1 GROUP BY digest ORDER BY digest LIMIT ?2",
-        )
-        .bind(last.map_or_else(Vec::new, |digest| digest.as_bytes().to_vec()))
-        .bind(PAGE)
-        .fetch_all(&self.pool)
-        .await
-        .map_err(|error| self.context.of(error))?;
+        let rows = sqlx::query(PAGE_AFTER)
+            .bind(last.map_or_else(Vec::new, |digest| digest.as_bytes().to_vec()))
+            .bind(PAGE)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|error| self.context.of(error))?;
         rows.iter()
             .map(|row| {
                 Ok((
@@ -185,19 +197,20 @@ impl Catalog for SqliteCatalog {
         place: &Place,
         before: Option<ExportId>,
     ) -> Result<Option<ExportId>, CatalogError> {
-        sqlx::query_scalar(
-            "SELECT id FROM export
-             WHERE project = (SELECT id FROM project WHERE name = ?1) AND ref = ?2 AND scope = ?3 AND id < ?4
-             ORDER BY id DESC LIMIT 1",
-        )
-        .bind(place.project.as_str())
-        .bind(place.git_ref.as_str())
-        .bind(place.scope.as_str())
-        .bind(before.map_or(i64::MAX, |id| id.0))
-        .fetch_optional(&self.pool)
-        .await
-        .map(|id| id.map(ExportId))
-        .map_err(|error| self.context.of(error))
+        let query = if place.scope.is_any() {
+            NEWEST_OF_REF
+        } else {
+            NEWEST_OF_PLACE
+        };
+        sqlx::query_scalar(query)
+            .bind(place.project.as_str())
+            .bind(place.git_ref.as_str())
+            .bind(place.scope.as_str())
+            .bind(before.map_or(i64::MAX, |id| id.0))
+            .fetch_optional(&self.pool)
+            .await
+            .map(|id| id.map(ExportId))
+            .map_err(|error| self.context.of(error))
     }
 
     async fn list(&self, filter: &Filter) -> Result<Vec<ExportHead>, CatalogError> {
@@ -257,14 +270,12 @@ impl Catalog for SqliteCatalog {
         project: &ProjectId,
         digest: &Digest,
     ) -> Result<Option<u64>, CatalogError> {
-        let row: Option<SqliteRow> = sqlx::query(
-            "SELECT size FROM layer WHERE digest = ?1 AND project = (SELECT id FROM project WHERE name = ?2) LIMIT 1",
-        )
-        .bind(&digest.as_bytes()[..])
-        .bind(project.as_str())
-        .fetch_optional(&self.pool)
-        .await
-        .map_err(|error| self.context.of(error))?;
+        let row: Option<SqliteRow> = sqlx::query(HOLDS)
+            .bind(&digest.as_bytes()[..])
+            .bind(project.as_str())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(|error| self.context.of(error))?;
         row.map(|row| rows::count(&self.context, &row, "size"))
             .transpose()
     }

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::acyclic::Edges;
 use super::digests::RecordDigest;
 use super::limits::MAX_CONFIG_BYTES;
+use super::shape::{Object, Objects};
 use super::{GraphError, wire};
 use crate::digest::Digest;
 
@@ -72,7 +73,7 @@ impl Config {
                 limit: MAX_CONFIG_BYTES,
             });
         }
-        let config: wire::Config = serde_json::from_slice(json)
+        let Object(config): Object<wire::Config> = serde_json::from_slice(json)
             .map_err(|source| GraphError::Malformed { what, source })?;
         Self::check(config)
     }
@@ -83,114 +84,114 @@ impl Config {
     }
 
     fn check(config: wire::Config) -> Result<Self, GraphError> {
-        let (layer_count, record_count) = (config.layers.0.len(), config.records.0.len());
-        let layers = (0..)
-            .zip(config.layers.0)
-            .map(|(at, layer)| layer_of(at, layer, layer_count))
-            .collect::<Result<Vec<_>, _>>()?;
-        let records = (0..)
-            .zip(config.records.0)
-            .map(|(at, record)| record_of(at, record, layer_count, record_count))
-            .collect::<Result<Vec<_>, _>>()?;
-
-        if let Some(index) = Edges::new(layers.iter().map(|layer| layer.parent)).cycle() {
-            return Err(GraphError::Cycle {
-                what: "layer",
-                index,
-            });
-        }
-        let links = |record: &Record| {
-            record
-                .inputs
-                .iter()
-                .flatten()
-                .map(|link| link.record)
-                .collect::<Vec<_>>()
+        let counts = Counts {
+            layers: config.layers.0.len(),
+            records: config.records.0.len(),
         };
-        if let Some(index) = Edges::new(records.iter().map(links)).cycle() {
-            return Err(GraphError::Cycle {
-                what: "record",
-                index,
-            });
-        }
+        let layers = config
+            .layers
+            .into_objects()
+            .enumerate()
+            .map(|(at, layer)| counts.layer(at, layer));
+        let layers = layers.collect::<Result<Vec<_>, _>>()?;
+        let records = config
+            .records
+            .into_objects()
+            .enumerate()
+            .map(|(at, record)| counts.record(at, record));
+        let records = records.collect::<Result<Vec<_>, _>>()?;
+        let links = records
+            .iter()
+            .map(|record| record.inputs.iter().flatten().map(|link| link.record));
+        let cycle = |what, edges: Edges| match edges.cycle() {
+            Some(index) => Err(GraphError::Cycle { what, index }),
+            None => Ok(()),
+        };
+        cycle("layer", Edges::new(layers.iter().map(|layer| layer.parent)))?;
+        cycle("record", Edges::new(links))?;
         Ok(Self { layers, records })
     }
 }
 
-fn layer_of(at: usize, layer: wire::Layer, count: usize) -> Result<Layer, GraphError> {
-    let parent = match layer.parent.unwrap_or(0) {
-        -1 => None,
-        index => Some(in_range(("layer", at), "layer", index, count)?),
-    };
-    Ok(Layer {
-        blob: layer.blob,
-        parent,
-    })
-}
-
-fn record_of(
-    at: usize,
-    record: wire::Record,
+/// How many there are to refer to.
+struct Counts {
     layers: usize,
     records: usize,
-) -> Result<Record, GraphError> {
-    let from = ("record", at);
-    let link_of = |link: wire::Link| {
-        let record = in_range(from, "record", link.link.unwrap_or(0), records)?;
-        Ok(Link {
-            selector: link.selector.unwrap_or_default(),
-            record,
+}
+
+impl Counts {
+    fn layer(&self, at: usize, layer: wire::Layer) -> Result<Layer, GraphError> {
+        let parent = match layer.parent.unwrap_or(0) {
+            -1 => None,
+            index => Some(in_range(("layer", at), ("layer", self.layers), index)?),
+        };
+        Ok(Layer {
+            blob: layer.blob,
+            parent,
         })
-    };
-    let input_of = |(input, links): (usize, wire::Bounded<wire::Link, _>)| match links.0.is_empty()
-    {
-        true => Err(GraphError::EmptyInput { record: at, input }),
-        false => links.0.into_iter().map(link_of).collect(),
-    };
-    let layer = |index| in_range(from, "layer", index, layers);
-    let result_of =
-        |result: wire::LayerResult| Ok((layer(result.layer.unwrap_or(0))?, result.created_at));
-    let chain_of = |chain: wire::ChainResult| {
-        let layers = chain
-            .layers
-            .0
-            .into_iter()
-            .map(layer)
-            .collect::<Result<_, _>>()?;
-        Ok(Chain {
-            layers,
-            created_at: chain.created_at,
-        })
-    };
-    Ok(Record {
-        digest: record.digest,
-        inputs: record
+    }
+
+    fn record(&self, at: usize, record: wire::Record) -> Result<Record, GraphError> {
+        let layer = |index| in_range(("record", at), ("layer", self.layers), index);
+        let inputs = record
             .inputs
             .0
             .into_iter()
             .enumerate()
-            .map(input_of)
-            .collect::<Result<_, _>>()?,
-        results: record
+            .map(|(input, links)| self.input(at, input, links));
+        let results = record
             .layers
-            .0
-            .into_iter()
-            .map(result_of)
-            .collect::<Result<_, GraphError>>()?,
-        chains: record
-            .chains
-            .0
-            .into_iter()
-            .map(chain_of)
-            .collect::<Result<_, GraphError>>()?,
-    })
+            .into_objects()
+            .map(|result| Ok((layer(result.layer.unwrap_or(0))?, result.created_at)));
+        let chains = record.chains.into_objects().map(|chain| {
+            let layers = chain
+                .layers
+                .0
+                .into_iter()
+                .map(layer)
+                .collect::<Result<_, _>>()?;
+            Ok(Chain {
+                layers,
+                created_at: chain.created_at,
+            })
+        });
+        Ok(Record {
+            digest: record.digest,
+            inputs: inputs.collect::<Result<_, _>>()?,
+            results: results.collect::<Result<_, GraphError>>()?,
+            chains: chains.collect::<Result<_, GraphError>>()?,
+        })
+    }
+
+    fn input<const MAX: usize>(
+        &self,
+        record: usize,
+        input: usize,
+        links: Objects<wire::Link, MAX>,
+    ) -> Result<Vec<Link>, GraphError> {
+        if links.0.is_empty() {
+            return Err(GraphError::EmptyInput { record, input });
+        }
+        let link = |link: wire::Link| {
+            let to = in_range(
+                ("record", record),
+                ("record", self.records),
+                link.link.unwrap_or(0),
+            )?;
+            Ok(Link {
+                selector: link.selector.unwrap_or_default(),
+                record: to,
+            })
+        };
+        links.into_objects().map(link).collect()
+    }
 }
 
+/// The index, if what it refers to is there.
 fn in_range(
     (what, from): (&'static str, usize),
-    to_what: &'static str,
+    (to_what, count): (&'static str, usize),
     index: i64,
-    count: usize,
 ) -> Result<usize, GraphError> {
     usize::try_from(index)
         .ok()

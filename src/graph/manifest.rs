@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use serde::Serialize;
 
 use super::limits::MAX_MANIFEST_BYTES;
+use super::shape::Object;
 use super::{CONFIG_MEDIA_TYPE, Config, GraphError, wire};
 use crate::digest::Digest;
 
@@ -62,32 +63,23 @@ impl Manifest {
                 limit: MAX_MANIFEST_BYTES,
             });
         }
-        let manifest: wire::Manifest = serde_json::from_slice(json)
+        let Object(wire::Manifest {
+            config,
+            layers,
+            manifests,
+            fs_layers,
+        }) = serde_json::from_slice(json)
             .map_err(|source| GraphError::Malformed { what, source })?;
-        let manifest = match manifest {
-            wire::Manifest {
-                fs_layers: Some(_), ..
-            } => Err(GraphError::NotACacheManifest),
-            wire::Manifest {
-                manifests: Some(_),
-                config: Some(_),
-                ..
+        let manifest = match (config, manifests) {
+            _ if fs_layers.is_some() => Err(GraphError::NotACacheManifest),
+            (config, Some(_)) if config.is_some() || layers.is_some() => {
+                Err(GraphError::Ambiguous("both an image manifest and an index"))
             }
-            | wire::Manifest {
-                manifests: Some(_),
-                layers: Some(_),
-                ..
-            } => Err(GraphError::Ambiguous("both an image manifest and an index")),
-            wire::Manifest {
-                manifests: Some(manifests),
-                ..
-            } => of_index(manifests.0),
-            wire::Manifest {
-                config: Some(config),
-                layers,
-                ..
-            } => of_image(config, layers.unwrap_or_default().0),
-            _ => Err(GraphError::NotACacheManifest),
+            (_, Some(manifests)) => of_index(manifests.into_objects()),
+            (Some(Object(config)), None) => {
+                of_image(config, layers.unwrap_or_default().into_objects())
+            }
+            (None, None) => Err(GraphError::NotACacheManifest),
         }?;
         manifest.sizes()?;
         Ok(manifest)
@@ -172,22 +164,21 @@ impl Descriptor {
 
 fn of_image(
     config: wire::Descriptor,
-    layers: Vec<wire::Descriptor>,
+    layers: impl Iterator<Item = wire::Descriptor>,
 ) -> Result<Manifest, GraphError> {
-    let config = descriptor(config);
+    let config = Descriptor::from(config);
     if !config.is_config() {
         return Err(GraphError::NotACacheManifest);
     }
     Ok(Manifest {
         config,
-        layers: layers.into_iter().map(descriptor).collect(),
+        layers: layers.map(Descriptor::from).collect(),
     })
 }
 
-fn of_index(manifests: Vec<wire::Descriptor>) -> Result<Manifest, GraphError> {
+fn of_index(manifests: impl Iterator<Item = wire::Descriptor>) -> Result<Manifest, GraphError> {
     let (mut configs, layers): (Vec<_>, Vec<_>) = manifests
-        .into_iter()
-        .map(descriptor)
+        .map(Descriptor::from)
         .partition(Descriptor::is_config);
     let config = configs.pop().ok_or(GraphError::NotACacheManifest)?;
     if !configs.is_empty() {
@@ -196,11 +187,13 @@ fn of_index(manifests: Vec<wire::Descriptor>) -> Result<Manifest, GraphError> {
     Ok(Manifest { config, layers })
 }
 
-fn descriptor(wire: wire::Descriptor) -> Descriptor {
-    Descriptor {
-        media_type: wire.media_type,
-        digest: wire.digest,
-        size: wire.size,
-        annotations: wire.annotations.0,
+impl From<wire::Descriptor> for Descriptor {
+    fn from(wire: wire::Descriptor) -> Self {
+        Self {
+            media_type: wire.media_type,
+            digest: wire.digest,
+            size: wire.size,
+            annotations: wire.annotations.0,
+        }
     }
 }

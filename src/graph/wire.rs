@@ -1,112 +1,22 @@
 //! JSON as BuildKit writes and reads it: Go's, where `null` and an absent field
-//! both mean the zero value. Every list is bounded while it is read.
-
-use std::collections::BTreeMap;
-use std::fmt;
-use std::marker::PhantomData;
+//! both mean the zero value.
 
 use jiff::Timestamp;
-use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::digests::RecordDigest;
 use super::limits;
+use super::shape::{Annotations, Bounded, Object, Objects};
 use crate::digest::Digest;
-
-/// A list of at most `MAX` elements; `null` is an empty one.
-#[derive(Debug)]
-pub(super) struct Bounded<T, const MAX: usize>(pub(super) Vec<T>);
-
-impl<T, const MAX: usize> Default for Bounded<T, MAX> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
-}
-
-impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Bounded<T, MAX> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer
-            .deserialize_any(BoundedVisitor::<T, MAX>(PhantomData))
-            .map(Self)
-    }
-}
-
-struct BoundedVisitor<T, const MAX: usize>(PhantomData<T>);
-
-impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for BoundedVisitor<T, MAX> {
-    type Value = Vec<T>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a list of at most {MAX} elements")
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Vec<T>, E> {
-        Ok(Vec::new())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<T>, A::Error> {
-        let mut taken = Vec::new();
-        while let Some(element) = elements.next_element()? {
-            if taken.len() == MAX {
-                return Err(A::Error::custom(format_args!(
-                    "a list has more than {MAX} elements"
-                )));
-            }
-            taken.push(element);
-        }
-        Ok(taken)
-    }
-}
-
-/// Annotations: a bounded map of text; `null` is an empty one.
-#[derive(Debug, Default)]
-pub(super) struct Annotations(pub(super) BTreeMap<String, String>);
-
-impl<'de> Deserialize<'de> for Annotations {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AnnotationsVisitor).map(Self)
-    }
-}
-
-struct AnnotationsVisitor;
-
-impl<'de> Visitor<'de> for AnnotationsVisitor {
-    type Value = BTreeMap<String, String>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "a map of at most {} annotations",
-            limits::MAX_ANNOTATIONS
-        )
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-        Ok(BTreeMap::new())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
-        let mut taken = BTreeMap::new();
-        while let Some((name, text)) = entries.next_entry()? {
-            taken.insert(name, text);
-            if taken.len() > limits::MAX_ANNOTATIONS {
-                return Err(A::Error::custom(format_args!(
-                    "more than {} annotations",
-                    limits::MAX_ANNOTATIONS
-                )));
-            }
-        }
-        Ok(taken)
-    }
-}
 
 /// A cache config (`CacheConfig`).
 #[derive(Debug, Deserialize)]
 pub(super) struct Config {
     #[serde(default)]
-    pub(super) layers: Bounded<Layer, { limits::MAX_LAYERS }>,
+    pub(super) layers: Objects<Layer, { limits::MAX_LAYERS }>,
     #[serde(default)]
-    pub(super) records: Bounded<Record, { limits::MAX_RECORDS }>,
+    pub(super) records: Objects<Record, { limits::MAX_RECORDS }>,
 }
 
 /// A blob on top of another layer (`CacheLayer`).
@@ -116,7 +26,7 @@ pub(super) struct Layer {
     /// -1 is the root; absent is 0, which Go omits.
     pub(super) parent: Option<i64>,
     #[serde(rename = "annotations")]
-    _annotations: Option<LayerAnnotations>,
+    _annotations: Option<Object<LayerAnnotations>>,
 }
 
 /// What the object-store exporters add (`LayerAnnotations`), checked for its
@@ -138,11 +48,11 @@ pub(super) struct LayerAnnotations {
 pub(super) struct Record {
     pub(super) digest: RecordDigest,
     #[serde(default)]
-    pub(super) inputs: Bounded<Bounded<Link, { limits::MAX_LINKS }>, { limits::MAX_INPUTS }>,
+    pub(super) inputs: Bounded<Objects<Link, { limits::MAX_LINKS }>, { limits::MAX_INPUTS }>,
     #[serde(default)]
-    pub(super) layers: Bounded<LayerResult, { limits::MAX_RESULTS }>,
+    pub(super) layers: Objects<LayerResult, { limits::MAX_RESULTS }>,
     #[serde(default)]
-    pub(super) chains: Bounded<ChainResult, { limits::MAX_RESULTS }>,
+    pub(super) chains: Objects<ChainResult, { limits::MAX_RESULTS }>,
 }
 
 /// One alternative for an input (`CacheInput`).
@@ -172,9 +82,9 @@ pub(super) struct ChainResult {
 /// An image manifest, or an index: whichever fields are there tell.
 #[derive(Debug, Deserialize)]
 pub(super) struct Manifest {
-    pub(super) config: Option<Descriptor>,
-    pub(super) layers: Option<Bounded<Descriptor, { limits::MAX_LAYERS }>>,
-    pub(super) manifests: Option<Bounded<Descriptor, { limits::MAX_LAYERS }>>,
+    pub(super) config: Option<Object<Descriptor>>,
+    pub(super) layers: Option<Objects<Descriptor, { limits::MAX_LAYERS }>>,
+    pub(super) manifests: Option<Objects<Descriptor, { limits::MAX_LAYERS }>>,
     /// Docker's schema 1, which is no cache manifest but looks like one.
     #[serde(rename = "fsLayers")]
     pub(super) fs_layers: Option<IgnoredAny>,

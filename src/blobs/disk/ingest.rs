@@ -239,9 +239,8 @@ fn finished() -> io::Error {
 
 fn rehash(file: &File) -> io::Result<(Hasher, u64)> {
     let (mut hasher, mut offset) = (Hasher::default(), 0);
-    let mut chunk = Vec::new();
+    let mut chunk = vec![0; REHASH_CHUNK];
     loop {
-        chunk.resize(REHASH_CHUNK, 0);
         let read = match file.read_at(&mut chunk, offset) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             read => read?,

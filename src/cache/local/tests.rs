@@ -1,1 +1,445 @@
+//! The embedded cache from the outside, on a real directory.
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use bytes::{Bytes, BytesMut};
+use futures::TryStreamExt as _;
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::*;
+use crate::blobs::DiskStore;
+use crate::cache::check::{Problem, check};
+use crate::catalog::{CatalogError, ExportId, SqliteCatalog};
+use crate::graph::CONFIG_MEDIA_TYPE;
+use crate::place::Place;
+
+fn cache() -> (TempDir, LocalCache) {
+    let dir = TempDir::new().unwrap();
+    let cache = LocalCache::new(dir.path().join("data"));
+    (dir, cache)
+}
+
+fn place(project: &str, git_ref: &str) -> Place {
+    Place {
+        project: project.parse().unwrap(),
+        git_ref: git_ref.parse().unwrap(),
+        scope: Default::default(),
+    }
+}
+
+fn want(git_ref: &str, fallbacks: &[&str]) -> Want {
+    Want {
+        place: place("p", git_ref),
+        fallbacks: fallbacks
+            .iter()
+            .map(|git_ref| git_ref.parse().unwrap())
+            .collect(),
+        not_before: None,
+    }
+}
+
+fn blob_file(dir: &TempDir, content: &str) -> std::path::PathBuf {
+    dir.path()
+        .join("data/blobs/sha256")
+        .join(Digest::of(content.as_bytes()).hex())
+}
+
+async fn upload(cache: &LocalCache, project: &str, content: &str) -> Digest {
+    let mut ingest = cache
+        .ingest(&project.parse().unwrap(), content)
+        .await
+        .unwrap();
+    ingest
+        .write(Bytes::copy_from_slice(content.as_bytes()))
+        .await
+        .unwrap();
+    ingest.commit(None, None).await.unwrap().0
+}
+
+/// An export whose layers stand on each other, none of them uploaded yet.
+fn export(place: Place, layers: &[&str]) -> Publication {
+    let digests: Vec<Digest> = layers
+        .iter()
+        .map(|content| Digest::of(content.as_bytes()))
+        .collect();
+    let chain: Vec<_> = digests
+        .iter()
+        .enumerate()
+        .map(|(at, digest)| json!({"blob": digest, "parent": at as i64 - 1}))
+        .collect();
+    let record = |(at, digest): (usize, &Digest)| match at {
+        0 => json!({"digest": digest, "layers": [{"layer": 0}]}),
+        _ => json!({"digest": digest, "layers": [{"layer": at}], "inputs": [[{"link": at - 1}]]}),
+    };
+    let records: Vec<_> = digests.iter().enumerate().map(record).collect();
+    let config = Document::new(
+        json!({"layers": chain, "records": records})
+            .to_string()
+            .into(),
+    );
+    let descriptor = |content: &&str| {
+        json!({
+            "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": Digest::of(content.as_bytes()), "size": content.len(),
+            "annotations": {"containerd.io/uncompressed": Digest::of(b"diff"), "buildkit/createdat": "2026-11-22T05:23:18.5Z"},
+        })
+    };
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": {"mediaType": CONFIG_MEDIA_TYPE, "digest": config.digest, "size": config.bytes.len()},
+        "layers": layers.iter().map(descriptor).collect::<Vec<_>>(),
+    });
+    let manifest = Document::new(manifest.to_string().into());
+    Publication {
+        place,
+        builder: "runner-1".to_owned(),
+        manifest,
+        config,
+        uploaded: BTreeSet::new(),
+    }
+}
+
+async fn publish(cache: &LocalCache, place: Place, layers: &[&str]) -> ExportId {
+    let mut publication = export(place, layers);
+    for content in layers {
+        publication
+            .uploaded
+            .insert(upload(cache, publication.place.project.as_str(), content).await);
+    }
+    cache.publish(publication).await.unwrap().id
+}
+
+async fn found(cache: &LocalCache, wants: &[Want]) -> Option<ExportId> {
+    cache
+        .look_up(wants)
+        .await
+        .unwrap()
+        .map(|import| import.export)
+}
+
+#[tokio::test]
+async fn a_published_export_is_served_as_it_came() {
+    let (_dir, cache) = cache();
+    cache.writable().await.unwrap();
+    assert_eq!(found(&cache, &[want("main", &[])]).await, None);
+    let id = publish(&cache, place("p", "main"), &["base", "top"]).await;
+
+    let import = cache.look_up(&[want("main", &[])]).await.unwrap().unwrap();
+    let exported = export(place("p", "main"), &["base", "top"]);
+    assert_eq!(
+        (import.export, import.records, import.withdrawn.len()),
+        (id, 2, 0)
+    );
+    assert_eq!(import.config.bytes, exported.config.bytes);
+    let json =
+        |document: &Document| serde_json::from_slice::<serde_json::Value>(&document.bytes).unwrap();
+    assert_eq!(json(&import.manifest), json(&exported.manifest));
+    assert_eq!(
+        import.layers,
+        BTreeMap::from([(Digest::of(b"base"), 4), (Digest::of(b"top"), 3)])
+    );
+    let stream = cache.read(&Digest::of(b"base"), 1, 2).await.unwrap();
+    assert_eq!(stream.try_collect::<BytesMut>().await.unwrap(), "as");
+}
+
+#[tokio::test]
+async fn the_newest_export_of_the_first_place_that_has_one_is_served() {
+    let (_dir, cache) = cache();
+    let main = publish(&cache, place("p", "main"), &["a"]).await;
+    assert_eq!(
+        found(&cache, &[want("topic", &["dev", "main"])]).await,
+        Some(main)
+    );
+    let dev = publish(&cache, place("p", "dev"), &["b"]).await;
+    let newer_main = publish(&cache, place("p", "main"), &["c"]).await;
+    assert_eq!(
+        found(&cache, &[want("topic", &["dev", "main"])]).await,
+        Some(dev)
+    );
+    assert_eq!(
+        found(&cache, &[want("topic", &[]), want("main", &["dev"])]).await,
+        Some(newer_main)
+    );
+    let foreign = Want {
+        place: place("q", "main"),
+        fallbacks: vec![],
+        not_before: None,
+    };
+    assert_eq!(found(&cache, &[foreign]).await, None);
+}
+
+#[tokio::test]
+async fn any_scope_and_the_greatest_age_are_respected() {
+    let (_dir, cache) = cache();
+    let scoped = |scope: &str| Place {
+        scope: scope.parse().unwrap(),
+        ..place("p", "main")
+    };
+    publish(&cache, scoped("first"), &["a"]).await;
+    let newest = publish(&cache, scoped("second"), &["b"]).await;
+    let any = Want {
+        place: scoped("*"),
+        ..want("main", &[])
+    };
+    assert_eq!(
+        found(&cache, std::slice::from_ref(&any)).await,
+        Some(newest)
+    );
+    let later = Want {
+        not_before: "2999-01-01T00:00:00Z".parse().ok(),
+        ..any
+    };
+    assert_eq!(found(&cache, &[later]).await, None);
+}
+
+#[tokio::test]
+async fn layers_that_cannot_be_delivered_are_withdrawn() {
+    let (dir, cache) = cache();
+    publish(&cache, place("p", "main"), &["base", "gone", "short"]).await;
+    fs::remove_file(blob_file(&dir, "gone")).unwrap();
+    fs::write(blob_file(&dir, "short"), "s").unwrap();
+    let import = cache.look_up(&[want("main", &[])]).await.unwrap().unwrap();
+    let withdrawn = BTreeSet::from([Digest::of(b"gone"), Digest::of(b"short")]);
+    assert_eq!(BTreeSet::from_iter(import.withdrawn), withdrawn);
+    assert_eq!(import.layers, BTreeMap::from([(Digest::of(b"base"), 4)]));
+    assert_eq!(
+        Manifest::parse(&import.manifest.bytes)
+            .unwrap()
+            .layers
+            .len(),
+        1
+    );
+    assert_eq!(import.records, 3, "records stay: they are plain misses");
+    let project = "p".parse().unwrap();
+    assert!(!cache.holds(&project, &Digest::of(b"gone")).await.unwrap());
+    assert!(
+        !cache.holds(&project, &Digest::of(b"short")).await.unwrap(),
+        "so that it is uploaded anew"
+    );
+    assert!(cache.holds(&project, &Digest::of(b"base")).await.unwrap());
+}
+
+#[tokio::test]
+async fn an_export_whose_blobs_are_all_gone_is_passed_over() {
+    let (dir, cache) = cache();
+    let older = publish(&cache, place("p", "main"), &["old"]).await;
+    let elsewhere = publish(&cache, place("p", "dev"), &["dev"]).await;
+    publish(&cache, place("p", "main"), &["new"]).await;
+    fs::remove_file(blob_file(&dir, "new")).unwrap();
+    assert_eq!(found(&cache, &[want("main", &["dev"])]).await, Some(older));
+    fs::remove_file(blob_file(&dir, "old")).unwrap();
+    assert_eq!(
+        found(&cache, &[want("main", &["dev"])]).await,
+        Some(elsewhere)
+    );
+}
+
+#[tokio::test]
+async fn an_export_names_only_what_was_uploaded_or_is_held() {
+    let (_dir, cache) = cache();
+    publish(&cache, place("p", "main"), &["base"]).await;
+
+    // Held by the project: nothing has to be uploaded.
+    cache
+        .publish(export(place("p", "dev"), &["base"]))
+        .await
+        .unwrap();
+
+    // Held by another project only: its existence buys nothing.
+    let refused = cache.publish(export(place("q", "main"), &["base"])).await;
+    assert!(
+        matches!(refused, Err(CacheError::Missing(missing)) if missing == [Digest::of(b"base")])
+    );
+    assert!(
+        !cache
+            .holds(&"q".parse().unwrap(), &Digest::of(b"base"))
+            .await
+            .unwrap()
+    );
+
+    // Said to be uploaded, but not there.
+    let mut lie = export(place("p", "main"), &["base", "never"]);
+    lie.uploaded.insert(Digest::of(b"never"));
+    assert!(
+        matches!(cache.publish(lie).await, Err(CacheError::Missing(missing)) if missing == [Digest::of(b"never")])
+    );
+    assert_eq!(
+        cache
+            .look_up(&[Want {
+                place: place("q", "main"),
+                fallbacks: vec![],
+                not_before: None,
+            }])
+            .await
+            .unwrap()
+            .map(|_| ()),
+        None
+    );
+}
+
+#[tokio::test]
+async fn what_is_no_cache_export_is_refused_and_nothing_stored() {
+    let (_dir, cache) = cache();
+    let mut other_config = export(place("p", "main"), &["base"]);
+    other_config.config = Document::new(Bytes::from_static(b"{}"));
+    assert!(matches!(
+        cache.publish(other_config).await,
+        Err(CacheError::Graph(GraphError::WrongConfig { .. }))
+    ));
+    let mut no_manifest = export(place("p", "main"), &["base"]);
+    no_manifest.manifest = Document::new(Bytes::from_static(b"{}"));
+    assert!(matches!(
+        cache.publish(no_manifest).await,
+        Err(CacheError::Graph(GraphError::NotACacheManifest))
+    ));
+    assert_eq!(found(&cache, &[want("main", &[])]).await, None);
+}
+
+#[tokio::test]
+async fn uploads_of_two_projects_never_meet() {
+    let (_dir, cache) = cache();
+    let mut ingest = cache.ingest(&"p".parse().unwrap(), "layer").await.unwrap();
+    ingest.write(Bytes::from_static(b"secret")).await.unwrap();
+    drop(ingest);
+    assert_eq!(
+        cache
+            .ingest(&"q".parse().unwrap(), "layer")
+            .await
+            .unwrap()
+            .offset(),
+        0
+    );
+    assert_eq!(
+        cache
+            .ingest(&"p".parse().unwrap(), "layer")
+            .await
+            .unwrap()
+            .offset(),
+        6
+    );
+}
+
+#[tokio::test]
+async fn a_directory_that_cannot_be_used_is_told_and_works_once_it_is_mended() {
+    let (dir, cache) = cache();
+    let data = dir.path().join("data");
+    fs::write(&data, "a file in its place").unwrap();
+    let Err(CacheError::Unavailable(text)) = cache.writable().await else {
+        panic!("it must not open")
+    };
+    assert!(
+        text.contains(&data.display().to_string()) && text.contains("--data-dir"),
+        "{text}"
+    );
+    assert!(matches!(
+        cache.look_up(&[want("main", &[])]).await,
+        Err(CacheError::Unavailable(_))
+    ));
+    fs::remove_file(&data).unwrap();
+    cache.writable().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_catalog_is_told_and_works_once_it_is_moved_away() {
+    let (dir, cache) = cache();
+    let file = SqliteCatalog::path(&dir.path().join("data"));
+    fs::create_dir(dir.path().join("data")).unwrap();
+    fs::write(&file, [b'x'; 8192]).unwrap();
+    let Err(CacheError::Unavailable(text)) = cache.look_up(&[want("main", &[])]).await else {
+        panic!("it must not open")
+    };
+    assert!(text.contains("damaged"), "{text}");
+    fs::remove_file(file).unwrap();
+    assert_eq!(found(&cache, &[want("main", &[])]).await, None);
+}
+
+#[tokio::test]
+async fn a_directory_that_was_removed_under_us_is_made_anew() {
+    let (dir, cache) = cache();
+    publish(&cache, place("p", "main"), &["base"]).await;
+    fs::remove_dir_all(dir.path().join("data")).unwrap();
+    assert_eq!(found(&cache, &[want("main", &[])]).await, None);
+    let id = publish(&cache, place("p", "main"), &["base"]).await;
+    let other = LocalCache::new(dir.path().join("data"));
+    assert_eq!(found(&other, &[want("main", &[])]).await, Some(id));
+}
+
+#[tokio::test]
+async fn a_locked_catalog_costs_only_the_export() {
+    let (dir, cache) = cache();
+    let id = publish(&cache, place("p", "main"), &["base"]).await;
+    let options = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(SqliteCatalog::path(&dir.path().join("data")));
+    let other = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    let _lock = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    assert!(matches!(
+        cache.writable().await,
+        Err(CacheError::Catalog(CatalogError::Busy(_)))
+    ));
+    assert_eq!(found(&cache, &[want("main", &[])]).await, Some(id));
+}
+
+async fn problems(dir: &Path) -> (Vec<Problem>, usize, usize) {
+    let (blobs, catalog) = (DiskStore::at(dir), SqliteCatalog::open(dir).await.unwrap());
+    let report = check(&blobs, &catalog, 4, &|_| ()).await.unwrap();
+    (
+        report.problems,
+        report.unreferenced.len(),
+        report.stale_ingests.len(),
+    )
+}
+
+#[tokio::test]
+async fn a_check_of_a_sound_directory_finds_nothing() {
+    let (dir, cache) = cache();
+    publish(&cache, place("p", "main"), &["base", "top"]).await;
+    publish(&cache, place("q", "main"), &["base"]).await;
+    upload(&cache, "p", "never exported").await;
+    let mut left = cache.ingest(&"p".parse().unwrap(), "left").await.unwrap();
+    left.write(Bytes::from_static(b"behind")).await.unwrap();
+    let data = dir.path().join("data");
+    assert_eq!(
+        problems(&data).await,
+        (vec![], 1, 0),
+        "an upload that is under way is not stale"
+    );
+    drop(left);
+    assert_eq!(problems(&data).await, (vec![], 1, 1));
+}
+
+#[tokio::test]
+async fn a_check_tells_what_is_corrupt_short_or_missing_and_who_names_it() {
+    let (dir, cache) = cache();
+    let first = publish(&cache, place("p", "main"), &["aaaa", "bbbb"]).await;
+    let second = publish(&cache, place("p", "dev"), &["bbbb", "cccc"]).await;
+    fs::write(blob_file(&dir, "aaaa"), "aaab").unwrap();
+    fs::write(blob_file(&dir, "bbbb"), "b").unwrap();
+    fs::remove_file(blob_file(&dir, "cccc")).unwrap();
+    let (found, ..) = problems(&dir.path().join("data")).await;
+    let digest = |content: &str| Digest::of(content.as_bytes());
+    let expected = [
+        Problem::Corrupt {
+            digest: digest("aaaa"),
+            actual: digest("aaab"),
+            exports: vec![first],
+        },
+        Problem::WrongSize {
+            digest: digest("bbbb"),
+            expected: 4,
+            actual: 1,
+            exports: vec![first, second],
+        },
+        Problem::Missing {
+            digest: digest("cccc"),
+            size: 4,
+            exports: vec![second],
+        },
+    ];
+    assert_eq!(found.len(), expected.len());
+    assert!(
+        expected.iter().all(|problem| found.contains(problem)),
+        "{found:?}"
+    );
+}

@@ -21,6 +21,7 @@ CREATE TABLE export (
 ) STRICT;
 
 CREATE INDEX export_by_place ON export (project, ref, scope, id);
+CREATE INDEX export_by_ref ON export (project, ref, id); -- any scope
 
 CREATE TABLE layer (
     export      INTEGER NOT NULL REFERENCES export (id) ON DELETE CASCADE,

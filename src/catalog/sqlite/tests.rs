@@ -1,1 +1,169 @@
+//! What the file promises beyond the suite: to other processes, over crashes,
+//! and where it is damaged or locked.
 
+use std::fs;
+
+use futures::future::{join_all, try_join_all};
+use tempfile::TempDir;
+
+use super::*;
+use crate::catalog::conformance::{catalog_conformance, export, place};
+
+async fn open() -> (TempDir, SqliteCatalog) {
+    let dir = TempDir::new().unwrap();
+    let catalog = SqliteCatalog::open(dir.path()).await.unwrap();
+    (dir, catalog)
+}
+
+catalog_conformance!(open);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_open_one_new_directory_at_once_and_no_append_is_lost() {
+    let dir = TempDir::new().unwrap();
+    let catalogs = try_join_all((0..8).map(|_| SqliteCatalog::open(dir.path())))
+        .await
+        .unwrap();
+    let appended = join_all(catalogs.iter().flat_map(|catalog| {
+        (0..10).map(|_| catalog.append(export(place("p", "main"), &["a", "b", "c"])))
+    }))
+    .await;
+    let mut ids: Vec<ExportId> = appended.into_iter().map(Result::unwrap).collect();
+    ids.sort_unstable();
+    for catalog in &catalogs {
+        let listed = catalog.list(&Filter::default()).await.unwrap();
+        assert!(
+            listed
+                .iter()
+                .rev()
+                .map(|head| head.id)
+                .eq(ids.iter().copied())
+        );
+        assert_eq!(catalog.get(ids[0]).await.unwrap().unwrap().layers.len(), 3);
+    }
+}
+
+#[tokio::test]
+async fn what_was_appended_is_there_after_opening_anew() {
+    let (dir, catalog) = open().await;
+    let id = catalog
+        .append(export(place("p", "main"), &["a"]))
+        .await
+        .unwrap();
+    // Not closed: as after a kill.
+    let again = SqliteCatalog::open(dir.path()).await.unwrap();
+    assert_eq!(
+        again.newest(&place("p", "main"), None).await.unwrap(),
+        Some(id)
+    );
+}
+
+#[tokio::test]
+async fn a_locked_catalog_is_busy_for_writers_and_open_for_readers() {
+    let (dir, catalog) = open().await;
+    let id = catalog
+        .append(export(place("p", "main"), &["a"]))
+        .await
+        .unwrap();
+    let other = SqliteCatalog::open(dir.path()).await.unwrap();
+    let lock = other.write().await.unwrap();
+    let appended = catalog.append(export(place("p", "main"), &["b"])).await;
+    assert!(
+        matches!(appended, Err(CatalogError::Busy(_))),
+        "{appended:?}"
+    );
+    assert_eq!(
+        catalog.newest(&place("p", "main"), None).await.unwrap(),
+        Some(id)
+    );
+    drop(lock);
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_corrupt() {
+    let dir = TempDir::new().unwrap();
+    fs::write(SqliteCatalog::path(dir.path()), vec![b'x'; 8192]).unwrap();
+    let opened = SqliteCatalog::open(dir.path()).await;
+    assert!(
+        matches!(opened, Err(CatalogError::Corrupt { .. })),
+        "{opened:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_changed_config_is_corrupt_and_not_served() {
+    let (_dir, catalog) = open().await;
+    let id = catalog
+        .append(export(place("p", "main"), &["a"]))
+        .await
+        .unwrap();
+    let other = zstd::bulk::compress(&[b'y'; 10], ZSTD_LEVEL).unwrap();
+    sqlx::query("UPDATE export SET config = ?1")
+        .bind(other)
+        .execute(&catalog.pool)
+        .await
+        .unwrap();
+    assert!(matches!(
+        catalog.get(id).await,
+        Err(CatalogError::Corrupt { .. })
+    ));
+}
+
+#[tokio::test]
+async fn a_catalog_of_a_newer_version_is_told_apart() {
+    let (dir, catalog) = open().await;
+    sqlx::query(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9999, 'later', 1, x'00', 0)",
+    )
+    .execute(&catalog.pool)
+    .await
+    .unwrap();
+    let opened = SqliteCatalog::open(dir.path()).await;
+    assert!(matches!(opened, Err(CatalogError::Newer(_))), "{opened:?}");
+}
+
+#[tokio::test]
+async fn the_last_to_close_leaves_one_file() {
+    let (dir, catalog) = open().await;
+    catalog
+        .append(export(place("p", "main"), &["a"]))
+        .await
+        .unwrap();
+    catalog.close().await;
+    let files: Vec<_> = fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(files, ["catalog.db"]);
+}
+
+#[tokio::test]
+async fn look_ups_that_every_build_does_use_an_index() {
+    let (_dir, catalog) = open().await;
+    for (query, index) in [
+        (NEWEST_OF_PLACE, "export_by_place"),
+        (NEWEST_OF_REF, "export_by_ref"),
+        (HOLDS, "layer_by_digest"),
+        (PAGE_AFTER, "layer_by_digest"),
+    ] {
+        let plan = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {query}")))
+            .fetch_all(&catalog.pool)
+            .await
+            .unwrap();
+        let steps: Vec<String> = plan
+            .iter()
+            .map(|step| sqlx::Row::get(step, "detail"))
+            .collect();
+        let searched = |step: &String| step.starts_with("SEARCH") && step.contains(index);
+        assert!(steps.iter().any(searched), "{query}: {steps:?}");
+        assert!(
+            !steps
+                .iter()
+                .any(|step| step.starts_with("SCAN") && !step.contains("CONSTANT")),
+            "{query}: {steps:?}"
+        );
+        assert!(
+            !steps.iter().any(|step| step.contains("TEMP B-TREE")),
+            "{query}: {steps:?}"
+        );
+    }
+}

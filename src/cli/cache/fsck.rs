@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use clap::Args;
 
 use super::Store;
-use super::display::{bytes, print, print_json};
+use super::display::{print, print_json};
 use crate::blobs::DiskStore;
 use crate::cache::check::{Problem, Report, check};
 use crate::catalog::ExportId;
+use crate::units::ByteSize;
 
 /// Bytes between two lines of progress.
 const PROGRESS_STEP: u64 = 256 * 1024 * 1024;
@@ -79,7 +80,7 @@ impl Progress {
         let mut stderr = std::io::stderr().lock();
         let line_end = if stderr.is_terminal() { "\r" } else { "\n" };
         // Progress that can't be shown is no reason to stop.
-        write!(stderr, "checked {}{line_end}", bytes(after)).ok();
+        write!(stderr, "checked {}{line_end}", ByteSize(after)).ok();
         stderr.flush().ok();
     }
 
@@ -99,14 +100,14 @@ fn print_report(report: &Report) -> anyhow::Result<()> {
         print(format_args!(
             "note: an upload was left behind: {} ({})",
             ingest.file,
-            bytes(ingest.size)
+            ByteSize(ingest.size)
         ))?;
     }
     for blob in &report.unreferenced {
         print(format_args!(
             "note: no export names {} ({})",
             blob.digest,
-            bytes(blob.size)
+            ByteSize(blob.size)
         ))?;
     }
     let verdict = match report.problems.len() {
@@ -118,7 +119,7 @@ fn print_report(report: &Report) -> anyhow::Result<()> {
         "{} exports, {} blobs, {}: {verdict}",
         report.exports,
         report.blobs,
-        bytes(report.bytes)
+        ByteSize(report.bytes)
     ))?;
     Ok(())
 }
@@ -145,7 +146,11 @@ fn describe(problem: &Problem) -> String {
             digest,
             size,
             exports,
-        } => format!("missing: {digest} ({}){}", bytes(*size), named_by(exports)),
+        } => format!(
+            "missing: {digest} ({}){}",
+            ByteSize(*size),
+            named_by(exports)
+        ),
         Problem::Unreadable { digest, error } => format!("unreadable: {digest}: {error}"),
         Problem::BadExport { export, error } => format!("bad export: {export}: {error}"),
     }

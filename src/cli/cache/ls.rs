@@ -6,9 +6,10 @@ use clap::Args;
 use jiff::Timestamp;
 
 use super::Store;
-use super::display::{age, bytes, print, print_json, table};
+use super::display::{age, print, print_json, table};
 use crate::catalog::{Catalog as _, Filter};
 use crate::place::{GitRef, ProjectId, Scope};
+use crate::units::ByteSize;
 
 /// List exports, newest first.
 ///
@@ -75,14 +76,14 @@ pub(super) async fn run(args: LsArgs) -> anyhow::Result<ExitCode> {
     for export in exports {
         rows.add_row([
             export.id.to_string(),
-            age(export.time, now),
+            age(export.time, now).to_string(),
             export.place.project.to_string(),
             export.place.git_ref.to_string(),
             export.place.scope.to_string(),
             export.builder,
             export.records.to_string(),
             export.layers.to_string(),
-            bytes(export.bytes),
+            ByteSize(export.bytes).to_string(),
         ]);
     }
     print(rows)?;

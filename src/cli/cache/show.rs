@@ -8,10 +8,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::Store;
-use super::display::{age, bytes, print, print_json, table};
+use super::display::{age, print, print_json, table};
 use crate::catalog::{Catalog as _, Export, ExportHead, ExportId, Layer};
 use crate::digest::Digest;
 use crate::graph::{Config, Link, Record};
+use crate::units::ByteSize;
 
 /// Show one export: its layers and its cache records.
 ///
@@ -22,7 +23,7 @@ use crate::graph::{Config, Link, Record};
 #[command(after_help = "\
 Examples:
   layerd cache show 17
-  layerd cache show 17 --json | jq '.record_graph[].digest'")]
+  layerd cache show 17 --json | jq '.records[].digest'")]
 pub(super) struct ShowArgs {
     /// The export's number, as in `layerd cache ls`.
     #[arg(value_name = "ID")]
@@ -58,11 +59,10 @@ pub(super) async fn run(args: ShowArgs) -> anyhow::Result<ExitCode> {
 /// The export as JSON: its head, and what it holds.
 #[derive(Serialize)]
 struct Shown<'a> {
-    #[serde(flatten)]
-    head: &'a ExportHead,
+    export: &'a ExportHead,
     config: Digest,
-    layer_descriptors: &'a [Layer],
-    record_graph: Vec<ShownRecord<'a>>,
+    layers: &'a [Layer],
+    records: Vec<ShownRecord<'a>>,
 }
 
 #[derive(Serialize)]
@@ -90,10 +90,10 @@ struct ShownResult {
 impl<'a> Shown<'a> {
     fn new(export: &'a Export, config: &'a Config) -> Self {
         Self {
-            head: &export.head,
+            export: &export.head,
             config: export.config_digest,
-            layer_descriptors: &export.layers,
-            record_graph: config
+            layers: &export.layers,
+            records: config
                 .records
                 .iter()
                 .map(|record| ShownRecord::new(record, config))
@@ -141,7 +141,7 @@ fn print_tables(export: &Export, config: &Config) -> anyhow::Result<()> {
     let now = Timestamp::now();
     print(format_args!("export   {}", head.id))?;
     print(format_args!(
-        "written  {} ({} ago) by {}",
+        "written  {} ({}) by {}",
         head.time,
         age(head.time, now),
         head.builder
@@ -154,17 +154,17 @@ fn print_tables(export: &Export, config: &Config) -> anyhow::Result<()> {
         "holds    {} records, {} layers, {}\n",
         head.records,
         head.layers,
-        bytes(head.bytes)
+        ByteSize(head.bytes)
     ))?;
 
     let mut layers = table(["LAYER", "SIZE", "MEDIA TYPE", "AGE"], &[1]);
     for layer in &export.layers {
         let made = layer
             .created_at
-            .map_or_else(String::new, |time| age(time, now));
+            .map_or_else(String::new, |time| age(time, now).to_string());
         layers.add_row([
             layer.digest.to_string(),
-            bytes(layer.size),
+            ByteSize(layer.size).to_string(),
             layer.media_type.clone(),
             made,
         ]);

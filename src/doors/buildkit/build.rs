@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{OnceCell, watch};
+use tonic::Status;
 
 use super::rewrite::Entry;
 use super::stores::Stores;
@@ -16,6 +17,9 @@ use crate::digest::Digest;
 
 /// Notices beyond this many are only logged: one build is not made to scroll.
 const MAX_NOTICES: usize = 100;
+
+/// How long a refused build stays known.
+const REFUSED: Duration = Duration::from_secs(10);
 
 /// Every build that runs now.
 #[derive(Default)]
@@ -35,6 +39,16 @@ impl Builds {
         running.insert(id.to_owned(), Arc::downgrade(&build));
         build
     }
+
+    /// Ends a build that goes no further, and keeps it known for as long as
+    /// other calls of it may be under way, so that they end with it.
+    pub fn refuse(&self, build: Arc<Build>, why: Status) {
+        build.set_stage(Stage::Refused(why));
+        tokio::spawn(async move {
+            tokio::time::sleep(REFUSED).await;
+            drop(build);
+        });
+    }
 }
 
 /// What is known about one build.
@@ -46,7 +60,7 @@ pub struct Build {
     pub import: OnceCell<Option<Arc<ServedImport>>>,
     notices: Mutex<Vec<Notice>>,
     told: watch::Sender<usize>,
-    forwarded: watch::Sender<bool>,
+    stage: watch::Sender<Stage>,
     titles: Mutex<Titles>,
 }
 
@@ -80,6 +94,17 @@ impl Drop for ServedImport {
     }
 }
 
+/// How far the Solve of a build is.
+#[derive(Clone, Debug)]
+pub enum Stage {
+    /// It has not come, or is being planned.
+    Unknown,
+    /// buildkitd has it.
+    Forwarded,
+    /// It went no further.
+    Refused(Status),
+}
+
 /// One thing that the user is told.
 #[derive(Clone, Debug)]
 pub struct Notice {
@@ -108,7 +133,7 @@ impl Build {
             import: OnceCell::new(),
             notices: Mutex::default(),
             told: watch::Sender::new(0),
-            forwarded: watch::Sender::new(false),
+            stage: watch::Sender::new(Stage::Unknown),
             titles: Mutex::default(),
         }
     }
@@ -150,17 +175,34 @@ impl Build {
         self.told.subscribe()
     }
 
-    /// Says that buildkitd has this build's Solve.
-    pub fn set_forwarded(&self) {
-        self.forwarded.send_replace(true);
+    /// Says how far this build's Solve is.
+    pub fn set_stage(&self, stage: Stage) {
+        self.stage.send_replace(stage);
     }
 
     /// Waits until buildkitd has this build's Solve: it gives up on gateway
-    /// calls for a build that it doesn't hear of within three seconds.
-    pub async fn forwarded(&self, patience: Duration) {
-        let mut forwarded = self.forwarded.subscribe();
-        // Past our patience the call goes on, and buildkitd has its own.
-        let _ = tokio::time::timeout(patience, forwarded.wait_for(|forwarded| *forwarded)).await;
+    /// calls for a build that it doesn't hear of within three seconds. An error
+    /// says why it will never have it.
+    pub async fn forwarded(&self, patience: Duration) -> Result<(), Status> {
+        let settled = self.settled(|stage| !matches!(stage, Stage::Unknown));
+        match tokio::time::timeout(patience, settled).await {
+            Ok(Stage::Refused(why)) => Err(why),
+            // Past our patience the call goes on, and buildkitd has its own.
+            _ => Ok(()),
+        }
+    }
+
+    /// Resolves when this build's Solve is refused.
+    pub async fn refused(&self) {
+        self.settled(|stage| matches!(stage, Stage::Refused(_)))
+            .await;
+    }
+
+    async fn settled(&self, at: impl FnMut(&Stage) -> bool) -> Stage {
+        let mut stages = self.stage.subscribe();
+        // An error would mean that the sender is gone, and that is ours.
+        let settled = stages.wait_for(at).await.map(|stage| stage.clone());
+        settled.unwrap_or(Stage::Unknown)
     }
 
     /// What the vertices of this build are to be called.

@@ -261,3 +261,6 @@ fn parse_digest(text: &str) -> Result<Digest, Status> {
 fn timestamp(time: std::time::SystemTime) -> Option<Timestamp> {
     Some(Timestamp::from(time))
 }
+
+#[cfg(test)]
+mod tests;

@@ -58,6 +58,15 @@ pub fn only_trailers(trailers: Option<HeaderMap>) -> Body {
     BodyExt::boxed_unsync(StreamBody::new(futures::stream::iter(frames)))
 }
 
+/// The trailers that say how a call ended.
+pub fn status_trailers(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    if status.add_header(&mut trailers).is_err() {
+        trailers.insert(Status::GRPC_STATUS, (status.code() as i32).into());
+    }
+    trailers
+}
+
 /// A body fed through a bounded channel: back-pressure goes to the sender, an
 /// `Err` resets the stream, and dropping the sender ends it.
 pub fn channel(capacity: usize) -> (mpsc::Sender<Result<Frame<Bytes>, BoxError>>, Body) {

@@ -35,6 +35,14 @@ pub struct Exports {
 }
 
 impl Exports {
+    /// No exports.
+    pub fn none(door: &Door) -> Self {
+        Self {
+            stores: door.stores.clone(),
+            planned: Vec::new(),
+        }
+    }
+
     /// Opens a store for every export of ours that `wanted` lists.
     pub async fn plan(
         door: &Door,
@@ -42,10 +50,7 @@ impl Exports {
         wanted: &SolveRequest,
         live: bool,
     ) -> Result<Self, Status> {
-        let mut exports = Self {
-            stores: door.stores.clone(),
-            planned: Vec::new(),
-        };
+        let mut exports = Self::none(door);
         for written in wanted.exports.iter().filter(|entry| entry.is_ours()) {
             let export =
                 ExportEntry::parse(&written.attributes, &door.defaults).map_err(invalid)?;

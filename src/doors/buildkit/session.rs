@@ -12,6 +12,7 @@
 //! ```
 
 use std::collections::HashMap;
+use std::io::Cursor;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,15 +22,15 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::join;
-use tokio::sync::{Notify, mpsc};
+use tokio::io::{AsyncRead, AsyncReadExt as _, join};
+use tokio::sync::{Notify, mpsc, watch};
 use tonic::Status;
 
 use super::Door;
 use super::content;
 use super::forward::{answer, untouched};
 use super::grpc::{self, Body, BoxError, broken, is_trailers_only, refuse};
-use super::tunnel::{Trailers, TunnelReader, TunnelWriter};
+use super::tunnel::{Ending, TunnelReader, TunnelWriter};
 use super::upstream::{CONNECTION_WINDOW, Link, MAX_HEADER_LIST, STREAM_WINDOW, handshake};
 
 /// `SolveRequest.Session` of the builds that use this session.
@@ -38,6 +39,9 @@ const UUID: HeaderName = HeaderName::from_static("x-docker-expose-session-uuid")
 const METHOD: HeaderName = HeaderName::from_static("x-docker-expose-session-grpc-method");
 /// Messages under way in each direction; small, since each may hold 256 KiB.
 const UNDER_WAY: usize = 4;
+
+/// What a client may say before it is called, in bytes: its settings.
+const MAX_GREETING: usize = 64 << 10;
 
 /// The sessions that are open now, so that a build can tell whether its own is.
 #[derive(Default)]
@@ -165,12 +169,13 @@ impl Tunnels {
     /// Serves buildkitd from the client until either of them ends the session,
     /// and tells the client how it ended.
     async fn run(self, door: &Arc<Door>) -> Result<(), BoxError> {
-        let (client_reader, _) = TunnelReader::new(self.from_client);
-        let (buildkitd_reader, trailers) = TunnelReader::new(self.from_buildkitd);
-        let client_io = join(client_reader, TunnelWriter::new(self.to_client.clone()));
-        let buildkitd_io = join(buildkitd_reader, TunnelWriter::new(self.to_buildkitd));
+        let (client_reader, client_ending) = TunnelReader::new(self.from_client);
+        let (buildkitd_reader, ending) = TunnelReader::new(self.from_buildkitd);
+        let client_writer = TunnelWriter::new(self.to_client.clone(), client_ending);
+        let buildkitd_writer = TunnelWriter::new(self.to_buildkitd, ending.clone());
+        let buildkitd_io = join(buildkitd_reader, buildkitd_writer);
 
-        let (client, connection) = handshake(client_io).await?;
+        let client = Arc::new(ClientEnd::default());
         let service = service_fn(|request| inside(door.clone(), client.clone(), request));
         let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -180,30 +185,74 @@ impl Tunnels {
             .serve_connection(TokioIo::new(buildkitd_io), service);
         let outcome = tokio::select! {
             served = serving => served.map_err(BoxError::from),
-            ended = connection => ended.map_err(BoxError::from),
+            ended = client.connect(client_reader, client_writer) => ended,
             () = self.to_client.closed() => Ok(()),
             () = door.closing.cancelled() => Err("layerd is shutting down".into()),
         };
-        finish(&self.to_client, &trailers, &outcome).await;
+        finish(&self.to_client, &ending, &outcome).await;
         outcome
+    }
+}
+
+/// The client's end of a session: an HTTP/2 connection that is begun at the
+/// first call, as buildkitd itself does. A client that hangs up at once would
+/// otherwise mix up our greeting with the end.
+#[derive(Default)]
+struct ClientEnd {
+    wanted: Notify,
+    connected: watch::Sender<Option<SendRequest<Body>>>,
+}
+
+impl ClientEnd {
+    /// Connects when the first call comes, and resolves when the client ends.
+    async fn connect<R>(&self, mut reader: R, writer: TunnelWriter) -> Result<(), BoxError>
+    where
+        R: AsyncRead + Send + Unpin + 'static,
+    {
+        // A server may greet first.
+        let mut greeting = Vec::with_capacity(MAX_GREETING);
+        loop {
+            tokio::select! {
+                () = self.wanted.notified() => break,
+                read = reader.read_buf(&mut greeting), if greeting.len() < MAX_GREETING => {
+                    if read? == 0 {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        let stream = join(Cursor::new(greeting).chain(reader), writer);
+        let (client, connection) = handshake(stream).await?;
+        self.connected.send_replace(Some(client));
+        Ok(connection.await?)
+    }
+
+    /// The connection, as soon as it is there.
+    async fn client(&self) -> Result<SendRequest<Body>, Status> {
+        self.wanted.notify_one();
+        let mut connected = self.connected.subscribe();
+        let client = connected
+            .wait_for(Option::is_some)
+            .await
+            .map(|client| client.clone());
+        client
+            .ok()
+            .flatten()
+            .ok_or_else(|| Status::unavailable("the session has ended"))
     }
 }
 
 /// Ends the client's stream: with buildkitd's trailers where it sent them.
 async fn finish(
     to_client: &mpsc::Sender<Result<Frame<bytes::Bytes>, BoxError>>,
-    trailers: &Trailers,
+    ending: &Ending,
     outcome: &Result<(), BoxError>,
 ) {
-    let trailers = trailers.get().unwrap_or_else(|| {
-        let status = match outcome {
+    let trailers = ending.trailers().unwrap_or_else(|| {
+        grpc::status_trailers(&match outcome {
             Ok(()) => Status::ok(""),
             Err(error) => broken(error.to_string()),
-        };
-        let mut trailers = HeaderMap::new();
-        // A status always fits into trailers.
-        let _ = status.add_header(&mut trailers);
-        trailers
+        })
     });
     // A client that is gone needs no trailers.
     let _ = to_client.send(Ok(Frame::trailers(trailers))).await;
@@ -212,7 +261,7 @@ async fn finish(
 /// One call of buildkitd on the client.
 async fn inside(
     door: Arc<Door>,
-    client: SendRequest<Body>,
+    client: Arc<ClientEnd>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, std::convert::Infallible> {
     if let Some(store) = content::addressed(&door.stores, &request) {
@@ -221,11 +270,11 @@ async fn inside(
             Err(status) => refuse(&status),
         });
     }
-    let mut client = client;
-    let outcome = client.send_request(request.map(untouched)).await;
-    Ok(answer(
-        outcome
-            .map(|response| response.map(untouched))
-            .map_err(broken),
-    ))
+    Ok(answer(pass(&client, request).await))
+}
+
+async fn pass(client: &ClientEnd, request: Request<Incoming>) -> Result<Response<Body>, Status> {
+    let mut client = client.client().await?;
+    let response = client.send_request(request.map(untouched)).await;
+    Ok(response.map_err(broken)?.map(untouched))
 }

@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use tonic::Status;
 
 use super::Door;
-use super::build::Build;
+use super::build::{Build, Stage};
 use super::forward::untouched;
 use super::grpc::{self, Body, Messages, is_trailers_only};
 use super::plan::{self, Exports};
@@ -39,45 +39,69 @@ pub async fn solve(
     let build = door.builds.join(&wanted.id);
     let _running = door.stores.begin();
 
-    if !wanted
-        .exports
-        .iter()
-        .chain(&wanted.imports)
-        .any(Entry::is_ours)
-    {
-        let body = grpc::unary(&message.bytes);
-        drop(message);
-        build.set_forwarded();
-        return Ok(link
-            .send(Request::from_parts(head, body))
-            .await?
-            .map(untouched));
-    }
-
-    let live = door
-        .sessions
-        .is_live(&wanted.session, SESSION_PATIENCE)
-        .await;
-    let import = plan::import(door, &build, &wanted.imports, live).await?;
-    let exports = Exports::plan(door, &build, &wanted, live).await?;
-    let import = import.as_deref().map(|import| &import.entry);
-    let rewritten =
-        rewrite::solve_request(&message.bytes, &exports.entries(), import).map_err(malformed)?;
+    let planned = plan(door, &build, &wanted, &message.bytes).await;
     drop(message);
-    let body = grpc::unary(&rewritten);
-    drop(rewritten);
-    build.set_forwarded();
+    let Planned {
+        exports: _exports,
+        body,
+    } = match planned {
+        Ok(planned) => planned,
+        Err(status) => {
+            door.builds.refuse(build, status.clone());
+            return Err(status);
+        }
+    };
+    build.set_stage(Stage::Forwarded);
     let response = link.send(Request::from_parts(head, body)).await?;
+    let ours = wanted.exports.iter().any(Entry::is_ours);
     // The last export of the list that wrote a manifest names it, and ours
     // stand first: where the user has one too, the name is theirs.
     let theirs = wanted
         .exports
         .iter()
         .any(|entry| !entry.is_ours() && entry.kind != "inline");
-    if theirs || is_trailers_only(response.headers()) {
+    if !ours || theirs || is_trailers_only(response.headers()) {
         return Ok(response.map(untouched));
     }
     without_our_manifest(door, response).await
+}
+
+/// What buildkitd gets, and the exports that live until it has answered.
+struct Planned {
+    exports: Exports,
+    body: Body,
+}
+
+async fn plan(
+    door: &Door,
+    build: &Arc<Build>,
+    wanted: &SolveRequest,
+    message: &[u8],
+) -> Result<Planned, Status> {
+    if !wanted
+        .exports
+        .iter()
+        .chain(&wanted.imports)
+        .any(Entry::is_ours)
+    {
+        return Ok(Planned {
+            exports: Exports::none(door),
+            body: grpc::unary(message),
+        });
+    }
+    let live = door
+        .sessions
+        .is_live(&wanted.session, SESSION_PATIENCE)
+        .await;
+    let import = plan::import(door, build, &wanted.imports, live).await?;
+    let exports = Exports::plan(door, build, wanted, live).await?;
+    let import = import.as_deref().map(|import| &import.entry);
+    let rewritten =
+        rewrite::solve_request(message, &exports.entries(), import).map_err(malformed)?;
+    Ok(Planned {
+        exports,
+        body: grpc::unary(&rewritten),
+    })
 }
 
 /// Answers `LLBBridge.Solve`, which is where a Dockerfile's imports count.
@@ -91,7 +115,7 @@ pub async fn gateway_solve(
     let message = Messages::new(body, door.budget.clone()).only().await?;
     let imports = rewrite::gateway_imports(&message.bytes).map_err(malformed)?;
     if let Some(build) = &build {
-        build.forwarded(SOLVE_PATIENCE).await;
+        build.forwarded(SOLVE_PATIENCE).await?;
     }
     let rewritten = match build {
         Some(build) if imports.iter().any(Entry::is_ours) => {
@@ -116,7 +140,7 @@ pub async fn gateway_call(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Status> {
     if let Some(build) = gateway_build(door, &request) {
-        build.forwarded(SOLVE_PATIENCE).await;
+        build.forwarded(SOLVE_PATIENCE).await?;
     }
     Ok(link.send(request.map(untouched)).await?.map(untouched))
 }

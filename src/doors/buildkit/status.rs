@@ -51,14 +51,15 @@ pub async fn status(
     door.tasks.spawn(async move {
         let ended = tokio::select! {
             ended = relay(&build, messages, &to_client) => ended,
+            // The client learns why from its Solve.
+            () = build.refused() => Err(Status::ok("")),
             () = to_client.closed() => return,
         };
-        // A client that is gone needs no ending.
-        let _ = match ended {
-            Ok(Some(trailers)) => to_client.send(Ok(Frame::trailers(trailers))).await,
-            Ok(None) => Ok(()),
-            Err(status) => to_client.send(Err(status.into())).await,
-        };
+        let trailers = ended.unwrap_or_else(|status| Some(grpc::status_trailers(&status)));
+        if let Some(trailers) = trailers {
+            // A client that is gone needs no ending.
+            let _ = to_client.send(Ok(Frame::trailers(trailers))).await;
+        }
     });
     Ok(Response::from_parts(head, body))
 }
@@ -72,7 +73,7 @@ async fn relay(
     to_client: &Sender,
 ) -> Result<Option<http::HeaderMap>, Status> {
     let mut told = build.told();
-    let mut said = 0;
+    let mut said = say(build, 0, to_client).await;
     loop {
         let message = tokio::select! {
             message = messages.next() => message?,

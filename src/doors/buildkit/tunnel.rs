@@ -8,6 +8,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -26,21 +27,40 @@ const DATA_KEY: u8 = 0x0a;
 /// The most that goes into one message; peers take far more.
 const MAX_DATA: usize = 256 << 10;
 
-/// The trailers that ended a stream, once it has ended.
+/// How a stream ended, once it has.
 #[derive(Clone, Debug, Default)]
-pub struct Trailers(Arc<Mutex<Option<HeaderMap>>>);
+pub struct Ending(Arc<Ended>);
 
-impl Trailers {
-    /// What came, if anything did yet.
-    pub fn get(&self) -> Option<HeaderMap> {
+#[derive(Debug, Default)]
+struct Ended {
+    over: AtomicBool,
+    trailers: Mutex<Option<HeaderMap>>,
+}
+
+impl Ending {
+    /// The trailers, if they have come.
+    pub fn trailers(&self) -> Option<HeaderMap> {
         self.0
+            .trailers
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
-    fn set(&self, trailers: HeaderMap) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(trailers);
+    fn set_trailers(&self, trailers: HeaderMap) {
+        *self
+            .0
+            .trailers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(trailers);
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.over.load(Ordering::Relaxed)
+    }
+
+    fn set_over(&self) {
+        self.0.over.store(true, Ordering::Relaxed);
     }
 }
 
@@ -51,7 +71,7 @@ pub struct TunnelReader<B> {
     state: State,
     /// Bytes of the current message that are still to come.
     left: usize,
-    trailers: Trailers,
+    ending: Ending,
 }
 
 /// Where in the stream the next byte falls.
@@ -95,20 +115,18 @@ impl Varint {
 }
 
 impl<B> TunnelReader<B> {
-    /// Reads `body`; the second value has its trailers in the end.
-    pub fn new(body: B) -> (Self, Trailers) {
-        let trailers = Trailers::default();
+    /// Reads `body`; the second value tells in the end how it ended.
+    pub fn new(body: B) -> (Self, Ending) {
+        let ending = Ending::default();
         let state = State::Prefix(Prefix::default());
-        (
-            Self {
-                body,
-                chunk: Bytes::new(),
-                state,
-                left: 0,
-                trailers: trailers.clone(),
-            },
-            trailers,
-        )
+        let reader = Self {
+            body,
+            chunk: Bytes::new(),
+            state,
+            left: 0,
+            ending: ending.clone(),
+        };
+        (reader, ending)
     }
 
     /// Takes what is at hand, up to and without the next payload byte.
@@ -237,13 +255,17 @@ where
             if buf.filled().len() > before || buf.remaining() == 0 {
                 return Poll::Ready(Ok(()));
             }
-            match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+            let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+            if !matches!(frame, Some(Ok(_))) {
+                this.ending.set_over();
+            }
+            match frame {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => this.chunk = data,
                     Err(other) => other
                         .into_trailers()
                         .into_iter()
-                        .for_each(|trailers| this.trailers.set(trailers)),
+                        .for_each(|trailers| this.ending.set_trailers(trailers)),
                 },
                 Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
                 None if this.between_messages() => return Poll::Ready(Ok(())),
@@ -255,12 +277,22 @@ where
 
 /// Writes bytes as `BytesMessage`s into a body's channel; see
 /// [`channel`](super::grpc::channel).
-pub struct TunnelWriter(PollSender<Result<Frame<Bytes>, BoxError>>);
+///
+/// It is broken as soon as the peer has ended its own half: a peer that has
+/// hung up reads what still comes with less care (grpc-go's session connection
+/// mixes it up, and complains to the user).
+pub struct TunnelWriter {
+    sender: PollSender<Result<Frame<Bytes>, BoxError>>,
+    peer: Ending,
+}
 
 impl TunnelWriter {
-    /// Feeds the body behind `sender`.
-    pub fn new(sender: mpsc::Sender<Result<Frame<Bytes>, BoxError>>) -> Self {
-        Self(PollSender::new(sender))
+    /// Feeds the body behind `sender`, until `peer` has ended.
+    pub fn new(sender: mpsc::Sender<Result<Frame<Bytes>, BoxError>>, peer: Ending) -> Self {
+        Self {
+            sender: PollSender::new(sender),
+            peer,
+        }
     }
 }
 
@@ -278,7 +310,10 @@ impl AsyncWrite for TunnelWriter {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let sender = &mut self.get_mut().0;
+        let Self { sender, peer } = self.get_mut();
+        if peer.is_over() {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         let length = slices
             .iter()
             .map(|slice| slice.len())
@@ -315,7 +350,7 @@ impl AsyncWrite for TunnelWriter {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().0.close();
+        self.get_mut().sender.close();
         Poll::Ready(Ok(()))
     }
 }
@@ -360,7 +395,7 @@ mod tests {
             let want = writes.concat();
             let got = block_on(async {
                 let (sender, body) = grpc::channel(64);
-                let mut writer = TunnelWriter::new(sender);
+                let mut writer = TunnelWriter::new(sender, Ending::default());
                 for bytes in &writes {
                     writer.write_all(bytes).await.unwrap();
                 }
