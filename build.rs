@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use prost::Message as _;
+
 /// The files that declare messages; each only what layerd touches.
 const FILES: [&str; 3] = [
     "proto/moby/buildkit/v1/control.proto",
@@ -11,6 +13,7 @@ const FILES: [&str; 3] = [
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
+    println!("cargo::rerun-if-changed=src/catalog/migrations");
     let descriptors = protox::compile(FILES, ["proto"])?;
     let set = Path::new(&std::env::var("OUT_DIR")?).join("layerd.fds");
     std::fs::write(&set, descriptors.encode_to_vec())?;
@@ -21,5 +24,3 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .compile_fds(descriptors)?;
     Ok(())
 }
-
-use prost::Message as _;

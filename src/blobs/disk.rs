@@ -48,12 +48,12 @@ impl DiskStore {
 
     /// Opens the store in `dir`, creates what is missing, and sweeps away what
     /// dead writers left and nobody can or will resume. A directory that
-    /// exists but takes no writes opens for reading.
+    /// exists but takes no writes, or is full, opens for reading.
     pub async fn open(dir: impl Into<PathBuf>) -> Result<Self, BlobError> {
         let store = Self::at(dir);
         let layout = Arc::clone(&store.layout);
         blocking(move || match prepare(&layout) {
-            Err(BlobError::ReadOnly(_)) if layout.root().is_dir() => Ok(()),
+            Err(BlobError::ReadOnly(_) | BlobError::Full(_)) if layout.root().is_dir() => Ok(()),
             prepared => prepared,
         })
         .await?;

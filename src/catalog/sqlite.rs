@@ -18,6 +18,7 @@ use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{Sqlite, Transaction};
 
 use self::errors::{Context, blocking};
+use self::open::Refusal;
 use super::{Catalog, CatalogError, Export, ExportHead, ExportId, Filter, NewExport};
 use crate::digest::Digest;
 use crate::place::{Place, ProjectId};
@@ -47,7 +48,7 @@ const PAGE_AFTER: &str = "SELECT digest, max(size) AS size FROM layer
 pub struct SqliteCatalog {
     pool: SqlitePool,
     context: Context,
-    read_only: bool,
+    refusal: Option<Refusal>,
 }
 
 impl SqliteCatalog {
@@ -61,17 +62,18 @@ impl SqliteCatalog {
     pub async fn open(dir: &Path) -> Result<Self, CatalogError> {
         let path = Self::path(dir);
         let context = Context::new(&path);
-        let (pool, read_only) = open::open(&path, &context).await?;
+        let (pool, refusal) = open::open(&path, &context).await?;
         Ok(Self {
             pool,
             context,
-            read_only,
+            refusal,
         })
     }
 
-    /// Whether it could be opened for reading only.
-    pub fn is_read_only(&self) -> bool {
-        self.read_only
+    /// Why it could be opened for reading only, if so: read-only, or no space
+    /// left.
+    pub fn refusal(&self) -> Option<CatalogError> {
+        self.refusal.map(|refusal| self.context.refused(refusal))
     }
 
     /// Closes it in good order: the last one to close leaves one file behind.
@@ -82,8 +84,8 @@ impl SqliteCatalog {
     /// A transaction that has the write lock from its start, so that it can't
     /// fail for having read before another wrote.
     async fn write(&self) -> Result<Transaction<'static, Sqlite>, CatalogError> {
-        if self.read_only {
-            return Err(self.context.read_only());
+        if let Some(refusal) = self.refusal() {
+            return Err(refusal);
         }
         self.pool
             .begin_with("BEGIN IMMEDIATE")

@@ -69,3 +69,6 @@ pub async fn run(args: CacheArgs) -> anyhow::Result<ExitCode> {
         Command::Fsck(args) => fsck::run(args).await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,12 +6,12 @@
 //!
 //! | call | why |
 //! |---|---|
-//! | `Control/Solve`, `LLBBridge/Solve` | `gha-compatible` entries are rewritten: [`solve`], [`plan`], [`rewrite`] |
-//! | `Control/Session` | a Content service is added to the session: [`session`], [`content`] |
-//! | `Control/Status` | the user is told how the cache did: [`status`] |
-//! | `Control/ListenBuildHistory` | the user's own entries are shown: [`history`] |
+//! | `Control/Solve`, `LLBBridge/Solve` | `gha-compatible` entries are rewritten: `solve`, `plan`, `rewrite` |
+//! | `Control/Session` | a Content service is added to the session: `session`, `content` |
+//! | `Control/Status` | the user is told how the cache did: `status` |
+//! | `Control/ListenBuildHistory` | the user's own entries are shown: `history` |
 //!
-//! Messages that are changed are spliced, never re-encoded ([`splice`]), so that
+//! Messages that are changed are spliced, never re-encoded (`splice`), so that
 //! what a newer BuildKit adds survives. A fault of the cache leaves entries out
 //! and never fails a build; wire facts are those of BuildKit v0.32.2.
 

@@ -230,7 +230,11 @@ async fn victim() {
     for round in 0u64.. {
         let mut bytes = content(200_000).to_vec();
         bytes.extend(round.to_le_bytes());
-        let digest = put(&store, "layer", &Bytes::from(bytes)).await;
+        let mut ingest = store.ingest("layer").await.unwrap();
+        // The one before may have been killed with another blob half in.
+        ingest.restart().await.unwrap();
+        ingest.write(Bytes::from(bytes)).await.unwrap();
+        let (digest, _) = ingest.commit(None, None).await.unwrap();
         writeln!(std::io::stderr(), "acknowledged {digest}").unwrap();
     }
 }

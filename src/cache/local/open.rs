@@ -16,7 +16,7 @@ pub(super) struct Opened {
     pub(super) blobs: DiskStore,
     pub(super) catalog: SqliteCatalog,
     /// The catalog's file, as it was when it was opened.
-    identity: Option<(u64, u64)>,
+    identity: Option<Identity>,
 }
 
 /// Opens a data directory once for all callers.
@@ -44,12 +44,12 @@ impl Opener {
     /// the disk may have been mended.
     pub(super) async fn opened_for_writing(&self) -> Result<Arc<Opened>, CacheError> {
         let opened = self
-            .open_unless(|opened| !opened.catalog.is_read_only())
+            .open_unless(|opened| opened.catalog.refusal().is_none())
             .await?;
-        if opened.catalog.is_read_only() {
-            return Err(CacheError::Unavailable(self.read_only()));
+        match opened.catalog.refusal() {
+            Some(refusal) => Err(self.catalog_unavailable(refusal)),
+            None => Ok(opened),
         }
-        Ok(opened)
     }
 
     async fn open_unless(
@@ -58,9 +58,8 @@ impl Opener {
     ) -> Result<Arc<Opened>, CacheError> {
         let mut current = self.opened.lock().await;
         if let Some(opened) = current.as_ref() {
-            // A directory that was removed or mounted over leaves files open
-            // that nobody else will ever see.
-            if opened.identity == identity(&self.dir).await && good_enough(opened) {
+            let reads_only = opened.catalog.refusal().is_some();
+            if opened.identity == Identity::of(&self.dir, reads_only).await && good_enough(opened) {
                 return Ok(Arc::clone(opened));
             }
         }
@@ -80,10 +79,11 @@ impl Opener {
         let catalog = SqliteCatalog::open(&self.dir)
             .await
             .map_err(|error| self.catalog_unavailable(error))?;
+        let identity = Identity::of(&self.dir, catalog.refusal().is_some()).await;
         Ok(Opened {
             blobs,
             catalog,
-            identity: identity(&self.dir).await,
+            identity,
         })
     }
 
@@ -129,7 +129,24 @@ impl Opener {
     }
 }
 
-async fn identity(dir: &Path) -> Option<(u64, u64)> {
-    let found = tokio::fs::metadata(SqliteCatalog::path(dir)).await.ok()?;
-    Some((found.dev(), found.ino()))
+/// What tells that the catalog's file has to be opened anew.
+#[derive(Debug, PartialEq, Eq)]
+struct Identity {
+    /// Device and inode: a directory that was removed or mounted over leaves
+    /// files open that nobody else will ever see.
+    file: (u64, u64),
+    /// Modification time and size, where the file is taken for one that does
+    /// not change: others may be able to write it.
+    content: Option<(i64, i64, u64)>,
+}
+
+impl Identity {
+    async fn of(dir: &Path, reads_only: bool) -> Option<Self> {
+        let found = tokio::fs::metadata(SqliteCatalog::path(dir)).await.ok()?;
+        let content = reads_only.then(|| (found.mtime(), found.mtime_nsec(), found.size()));
+        Some(Self {
+            file: (found.dev(), found.ino()),
+            content,
+        })
+    }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use sqlx::migrate::MigrateError;
 
 use super::CatalogError;
+use super::open::Refusal;
 
 const PERM: i32 = 3;
 const BUSY: i32 = 5;
@@ -35,8 +36,11 @@ impl Context {
         }
     }
 
-    pub(super) fn read_only(&self) -> CatalogError {
-        CatalogError::ReadOnly(self.path.to_string())
+    pub(super) fn refused(&self, refusal: Refusal) -> CatalogError {
+        match refusal {
+            Refusal::ReadOnly => CatalogError::ReadOnly(self.path.to_string()),
+            Refusal::Full => CatalogError::Full(self.path.to_string()),
+        }
     }
 
     pub(super) fn corrupt(&self, detail: impl ToString) -> CatalogError {

@@ -1,8 +1,12 @@
 //! Opening: for writing where that works, else for reading.
+//!
+//! A directory that takes no writes, for want of rights or of space, still has
+//! hits to give.
 
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::{Access, access};
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
@@ -24,23 +28,49 @@ const REOPEN_AFTER: Duration = Duration::from_millis(20);
 /// Readers at once; writers take turns anyway.
 const CONNECTIONS: u32 = 4;
 
-/// A pool, and whether it is for reading only.
+/// Why a catalog that opens for reading takes no writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    ReadOnly,
+    Full,
+}
+
+impl Refusal {
+    /// Whether that error of a write leaves hope for reading.
+    fn of(error: &CatalogError, dir: &Path) -> Option<Self> {
+        match error {
+            CatalogError::Full(_) => Some(Self::Full),
+            CatalogError::ReadOnly(_) => Some(Self::ReadOnly),
+            // What the missing right to make the log's files comes to.
+            error if cannot_open(error) && access(dir, Access::WRITE_OK).is_err() => {
+                Some(Self::ReadOnly)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A pool, and why it takes no writes if it doesn't.
 pub(super) async fn open(
     path: &Path,
     context: &Context,
-) -> Result<(SqlitePool, bool), CatalogError> {
+) -> Result<(SqlitePool, Option<Refusal>), CatalogError> {
+    let dir = path.parent().unwrap_or(Path::new("."));
     let deadline = Instant::now() + BUSY_TIMEOUT;
-    loop {
+    let error = loop {
         match open_for_writing(path, context).await {
             Err(CatalogError::Busy(_)) if Instant::now() < deadline => sleep(REOPEN_AFTER).await,
-            Err(error)
-                if path.is_file()
-                    && (matches!(error, CatalogError::ReadOnly(_)) || cannot_open(&error)) =>
-            {
-                return Ok((open_for_reading(path, context).await?, true));
-            }
-            opened => return opened.map(|pool| (pool, false)),
+            Err(error) => break error,
+            Ok(pool) => return Ok((pool, None)),
         }
+    };
+    let Some(refusal) = Refusal::of(&error, dir) else {
+        return Err(error);
+    };
+    match open_for_reading(path, context).await {
+        Ok(pool) => Ok((pool, Some(refusal))),
+        Err(error @ CatalogError::Corrupt { .. }) => Err(error),
+        Err(_) => Err(context.refused(refusal)),
     }
 }
 
@@ -58,6 +88,10 @@ fn pool() -> SqlitePoolOptions {
 }
 
 async fn open_for_writing(path: &Path, context: &Context) -> Result<SqlitePool, CatalogError> {
+    // SQLite would silently open it for reading, and only fail when it writes.
+    if path.exists() && access(path, Access::WRITE_OK).is_err() {
+        return Err(context.refused(Refusal::ReadOnly));
+    }
     let options = options(path)
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
@@ -76,8 +110,17 @@ async fn open_for_writing(path: &Path, context: &Context) -> Result<SqlitePool, 
 }
 
 /// Brings the schema up to date under the write lock, since several processes
-/// may be at it.
+/// may be at it; without the lock where there is nothing to do, so that a
+/// process that holds it for long keeps nobody from reading.
 async fn migrate(pool: &SqlitePool, context: &Context) -> Result<(), CatalogError> {
+    let applied: Result<Option<i64>, _> =
+        sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations")
+            .fetch_one(pool)
+            .await;
+    let latest = MIGRATIONS.iter().map(|migration| migration.version).max();
+    if applied.is_ok_and(|applied| applied == latest) {
+        return Ok(());
+    }
     let mut tx = pool
         .begin_with("BEGIN IMMEDIATE")
         .await
@@ -92,10 +135,11 @@ async fn migrate(pool: &SqlitePool, context: &Context) -> Result<(), CatalogErro
 /// Opens what nobody may write here: beside live writers where the log and its
 /// shared memory can be read, else as a file that does not change.
 async fn open_for_reading(path: &Path, context: &Context) -> Result<SqlitePool, CatalogError> {
+    let dir = path.parent().unwrap_or(Path::new("."));
     let shared = options(path).read_only(true);
     match connect_and_read(shared.clone(), context).await {
         // Unread changes in the log would be missed by an immutable open.
-        Err(error) if !has_log(path) && cannot_open(&error) => {
+        Err(error) if !has_log(path) && Refusal::of(&error, dir).is_some() => {
             connect_and_read(shared.immutable(true), context).await
         }
         opened => opened,

@@ -75,6 +75,12 @@ async fn a_locked_catalog_is_busy_for_writers_and_open_for_readers() {
         catalog.newest(&place("p", "main"), None).await.unwrap(),
         Some(id)
     );
+    // Also for one that comes just now.
+    let late = SqliteCatalog::open(dir.path()).await.unwrap();
+    assert_eq!(
+        late.newest(&place("p", "main"), None).await.unwrap(),
+        Some(id)
+    );
     drop(lock);
 }
 

@@ -86,6 +86,6 @@ pub(super) async fn run(args: LsArgs) -> anyhow::Result<ExitCode> {
             ByteSize(export.bytes).to_string(),
         ]);
     }
-    print(rows)?;
+    print(rows.trim_fmt())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -169,7 +169,7 @@ fn print_tables(export: &Export, config: &Config) -> anyhow::Result<()> {
             made,
         ]);
     }
-    print(format_args!("{layers}\n"))?;
+    print(format_args!("{}\n", layers.trim_fmt()))?;
 
     let mut records = table(
         ["RECORD", "DIGEST", "INPUTS", "LINKS TO", "RESULTS"],
@@ -184,7 +184,7 @@ fn print_tables(export: &Export, config: &Config) -> anyhow::Result<()> {
             results(record, config).len().to_string(),
         ]);
     }
-    print(records)?;
+    print(records.trim_fmt())?;
     Ok(())
 }
 

@@ -106,10 +106,10 @@ impl Link {
 
     async fn sender(&self) -> Result<SendRequest<Body>, Status> {
         let mut open = self.open.lock().await;
-        if let Some(sender) = open.as_mut() {
-            if !sender.is_closed() && sender.ready().await.is_ok() {
-                return Ok(sender.clone());
-            }
+        if let Some(sender) = open.as_mut().filter(|sender| !sender.is_closed())
+            && sender.ready().await.is_ok()
+        {
+            return Ok(sender.clone());
         }
         let sender = self.upstream.connect().await?;
         *open = Some(sender.clone());

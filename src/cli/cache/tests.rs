@@ -1,0 +1,119 @@
+//! The commands as they are typed, on real directories.
+
+use clap::Parser;
+use tempfile::TempDir;
+
+use super::*;
+use crate::blobs::{BlobStore as _, DiskStore};
+use crate::catalog::{Catalog as _, Layer, NewExport};
+use crate::digest::Digest;
+use crate::place::Place;
+
+#[derive(Debug, Parser)]
+struct Typed {
+    #[command(flatten)]
+    args: CacheArgs,
+}
+
+async fn typed(dir: &TempDir, command: &[&str]) -> anyhow::Result<ExitCode> {
+    let dir = dir.path().to_str().unwrap();
+    let words = ["cache"]
+        .into_iter()
+        .chain(command.iter().copied())
+        .chain(["--data-dir", dir]);
+    run(Typed::try_parse_from(words)?.args).await
+}
+
+/// A data directory with one export of one layer.
+async fn one_export() -> (TempDir, Digest) {
+    let dir = TempDir::new().unwrap();
+    let blobs = DiskStore::open(dir.path()).await.unwrap();
+    let mut ingest = blobs.ingest("layer").await.unwrap();
+    ingest.write(b"layer".as_slice().into()).await.unwrap();
+    let (digest, size) = ingest.commit(None, None).await.unwrap();
+    let layer = Layer {
+        digest,
+        size,
+        media_type: "application/vnd.oci.image.layer.v1.tar+gzip".to_owned(),
+        diff_id: None,
+        created_at: None,
+        annotations: Default::default(),
+    };
+    let config = format!(
+        r#"{{"layers":[{{"blob":"{digest}","parent":-1}}],"records":[{{"digest":"{digest}","layers":[{{"layer":0}}]}}]}}"#
+    );
+    let export = NewExport {
+        place: Place {
+            project: Default::default(),
+            git_ref: Default::default(),
+            scope: Default::default(),
+        },
+        time: jiff::Timestamp::UNIX_EPOCH,
+        builder: "runner-1".to_owned(),
+        records: 1,
+        config: config.into(),
+        layers: vec![layer],
+    };
+    let catalog = SqliteCatalog::open(dir.path()).await.unwrap();
+    catalog.append(export).await.unwrap();
+    catalog.close().await;
+    (dir, digest)
+}
+
+#[tokio::test]
+async fn a_sound_directory_is_listed_shown_and_checked() {
+    let (dir, _) = one_export().await;
+    for command in [
+        &["ls"][..],
+        &[
+            "ls",
+            "--json",
+            "--project",
+            "default",
+            "--ref",
+            "main",
+            "--scope",
+            "buildkit",
+            "--limit",
+            "0",
+        ],
+        &["ls", "--ref", "nothing-here"],
+        &["show", "1"],
+        &["show", "1", "--json"],
+        &["fsck"],
+        &["fsck", "--json", "--parallel", "1"],
+    ] {
+        assert_eq!(
+            typed(&dir, command).await.unwrap(),
+            ExitCode::SUCCESS,
+            "{command:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_check_that_finds_a_problem_fails() {
+    let (dir, digest) = one_export().await;
+    std::fs::remove_file(dir.path().join("blobs/sha256").join(digest.hex())).unwrap();
+    assert_eq!(typed(&dir, &["fsck"]).await.unwrap(), ExitCode::FAILURE);
+}
+
+#[tokio::test]
+async fn a_wrong_path_is_told_and_nothing_is_created_there() {
+    let dir = TempDir::new().unwrap();
+    for command in [&["ls"][..], &["show", "1"], &["fsck"]] {
+        let error = typed(&dir, command).await.unwrap_err().to_string();
+        assert!(
+            error.contains("is not a data directory of layerd"),
+            "{command:?}: {error}"
+        );
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn an_export_that_is_not_there_is_told() {
+    let (dir, _) = one_export().await;
+    let error = typed(&dir, &["show", "2"]).await.unwrap_err().to_string();
+    assert!(error.starts_with("there is no export 2"), "{error}");
+}
