@@ -103,8 +103,7 @@ impl Client {
         until("the step prints its line", async || {
             super::Progress::parse(&read())
                 .lines()
-                .iter()
-                .any(|shown| *shown == line)
+                .contains(&line)
                 .then_some(())
         })
         .await;
