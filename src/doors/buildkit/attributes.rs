@@ -44,6 +44,9 @@ const KNOWN: [&str; 19] = [
 /// Attributes that hold a secret: never logged, never shown, never stored.
 pub const SECRET: [&str; 2] = ["token", "ghtoken"];
 
+/// The longest value, in bytes; tokens are the longest that make sense.
+const MAX_VALUE: usize = 16 << 10;
+
 /// Attributes as BuildKit's API carries them.
 pub type Attributes = BTreeMap<String, String>;
 
@@ -162,6 +165,11 @@ impl<'a> Entry<'a> {
             let known = KNOWN.join(", ");
             return Err(InvalidAttribute(format!(
                 "unknown attribute {unknown:?}; known are {known}"
+            )));
+        }
+        if let Some((key, _)) = attributes.iter().find(|(_, value)| value.len() > MAX_VALUE) {
+            return Err(InvalidAttribute(format!(
+                "{key} is longer than {MAX_VALUE} bytes"
             )));
         }
         let entry = Self(attributes);

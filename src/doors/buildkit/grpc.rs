@@ -7,6 +7,7 @@
 
 use std::error::Error as StdError;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, Response};
@@ -24,6 +25,12 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 /// The largest message that is looked into. BuildKit's own limit is 16 MiB;
 /// beyond it buildkitd itself refuses.
 pub const MAX_MESSAGE: usize = 64 << 20;
+
+/// Messages up to this size need no share of the budget, so that a client which
+/// announces large ones cannot hold up the small ones of others.
+const SMALL: usize = 64 << 10;
+/// How long a message may take once it is announced.
+const MESSAGE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The five bytes before each message.
 const PREFIX: usize = 5;
@@ -88,8 +95,8 @@ pub fn is_trailers_only(headers: &HeaderMap) -> bool {
     headers.contains_key("grpc-status")
 }
 
-/// The bytes that all looked-into messages together may hold at a time, so
-/// that memory is bounded whatever clients send.
+/// The bytes that all large looked-into messages together may hold at a time,
+/// so that memory is bounded whatever clients send.
 #[derive(Clone, Debug)]
 pub struct MessageBudget(Arc<Semaphore>);
 
@@ -99,12 +106,14 @@ impl MessageBudget {
         Self(Arc::new(Semaphore::new(bytes)))
     }
 
-    async fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Status> {
+    async fn take(&self, bytes: usize) -> Result<Option<OwnedSemaphorePermit>, Status> {
+        if bytes <= SMALL {
+            return Ok(None);
+        }
         let bytes = u32::try_from(bytes).map_err(|_| too_large(bytes))?;
-        self.0
-            .clone()
-            .acquire_many_owned(bytes)
-            .await
+        let share = self.0.clone().acquire_many_owned(bytes).await;
+        share
+            .map(Some)
             .map_err(|_| Status::unavailable("layerd is shutting down"))
     }
 }
@@ -114,7 +123,7 @@ impl MessageBudget {
 pub struct Message {
     /// The message, without its prefix.
     pub bytes: Bytes,
-    _share: OwnedSemaphorePermit,
+    _share: Option<OwnedSemaphorePermit>,
 }
 
 /// Reads a body message by message.
@@ -174,11 +183,8 @@ where
             return Err(too_large(length));
         }
         let share = self.budget.take(length).await?;
-        while self.buffer.len() < PREFIX + length {
-            if !self.more().await? {
-                return Err(truncated());
-            }
-        }
+        let filled = tokio::time::timeout(MESSAGE_PATIENCE, self.fill(PREFIX + length)).await;
+        filled.map_err(|_| Status::deadline_exceeded("a message took too long to come"))??;
         self.buffer.advance(PREFIX);
         Ok(Some(Message {
             bytes: self.buffer.split_to(length).freeze(),
@@ -201,6 +207,15 @@ where
     /// The trailers, once the body has ended.
     pub fn trailers(&mut self) -> Option<HeaderMap> {
         self.trailers.take()
+    }
+
+    async fn fill(&mut self, length: usize) -> Result<(), Status> {
+        while self.buffer.len() < length {
+            if !self.more().await? {
+                return Err(truncated());
+            }
+        }
+        Ok(())
     }
 
     async fn more(&mut self) -> Result<bool, Status> {

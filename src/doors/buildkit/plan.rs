@@ -20,9 +20,11 @@ use super::stores::Stores;
 use crate::cache::{Import, Want};
 use crate::units::{Age, ByteSize};
 
-/// How long a build waits for a look-up. BuildKit's gateway gives up on a
+/// How long a build waits for the store. BuildKit's gateway gives up on a
 /// build that it doesn't hear of within three seconds.
-const LOOK_UP_LIMIT: Duration = Duration::from_secs(2);
+const STORE_LIMIT: Duration = Duration::from_secs(2);
+/// Entries of ours that one build may have, each way.
+const MAX_ENTRIES: usize = 64;
 /// What BuildKit reads of a manifest or a config over a session, in bytes.
 const MAX_DOCUMENT: usize = 1 << 20;
 /// Why an entry is left out when the build has no session.
@@ -51,7 +53,13 @@ impl Exports {
         live: bool,
     ) -> Result<Self, Status> {
         let mut exports = Self::none(door);
-        for written in wanted.exports.iter().filter(|entry| entry.is_ours()) {
+        let ours: Vec<&Entry> = wanted
+            .exports
+            .iter()
+            .filter(|entry| entry.is_ours())
+            .collect();
+        bounded(ours.len())?;
+        for written in ours {
             let export =
                 ExportEntry::parse(&written.attributes, &door.defaults).map_err(invalid)?;
             match obstacle(door, &export, live).await {
@@ -127,11 +135,13 @@ async fn obstacle(door: &Door, export: &ExportEntry, live: bool) -> Option<Strin
     if !live {
         return Some(NO_SESSION.to_owned());
     }
-    door.cache
-        .writable()
-        .await
-        .err()
-        .map(|error| error.to_string())
+    match tokio::time::timeout(STORE_LIMIT, door.cache.writable()).await {
+        Ok(writable) => writable.err().map(|error| error.to_string()),
+        Err(_) => Some(format!(
+            "the store did not answer within {} s",
+            STORE_LIMIT.as_secs()
+        )),
+    }
 }
 
 /// The one import that all of a build's `imports` become; decided by whoever
@@ -150,6 +160,7 @@ pub async fn import(
     if ours.is_empty() {
         return Ok(None);
     }
+    bounded(ours.len())?;
     let decided = build
         .import
         .get_or_try_init(|| decide(door, build, imports, &ours, live))
@@ -167,7 +178,7 @@ async fn decide(
     build.titles().foreign_local_import = imports.iter().any(|entry| entry.kind == "local");
     let now = Timestamp::now();
     let mut wants = Vec::new();
-    let mut limit = LOOK_UP_LIMIT;
+    let mut limit = STORE_LIMIT;
     for entry in ours {
         let entry = ImportEntry::parse(&entry.attributes, &door.defaults, now)?;
         limit = entry.timeout.unwrap_or(limit).min(limit);
@@ -280,6 +291,15 @@ fn unknown_hub(url: &str) -> String {
     format!(
         "url={url} is no cache of this sidecar, which serves its --data-dir: leave url out, or write url=local"
     )
+}
+
+fn bounded(entries: usize) -> Result<(), Status> {
+    if entries > MAX_ENTRIES {
+        return Err(Status::invalid_argument(format!(
+            "{entries} cache entries of layerd in one build; at most {MAX_ENTRIES}"
+        )));
+    }
+    Ok(())
 }
 
 fn invalid(error: InvalidAttribute) -> Status {

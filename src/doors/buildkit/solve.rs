@@ -93,8 +93,10 @@ async fn plan(
         .sessions
         .is_live(&wanted.session, SESSION_PATIENCE)
         .await;
-    let import = plan::import(door, build, &wanted.imports, live).await?;
-    let exports = Exports::plan(door, build, wanted, live).await?;
+    let (import, exports) = tokio::try_join!(
+        plan::import(door, build, &wanted.imports, live),
+        Exports::plan(door, build, wanted, live),
+    )?;
     let import = import.as_deref().map(|import| &import.entry);
     let rewritten =
         rewrite::solve_request(message, &exports.entries(), import).map_err(malformed)?;
