@@ -100,3 +100,28 @@ async fn a_filter_passes_all_but_imports() {
         client.run(["prune", "--all"]).await.ok();
     }
 }
+
+#[tokio::test]
+async fn a_file_made_on_nothing_is_made_again_even_with_a_cache_of_buildkits_own() {
+    let lab = Lab::new();
+    let build = Build::of_definition(&files(&[("/a", "1"), ("/b", "2"), ("/c", "3")]));
+    let cache = lab.path("cache");
+    let daemon = lab.buildkitd("one").start().await;
+    let to = format!("type=local,mode=max,dest={}", cache.display());
+    lab.buildctl(&daemon.address)
+        .build(&build.clone().cache_to(&to))
+        .await
+        .ok();
+    let daemon = lab.buildkitd("two").start().await;
+    let from = format!("type=local,src={}", cache.display());
+    let outcome = lab
+        .buildctl(&daemon.address)
+        .build(&build.cache_from(&from))
+        .await
+        .ok();
+    assert_eq!(outcome.progress.with(Fate::Ran), ["[files 1/3] /a"]);
+    assert_eq!(
+        outcome.progress.with(Fate::Cached),
+        ["[files 2/3] /b", "[files 3/3] /c"]
+    );
+}

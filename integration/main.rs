@@ -13,6 +13,7 @@ mod harness;
 
 mod attributes;
 mod badinput;
+mod commands;
 mod descriptors;
 mod direct;
 mod endings;

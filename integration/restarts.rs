@@ -156,7 +156,7 @@ async fn a_buildkitd_that_dies_under_a_build_fails_it_and_serves_the_next() {
         .cache_to(TO);
     let die = async {
         one.buildkitd.until_busy().await;
-        one.buildkitd.stop().await;
+        one.buildkitd.kill().await;
     };
     let ((), outcome) = tokio::join!(die, client.build(&build));
     outcome.failed();

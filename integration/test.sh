@@ -3,7 +3,7 @@
 # tests, and the integration tests against real BuildKit. About 60 minutes on a
 # new machine with two cores, a fraction of that on a warm one.
 #
-#   integration/test.sh [--full]     --full adds the soak tests (30 minutes more)
+#   integration/test.sh [--full]     --full adds a soak of 30 minutes
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -29,5 +29,5 @@ if cargo deny --version >/dev/null 2>&1; then step cargo deny --offline check ba
 step cargo test --locked --lib --bins
 step cargo test --locked --test integration
 if [ -n "$full" ]; then
-  step cargo test --locked --test integration -- --ignored --test-threads=1 soak
+  LAYERD_SOAK_MINUTES=30 step cargo test --locked --test integration -- --nocapture soak::
 fi

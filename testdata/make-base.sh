@@ -6,7 +6,10 @@
 #   testdata/make-base.sh OUT.tar
 set -euo pipefail
 
-busybox=$(command -v busybox)
+case ${1:-} in
+  '' | -*) echo "usage: testdata/make-base.sh OUT.tar" >&2; exit 2 ;;
+esac
+busybox=$(command -v busybox) || { echo "busybox is missing: run integration/tools/install.sh" >&2; exit 1; }
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 mkdir -p "$root"/{bin,etc,proc,root,sys,tmp}

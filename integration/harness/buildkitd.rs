@@ -103,9 +103,15 @@ pub struct Buildkitd {
 }
 
 impl Buildkitd {
-    /// Ends it; its root stays, for [`start_again`](Self::start_again).
+    /// Ends it; its root stays.
     pub async fn stop(&mut self) {
         self.running().terminate().await;
+        self.process = None;
+    }
+
+    /// SIGKILL, in the middle of whatever it does.
+    pub async fn kill(&mut self) {
+        self.running().kill().await;
         self.process = None;
     }
 

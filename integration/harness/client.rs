@@ -3,6 +3,7 @@
 use std::io::{Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
@@ -26,19 +27,8 @@ enum Kind {
 impl Client {
     /// buildx, with a builder at `address`.
     pub async fn buildx(folder: &Path, address: &str, tls: Option<&Tls>) -> Self {
-        let builder: String = address
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-            .collect();
-        let client = Self {
-            kind: Kind::Buildx {
-                builder: format!("at{builder}"),
-            },
-            folder: folder.to_owned(),
-        };
-        let Kind::Buildx { builder } = &client.kind else {
-            unreachable!("just made")
-        };
+        static BUILDERS: AtomicUsize = AtomicUsize::new(0);
+        let builder = format!("builder-{}", BUILDERS.fetch_add(1, Ordering::Relaxed));
         let mut arguments = vec![
             "create".to_owned(),
             "--driver=remote".to_owned(),
@@ -50,11 +40,15 @@ impl Client {
                 ("cert", tls.client_cert()),
                 ("key", tls.client_key()),
             ];
-            arguments.extend(
-                options.map(|(key, path)| format!("--driver-opt={key}={}", path.display())),
-            );
+            let option =
+                |(key, path): (_, PathBuf)| format!("--driver-opt={key}={}", path.display());
+            arguments.extend(options.map(option));
         }
         arguments.push(address.to_owned());
+        let client = Self {
+            kind: Kind::Buildx { builder },
+            folder: folder.to_owned(),
+        };
         finish(client.command(&arguments)).await.ok();
         client
     }
@@ -109,8 +103,7 @@ impl Client {
         until("the step prints its line", async || {
             super::Progress::parse(&read())
                 .lines()
-                .iter()
-                .any(|shown| *shown == line)
+                .contains(&line)
                 .then_some(())
         })
         .await;

@@ -19,6 +19,8 @@ use super::grpc::frame;
 use super::wire::{edit, map_key, without};
 
 type Body = BoxBody<Bytes, hyper::Error>;
+/// Gives a request without the imports that are not kept.
+type EditMessage = fn(&[u8], Carrier) -> Vec<u8>;
 
 /// Where an import travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +83,7 @@ async fn one(
     request: Request<Incoming>,
     keep: Carrier,
 ) -> hyper::Result<Response<Incoming>> {
-    let edit: Option<fn(&[u8], Carrier) -> Vec<u8>> = match request.uri().path() {
+    let edit: Option<EditMessage> = match request.uri().path() {
         "/moby.buildkit.v1.Control/Solve" => Some(control),
         "/moby.buildkit.v1.frontend.LLBBridge/Solve" => Some(gateway),
         _ => None,

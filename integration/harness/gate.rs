@@ -8,6 +8,11 @@ use super::lab::free_port;
 /// What the step of `testdata/gate` waits for: somebody who listens on a port.
 pub struct Gate(u16);
 
+/// Keeps a gate open.
+pub struct OpenGate {
+    _accepting: AbortOnDropHandle<()>,
+}
+
 impl Gate {
     /// A closed one.
     pub fn closed() -> Self {
@@ -25,12 +30,13 @@ impl Gate {
     }
 
     /// Lets every build through, as long as the answer lives.
-    pub async fn open(&self) -> AbortOnDropHandle<()> {
+    pub async fn open(&self) -> OpenGate {
         let listener = TcpListener::bind(("127.0.0.1", self.0))
             .await
             .expect("the port is still free");
-        AbortOnDropHandle::new(tokio::spawn(async move {
-            while listener.accept().await.is_ok() {}
-        }))
+        let accepting = tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+        OpenGate {
+            _accepting: AbortOnDropHandle::new(accepting),
+        }
     }
 }

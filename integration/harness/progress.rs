@@ -97,7 +97,6 @@ impl Progress {
 
     /// The steps of the Dockerfile and what became of each, by name.
     pub fn steps(&self) -> BTreeMap<&str, Fate> {
-        let is_step = |name: &str| name.starts_with('[') && !name.contains("internal]");
         self.vertexes
             .values()
             .filter(|vertex| is_step(&vertex.name))
@@ -169,6 +168,14 @@ impl Vertex {
             Fate::Untouched
         }
     }
+}
+
+/// Whether a vertex is a step of a Dockerfile: `[stage 1/2] RUN …`, or
+/// `[target stage 1/2] RUN …` in a bake.
+fn is_step(name: &str) -> bool {
+    let bracket = name.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    let number = bracket.and_then(|(inside, _)| inside.rsplit(' ').next()?.split_once('/'));
+    number.is_some_and(|(step, of)| step.parse::<u32>().is_ok() && of.parse::<u32>().is_ok())
 }
 
 /// Bytes travel as base64 in JSON.

@@ -12,57 +12,70 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/versions.env"
 tools=${LAYERD_TOOLS:-$HOME/.cache/layerd/tools}
 what=${1:-test}
-mkdir -p "$tools"
 
 say() { printf 'tools: %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
 
-need() { # command, hint
-  command -v "$1" >/dev/null 2>&1 || { say "$1 is missing: $2"; exit 1; }
+case $what in
+  demo | test) ;;
+  *) die "usage: integration/tools/install.sh [demo|test]" ;;
+esac
+
+present() { # command
+  case $1 in
+    # A busybox that needs libraries is none on an empty file system.
+    busybox) command -v busybox >/dev/null && ! ldd "$(command -v busybox)" >/dev/null 2>&1 ;;
+    *) command -v "$1" >/dev/null ;;
+  esac
 }
 
-debian() { # packages, each named by the command that it brings: package=command
+debian() { # packages, each with the command that it brings: package=command
   local missing=() pair
   for pair in "$@"; do
-    command -v "${pair#*=}" >/dev/null 2>&1 || missing+=("${pair%%=*}")
+    present "${pair#*=}" || missing+=("${pair%%=*}")
   done
   [ ${#missing[@]} -eq 0 ] && return
-  need apt-get "install ${missing[*]} by hand"
-  [ "$(id -u)" = 0 ] || { say "run as root, or install ${missing[*]} by hand"; exit 1; }
+  present apt-get || die "this is no Debian: install ${missing[*]} by hand"
+  [ "$(id -u)" = 0 ] || die "run as root, or install by hand: ${missing[*]}"
   say "installing ${missing[*]}"
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  for pair in "$@"; do
+    present "${pair#*=}" || die "${pair%%=*} is installed, but there is no ${pair#*=}"
+  done
 }
 
 # Builds commands of one Go module at one version, verified by checksum, into
 # $tools/<name>-<version>/; a half-made folder is never taken for a whole one.
 go_module() { # name module version sum goflags packages...
-  local name=$1 module=$2 version=$3 sum=$4 flags=$5 out source got
+  local name=$1 module=$2 version=$3 sum=$4 flags=$5 out json source got
   shift 5
   out="$tools/$name-$version"
   if [ -e "$out/.complete" ] && [ "$(cat "$out/.complete")" = "$sum $*" ]; then return; fi
-  need go "install Go 1.25 or newer"
+  present go || die "go is missing: install Go 1.25 or newer from https://go.dev/dl"
   say "building $name $version (once; a few minutes)"
-  local json
-  json=$(go mod download -json "$module@$version")
+  json=$(cd "$scratch" && go mod download -json "$module@$version") || die "$module@$version can't be fetched: $json"
   got=$(sed -n 's/^[[:space:]]*"Sum": "\(.*\)",\{0,1\}$/\1/p' <<<"$json")
   source=$(sed -n 's/^[[:space:]]*"Dir": "\(.*\)",\{0,1\}$/\1/p' <<<"$json")
-  [ "$got" = "$sum" ] || { say "$module@$version has checksum $got, pinned is $sum"; exit 1; }
+  [ "$got" = "$sum" ] || die "$module@$version has checksum $got, pinned is $sum"
   rm -rf "$out.partial"
   mkdir -p "$out.partial"
   # The module cache is read-only, and -mod=mod may want to touch go.mod.
-  local work
-  work=$(mktemp -d)
-  cp -r "$source/." "$work/"
-  chmod -R u+w "$work"
-  (cd "$work" && CGO_ENABLED=0 go build $flags -trimpath -ldflags "-s -w -X $module/version.Version=$version" -o "$out.partial/" "$@")
-  rm -rf "$work"
+  cp -r "$source" "$scratch/$name-$version"
+  chmod -R u+w "$scratch/$name-$version"
+  # shellcheck disable=SC2086 # no flags are no argument
+  (cd "$scratch/$name-$version" && CGO_ENABLED=0 GOFLAGS= go build $flags -trimpath \
+    -ldflags "-s -w -X $module/version.Version=$version" -o "$out.partial/" "$@")
   printf '%s %s' "$sum" "$*" >"$out.partial/.complete"
   rm -rf "$out"
   mv "$out.partial" "$out"
 }
 
+mkdir -p "$tools"
 exec 9>"$tools/.lock"
 flock 9
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
 
 debian runc=runc busybox-static=busybox
 go_module buildkit github.com/moby/buildkit "$BUILDKIT_VERSION" "$BUILDKIT_SUM" "" \
