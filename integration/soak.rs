@@ -67,12 +67,13 @@ async fn round(lab: &Lab, runners: &mut [Runner], number: u32, random: &mut StdR
     layerd(["cache", "fsck", "--data-dir", data.to_str().unwrap()])
         .await
         .ok();
-    for runner in runners.iter_mut() {
-        if random.random_bool(0.5) {
-            lab.buildctl(&runner.buildkitd.address)
-                .run(["prune", "--all"])
-                .await
-                .ok();
+    for (at, runner) in runners.iter_mut().enumerate() {
+        // Imports that were cut off leave a daemon without snapshots that it
+        // believes to have (`parent snapshot … does not exist`, with caches of
+        // BuildKit's own too), so the victim is always given a new one.
+        if victim == Some(at) || random.random_bool(0.5) {
+            runner.buildkitd.stop().await;
+            runner.buildkitd.start_cold().await;
         }
     }
     std::fs::remove_dir_all(lab.path("out")).unwrap();
