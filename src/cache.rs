@@ -33,7 +33,8 @@ use crate::place::{GitRef, Place, ProjectId};
 ///   export of that project.
 #[async_trait]
 pub trait Cache: Send + Sync + 'static {
-    /// What the first of `wants` that has anything gives, or `None`.
+    /// What the first of `wants` that has anything gives, or `None`;
+    /// [`CacheError::Lost`] where there was something that can't be served.
     async fn look_up(&self, wants: &[Want]) -> Result<Option<Import>, CacheError>;
 
     /// Whether an export could be taken now; an error says why not.
@@ -151,6 +152,9 @@ pub enum CacheError {
     /// to do.
     #[error("{0}")]
     Unavailable(String),
+    /// There are exports where one was looked for, and none can be served.
+    #[error("nothing is left of {}: see layerd cache fsck", exports(.0))]
+    Lost(Vec<ExportId>),
     /// A publication names layers that were neither uploaded nor held.
     #[error("the export names {} that it did not upload and the project does not hold, first {}", count(.0.len()), .0[0])]
     Missing(Vec<Digest>),
@@ -163,6 +167,15 @@ pub enum CacheError {
     /// From the catalog.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+}
+
+fn exports(ids: &[ExportId]) -> String {
+    let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    format!(
+        "{} {}",
+        if ids.len() == 1 { "export" } else { "exports" },
+        ids.join(", ")
+    )
 }
 
 fn count(blobs: usize) -> String {

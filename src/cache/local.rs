@@ -18,7 +18,7 @@ use super::descriptors::{to_descriptor, to_layer};
 use super::policy::Candidate;
 use super::{Cache, CacheError, Document, Import, Publication, Published, Want, policy};
 use crate::blobs::{BlobStore as _, BlobStream, Ingest};
-use crate::catalog::{Catalog as _, Export, NewExport};
+use crate::catalog::{Catalog as _, CatalogError, Export, ExportId, NewExport};
 use crate::digest::Digest;
 use crate::graph::{Config, Descriptor, GraphError, Manifest};
 use crate::place::ProjectId;
@@ -38,11 +38,13 @@ impl LocalCache {
         }
     }
 
-    /// The newest export of a place of which any blob is left.
+    /// The newest export of a place of which anything is left; those that were
+    /// passed over are added to `lost`.
     async fn newest(
         &self,
         opened: &Opened,
         candidate: &Candidate,
+        lost: &mut Vec<ExportId>,
     ) -> Result<Option<Import>, CacheError> {
         let place = &candidate.place;
         let mut before = None;
@@ -50,16 +52,21 @@ impl LocalCache {
             let Some(id) = opened.catalog.newest(place, before).await? else {
                 break;
             };
-            let Some(export) = opened.catalog.get(id).await? else {
-                break;
-            };
-            if candidate.rejects(export.head.time) {
-                break;
+            match opened.catalog.get(id).await {
+                Ok(None) => break,
+                Ok(Some(export)) if candidate.rejects(export.head.time) => break,
+                Ok(Some(export)) => {
+                    if let Some(import) = self.import(opened, export).await? {
+                        return Ok(Some(import));
+                    }
+                    tracing::warn!(%place, export = %id, "every blob of the export is missing: passed over");
+                }
+                Err(error @ CatalogError::Corrupt { .. }) => {
+                    tracing::warn!(%place, export = %id, %error, "the export can't be read: passed over");
+                }
+                Err(error) => return Err(error.into()),
             }
-            if let Some(import) = self.import(opened, export).await? {
-                return Ok(Some(import));
-            }
-            tracing::warn!(%place, export = %id, "every blob of the export is missing: passed over");
+            lost.push(id);
             before = Some(id);
         }
         Ok(None)
@@ -102,12 +109,17 @@ impl LocalCache {
 impl Cache for LocalCache {
     async fn look_up(&self, wants: &[Want]) -> Result<Option<Import>, CacheError> {
         let opened = self.opener.opened().await?;
+        let mut lost = Vec::new();
         for candidate in policy::candidates(wants) {
-            if let Some(import) = self.newest(&opened, &candidate).await? {
+            if let Some(import) = self.newest(&opened, &candidate, &mut lost).await? {
                 return Ok(Some(import));
             }
         }
-        Ok(None)
+        if lost.is_empty() {
+            Ok(None)
+        } else {
+            Err(CacheError::Lost(lost))
+        }
     }
 
     async fn writable(&self) -> Result<(), CacheError> {

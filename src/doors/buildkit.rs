@@ -25,6 +25,7 @@ mod listen;
 mod plan;
 mod proto;
 mod rewrite;
+mod served;
 mod session;
 mod solve;
 mod splice;
@@ -52,6 +53,7 @@ use self::grpc::{Body, MAX_MESSAGE, MessageBudget};
 use self::history::LeftOut;
 pub use self::listen::Listener;
 use self::listen::{Accepted, Stream};
+use self::served::ServedImports;
 use self::session::Sessions;
 use self::stores::Stores;
 pub use self::tls::{ClientTls, ServerTls, TlsError};
@@ -89,6 +91,7 @@ struct Door {
     sessions: Arc<Sessions>,
     builds: Builds,
     stores: Arc<Stores>,
+    imports: ServedImports,
     left_out: LeftOut,
     budget: MessageBudget,
     tasks: TaskTracker,
@@ -98,6 +101,7 @@ struct Door {
 /// Serves clients on `listeners` until `closing`; then lets what runs end, for
 /// a while.
 pub async fn serve(config: Config, listeners: Vec<Listener>, closing: CancellationToken) {
+    let stores: Arc<Stores> = Arc::default();
     let door = Arc::new(Door {
         upstream: Arc::new(config.upstream),
         cache: config.cache,
@@ -105,7 +109,8 @@ pub async fn serve(config: Config, listeners: Vec<Listener>, closing: Cancellati
         builder: config.builder,
         sessions: Arc::default(),
         builds: Builds::default(),
-        stores: Arc::default(),
+        imports: ServedImports::new(stores.clone()),
+        stores,
         left_out: LeftOut::default(),
         budget: MessageBudget::new(MESSAGE_BUDGET),
         tasks: TaskTracker::new(),

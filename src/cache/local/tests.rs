@@ -236,6 +236,9 @@ async fn an_export_whose_blobs_are_all_gone_is_passed_over() {
         found(&cache, &[want("main", &["dev"])]).await,
         Some(elsewhere)
     );
+    fs::remove_file(blob_file(&dir, "dev")).unwrap();
+    let lost = cache.look_up(&[want("main", &["dev"])]).await;
+    assert!(matches!(lost, Err(CacheError::Lost(exports)) if exports.len() == 3));
 }
 
 #[tokio::test]

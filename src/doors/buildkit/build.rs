@@ -6,13 +6,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{OnceCell, watch};
 use tonic::Status;
 
-use super::rewrite::Entry;
-use super::stores::Stores;
+use super::served::ServedImport;
 use crate::digest::Digest;
 
 /// Notices beyond this many are only logged: one build is not made to scroll.
@@ -62,36 +61,6 @@ pub struct Build {
     told: watch::Sender<usize>,
     stage: watch::Sender<Stage>,
     titles: Mutex<Titles>,
-}
-
-/// An import under the name that buildkitd knows it by. Its store is retired
-/// when the build is forgotten.
-pub struct ServedImport {
-    /// What buildkitd gets in place of the user's entries.
-    pub entry: Entry,
-    /// What the user reads where buildkitd shows that name.
-    pub title: String,
-    store: String,
-    stores: Arc<Stores>,
-}
-
-impl ServedImport {
-    /// Names the import that `stores` holds as `store`.
-    pub fn new(entry: Entry, title: String, store: String, stores: Arc<Stores>) -> Self {
-        Self {
-            entry,
-            title,
-            store,
-            stores,
-        }
-    }
-}
-
-impl Drop for ServedImport {
-    fn drop(&mut self) {
-        self.stores
-            .retire(std::mem::take(&mut self.store), Instant::now());
-    }
 }
 
 /// How far the Solve of a build is.

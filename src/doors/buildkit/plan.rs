@@ -13,12 +13,13 @@ use tonic::Status;
 
 use super::Door;
 use super::attributes::{Attributes, ExportEntry, ImportEntry, InvalidAttribute};
-use super::build::{Build, ServedImport, export_vertex};
-use super::content::{ExportStore, ImportStore, Store};
+use super::build::{Build, export_vertex};
+use super::content::{ExportStore, Store};
 use super::rewrite::{Entry, SolveRequest};
+use super::served::ServedImport;
 use super::stores::Stores;
 use crate::cache::{Import, Want};
-use crate::units::{Age, ByteSize};
+use crate::units::ByteSize;
 
 /// How long a build waits for the store. BuildKit's gateway gives up on a
 /// build that it doesn't hear of within three seconds.
@@ -197,7 +198,13 @@ async fn decide(
         door.left_out.remember(&build.id, ours.to_vec());
         return Ok(None);
     };
-    Ok(Some(Arc::new(serve(door, build, ours, import, now))))
+    Ok(Some(door.imports.serve(
+        import,
+        ours,
+        &door.cache,
+        build,
+        now,
+    )))
 }
 
 /// What the cache has for `wants` within `limit`; whatever it hasn't is said.
@@ -245,42 +252,6 @@ async fn look_up(
         ));
     }
     Some(import)
-}
-
-/// Opens the store of an import, and names it as buildkitd will.
-fn serve(
-    door: &Door,
-    build: &Arc<Build>,
-    ours: &[Entry],
-    import: Import,
-    now: Timestamp,
-) -> ServedImport {
-    let age = Duration::try_from(now.duration_since(import.exported_at)).unwrap_or_default();
-    let title = format!(
-        "layerd: importing cache of {}: {} records, {} layers ({}), exported {} by {} (export {})",
-        import.place,
-        import.records,
-        import.layers.len(),
-        ByteSize(import.layers.values().sum()),
-        Age(age),
-        import.builder,
-        import.export,
-    );
-    let digest = import.manifest.digest.to_string();
-    let id = door.stores.open(Store::Import(ImportStore::new(
-        import,
-        door.cache.clone(),
-        build,
-    )));
-    let mut entry = Entry {
-        kind: "local".to_owned(),
-        attributes: attribute("src", &id)
-            .into_iter()
-            .chain(attribute("digest", &digest))
-            .collect(),
-    };
-    entry.remember(ours);
-    ServedImport::new(entry, title, id, door.stores.clone())
 }
 
 fn attribute(key: &str, value: &str) -> Attributes {

@@ -22,7 +22,7 @@ const CACHE_IMPORTS: &str = "cache-imports";
 const WRITTEN: &str = "layerd-written";
 
 /// One cache entry: `type=…` and its attributes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Entry {
     /// `local`, `registry`, …
     pub kind: String,

@@ -1,6 +1,6 @@
 //! The store behind an import: a manifest, a config, and the layers they name.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -16,17 +16,24 @@ use crate::digest::Digest;
 pub struct ImportStore {
     import: Import,
     cache: Arc<dyn Cache>,
-    build: Weak<Build>,
+    builds: Arc<Mutex<Vec<Weak<Build>>>>,
 }
 
 impl ImportStore {
-    /// Serves `import` out of `cache`; `build` is told what goes wrong.
-    pub fn new(import: Import, cache: Arc<dyn Cache>, build: &Arc<Build>) -> Self {
+    /// Serves `import` out of `cache`.
+    pub fn new(import: Import, cache: Arc<dyn Cache>) -> Self {
         Self {
             import,
             cache,
-            build: Arc::downgrade(build),
+            builds: Arc::default(),
         }
+    }
+
+    /// From now on, `build` too is told what goes wrong.
+    pub fn told_to(&self, build: &Arc<Build>) {
+        let mut builds = self.builds.lock().unwrap_or_else(PoisonError::into_inner);
+        builds.retain(|build| build.strong_count() > 0);
+        builds.push(Arc::downgrade(build));
     }
 
     /// Bytes of what is served under this digest.
@@ -46,19 +53,19 @@ impl ImportStore {
         if let Some(document) = self.document(digest) {
             return Ok(slice(&document.bytes, offset, length));
         }
-        let build = self.build.clone();
+        let builds = self.builds.clone();
         let digest = *digest;
         let bytes = self
             .cache
             .read(&digest, offset, length)
             .await
             .map_err(|error| {
-                lost(&build, &digest, &error);
+                lost(&builds, &digest, &error);
                 refusal(&error)
             })?;
         let bytes = bytes.map(move |chunk| {
             chunk.map_err(|error| {
-                lost(&build, &digest, &error);
+                lost(&builds, &digest, &error);
                 blob_refusal(error)
             })
         });
@@ -89,12 +96,14 @@ pub(super) fn slice(
 
 /// A blob that was there when it was named can't be read: the build may fail,
 /// and the user should know why, and that the next one will not name it.
-fn lost(build: &Weak<Build>, digest: &Digest, error: &dyn std::error::Error) {
+fn lost(builds: &Mutex<Vec<Weak<Build>>>, digest: &Digest, error: &dyn std::error::Error) {
     let text = format!(
         "cached layer {digest} can't be read any more ({error}); the next build will not use it"
     );
-    match build.upgrade() {
-        Some(build) => build.warn(text),
-        None => tracing::warn!("{text}"),
-    }
+    tracing::error!("{text}");
+    let builds = builds.lock().unwrap_or_else(PoisonError::into_inner);
+    builds
+        .iter()
+        .filter_map(Weak::upgrade)
+        .for_each(|build| build.warn(text.clone()));
 }
