@@ -7,8 +7,10 @@
 //! its own.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::content::{PREFIX, Store};
 
@@ -25,28 +27,40 @@ pub struct Stores(Mutex<Inner>);
 #[derive(Default)]
 struct Inner {
     open: HashMap<String, Arc<Store>>,
-    running: Vec<Weak<Running>>,
+    running: Vec<CancellationToken>,
     retired: VecDeque<Retired>,
 }
 
 /// A build, as long as it runs; what it shares with others lives as long.
-pub struct Running;
+pub struct Running {
+    _ended: DropGuard,
+}
 
 struct Retired {
     id: String,
-    overlapping: Vec<Weak<Running>>,
+    overlapping: Vec<CancellationToken>,
     /// When it was last seen that a build overlapping it runs.
     needed: Instant,
 }
 
 impl Stores {
     /// Says that a build runs, until what this gives is dropped.
-    pub fn begin(&self) -> Arc<Running> {
-        let running = Arc::new(Running);
+    pub fn begin(&self) -> Running {
+        let ended = CancellationToken::new();
         let mut inner = self.inner();
-        inner.running.retain(|build| build.strong_count() > 0);
-        inner.running.push(Arc::downgrade(&running));
-        running
+        inner.running.retain(|build| !build.is_cancelled());
+        inner.running.push(ended.clone());
+        Running {
+            _ended: ended.drop_guard(),
+        }
+    }
+
+    /// Resolves when every build that runs now has ended.
+    pub async fn running_now_end(&self) {
+        let running = self.inner().running.clone();
+        for build in running {
+            build.cancelled().await;
+        }
     }
 
     /// Opens a store under an id that nobody can guess.
@@ -93,7 +107,7 @@ impl Inner {
         let mut surplus = self.retired.len().saturating_sub(MAX_RETIRED);
         let open = &mut self.open;
         self.retired.retain_mut(|retired| {
-            retired.overlapping.retain(|build| build.strong_count() > 0);
+            retired.overlapping.retain(|build| !build.is_cancelled());
             if !retired.overlapping.is_empty() {
                 retired.needed = now;
             }
@@ -104,5 +118,74 @@ impl Inner {
             }
             keep
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::cache::{Cache, LocalCache};
+    use crate::doors::buildkit::build::Builds;
+    use crate::doors::buildkit::content::ExportStore;
+
+    fn store() -> Store {
+        let dir = tempfile::tempdir().unwrap();
+        let cache: Arc<dyn Cache> = Arc::new(LocalCache::new(dir.path()));
+        let place = crate::place::Place {
+            project: "p".parse().unwrap(),
+            git_ref: "main".parse().unwrap(),
+            scope: "s".parse().unwrap(),
+        };
+        let build = Builds::default().join("build");
+        Store::Export(ExportStore::new(place, "host".to_owned(), cache, build))
+    }
+
+    #[test]
+    fn a_retired_store_outlives_every_build_that_overlapped_its_own() {
+        let stores = Stores::default();
+        let (own, other) = (stores.begin(), stores.begin());
+        let id = stores.open(store());
+        let start = Instant::now();
+        drop(own);
+        stores.retire(id.clone(), start);
+        let later = stores.begin();
+        stores.sweep(start + 10 * GRACE);
+        assert!(
+            stores.get(&id).is_some(),
+            "the other build may still read it"
+        );
+        drop(other);
+        stores.sweep(start + 11 * GRACE);
+        assert!(
+            stores.get(&id).is_none(),
+            "a build that came later can't know it"
+        );
+        drop(later);
+    }
+
+    #[test]
+    fn retired_stores_are_bounded() {
+        let stores = Stores::default();
+        let _running = stores.begin();
+        let now = Instant::now();
+        let ids: Vec<_> = (0..MAX_RETIRED + 5).map(|_| stores.open(store())).collect();
+        ids.iter().for_each(|id| stores.retire(id.clone(), now));
+        let open = ids.iter().filter(|id| stores.get(id).is_some()).count();
+        assert_eq!(open, MAX_RETIRED);
+        assert!(stores.get(&ids[0]).is_none(), "the oldest goes first");
+    }
+
+    #[tokio::test]
+    async fn what_runs_now_is_waited_for() {
+        let stores = Stores::default();
+        let running = stores.begin();
+        let ended = stores.running_now_end();
+        tokio::pin!(ended);
+        assert!(futures::poll!(ended.as_mut()).is_pending());
+        let _later = stores.begin();
+        drop(running);
+        ended.await;
     }
 }

@@ -55,7 +55,8 @@ impl Ending {
             .unwrap_or_else(PoisonError::into_inner) = Some(trailers);
     }
 
-    fn is_over(&self) -> bool {
+    /// Whether the peer has ended its half.
+    pub fn is_over(&self) -> bool {
         self.0.over.load(Ordering::Relaxed)
     }
 
