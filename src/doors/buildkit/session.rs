@@ -6,11 +6,6 @@
 //! service, for store ids of ours. Every other call, health checks included,
 //! is passed on as it comes.
 //!
-//! A session outlives its client while other builds run that could read an
-//! import through it: builds that run at once on one daemon share vertices, and
-//! a shared vertex keeps reading through the session of the build that came
-//! first.
-//!
 //! ```text
 //! buildkitd ── HTTP/2 ──▶ here ── HTTP/2 ──▶ client
 //!                          └─ Content, store id of ours ──▶ stores
@@ -19,7 +14,6 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io::Cursor;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,7 +28,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tonic::Status;
 
 use super::Door;
-use super::content::{self, Store};
+use super::content;
 use super::forward::{answer, untouched};
 use super::grpc::{self, Body, BoxError, broken, is_trailers_only, refuse};
 use super::tunnel::{Ending, TunnelReader, TunnelWriter};
@@ -140,7 +134,8 @@ pub async fn session(
     let door = door.clone();
     door.tasks.clone().spawn(async move {
         tracing::debug!(session = id, "session opened");
-        let outcome = tunnels.run(door, entry).await;
+        let _entry = entry;
+        let outcome = tunnels.run(&door).await;
         tracing::debug!(
             session = id,
             error = outcome.err().map(|e| e.to_string()),
@@ -174,42 +169,28 @@ struct Tunnels {
 impl Tunnels {
     /// Serves buildkitd from the client until either of them ends the session,
     /// and tells the client how it ended.
-    async fn run(self, door: Arc<Door>, open: OpenSession) -> Result<(), BoxError> {
+    async fn run(self, door: &Arc<Door>) -> Result<(), BoxError> {
         let (client_reader, client_ending) = TunnelReader::new(self.from_client);
         let (buildkitd_reader, ending) = TunnelReader::new(self.from_buildkitd);
         let client_writer = TunnelWriter::new(self.to_client.clone(), client_ending);
         let buildkitd_writer = TunnelWriter::new(self.to_buildkitd, ending.clone());
         let buildkitd_io = join(buildkitd_reader, buildkitd_writer);
 
-        let inside = Arc::new(Inside {
-            door: door.clone(),
-            client: ClientEnd::default(),
-            lends: AtomicBool::new(false),
-        });
-        let service = service_fn(|request| call(inside.clone(), request));
+        let client = Arc::new(ClientEnd::default());
+        let service = service_fn(|request| inside(door.clone(), client.clone(), request));
         let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(MAX_HEADER_LIST)
             .serve_connection(TokioIo::new(buildkitd_io), service);
-        tokio::pin!(serving);
         let outcome = tokio::select! {
-            served = serving.as_mut() => served.map_err(BoxError::from),
-            ended = inside.client.connect(client_reader, client_writer) => ended,
+            served = serving => served.map_err(BoxError::from),
+            ended = client.connect(client_reader, client_writer) => ended,
             () = self.to_client.closed() => Ok(()),
             () = door.closing.cancelled() => Err("layerd is shutting down".into()),
         };
-        inside.client.hang_up();
-        drop(open);
         finish(self.to_client, &ending, &outcome).await;
-        if inside.lends.load(Ordering::Relaxed) && !ending.is_over() {
-            tokio::select! {
-                _ = serving => {}
-                () = door.stores.running_now_end() => {}
-                () = door.closing.cancelled() => {}
-            }
-        }
         outcome
     }
 }
@@ -220,16 +201,7 @@ impl Tunnels {
 #[derive(Default)]
 struct ClientEnd {
     wanted: Notify,
-    line: watch::Sender<Line>,
-}
-
-/// How far the connection to the client is.
-#[derive(Clone, Default)]
-enum Line {
-    #[default]
-    Silent,
-    Open(SendRequest<Body>),
-    Gone,
+    connected: watch::Sender<Option<SendRequest<Body>>>,
 }
 
 impl ClientEnd {
@@ -252,24 +224,23 @@ impl ClientEnd {
         }
         let stream = join(Cursor::new(greeting).chain(reader), writer);
         let (client, connection) = handshake(stream).await?;
-        self.line.send_replace(Line::Open(client));
+        self.connected.send_replace(Some(client));
         Ok(connection.await?)
     }
 
-    /// The connection, as soon as it is there; `None` once the client is gone.
-    async fn client(&self) -> Option<SendRequest<Body>> {
+    /// The connection, as soon as it is there; the call ends with the session
+    /// where it never is.
+    async fn client(&self) -> Result<SendRequest<Body>, Status> {
         self.wanted.notify_one();
-        let mut line = self.line.subscribe();
-        let line = line.wait_for(|line| !matches!(line, Line::Silent)).await;
-        match line.as_deref() {
-            Ok(Line::Open(client)) => Some(client.clone()),
-            _ => None,
-        }
-    }
-
-    /// The client is gone.
-    fn hang_up(&self) {
-        self.line.send_replace(Line::Gone);
+        let mut connected = self.connected.subscribe();
+        let client = connected
+            .wait_for(Option::is_some)
+            .await
+            .map(|client| client.clone());
+        client
+            .ok()
+            .flatten()
+            .ok_or_else(|| Status::unavailable("the session has ended"))
     }
 }
 
@@ -289,52 +260,21 @@ async fn finish(
     let _ = to_client.send(Ok(Frame::trailers(trailers))).await;
 }
 
-/// What a call of buildkitd can reach.
-struct Inside {
-    door: Arc<Door>,
-    client: ClientEnd,
-    /// An import is read through this session.
-    lends: AtomicBool,
-}
-
 /// One call of buildkitd on the client.
-async fn call(
-    inside: Arc<Inside>,
+async fn inside(
+    door: Arc<Door>,
+    client: Arc<ClientEnd>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    Ok(match content::addressed(&inside.door.stores, &request) {
-        Some(Ok(store)) => {
-            if matches!(*store, Store::Import(_)) {
-                inside.lends.store(true, Ordering::Relaxed);
-            }
-            content::serve(store, request).await
-        }
+    Ok(match content::addressed(&door.stores, &request) {
+        Some(Ok(store)) => content::serve(store, request).await,
         Some(Err(status)) => refuse(&status),
-        None => answer(pass(&inside.client, request).await),
+        None => answer(pass(&client, request).await),
     })
 }
 
 async fn pass(client: &ClientEnd, request: Request<Incoming>) -> Result<Response<Body>, Status> {
-    let Some(mut client) = client.client().await else {
-        return without_client(&request);
-    };
+    let mut client = client.client().await?;
     let response = client.send_request(request.map(untouched)).await;
     Ok(response.map_err(broken)?.map(untouched))
-}
-
-/// A session whose client is gone is well as long as it is needed, and has
-/// nothing else to offer.
-fn without_client(request: &Request<Incoming>) -> Result<Response<Body>, Status> {
-    /// `HealthCheckResponse { status: SERVING }`.
-    const SERVING: [u8; 2] = [0x08, 0x01];
-    if request.uri().path() != "/grpc.health.v1.Health/Check" {
-        return Err(Status::unavailable("the client of this session is gone"));
-    }
-    let body = grpc::unary_with_trailers(&SERVING, Some(grpc::status_trailers(&Status::ok(""))));
-    let mut response = Response::new(body);
-    let kind = HeaderValue::from_static("application/grpc");
-    response
-        .headers_mut()
-        .insert(http::header::CONTENT_TYPE, kind);
-    Ok(response)
 }

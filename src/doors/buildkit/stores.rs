@@ -55,14 +55,6 @@ impl Stores {
         }
     }
 
-    /// Resolves when every build that runs now has ended.
-    pub async fn running_now_end(&self) {
-        let running = self.inner().running.clone();
-        for build in running {
-            build.cancelled().await;
-        }
-    }
-
     /// Opens a store under an id that nobody can guess.
     pub fn open(&self, store: Store) -> String {
         let id = format!("{PREFIX}{}", hex::encode(rand::random::<[u8; 16]>()));
@@ -175,17 +167,5 @@ mod tests {
         let open = ids.iter().filter(|id| stores.get(id).is_some()).count();
         assert_eq!(open, MAX_RETIRED);
         assert!(stores.get(&ids[0]).is_none(), "the oldest goes first");
-    }
-
-    #[tokio::test]
-    async fn what_runs_now_is_waited_for() {
-        let stores = Stores::default();
-        let running = stores.begin();
-        let ended = stores.running_now_end();
-        tokio::pin!(ended);
-        assert!(futures::poll!(ended.as_mut()).is_pending());
-        let _later = stores.begin();
-        drop(running);
-        ended.await;
     }
 }

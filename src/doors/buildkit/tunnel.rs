@@ -55,8 +55,7 @@ impl Ending {
             .unwrap_or_else(PoisonError::into_inner) = Some(trailers);
     }
 
-    /// Whether the peer has ended its half.
-    pub fn is_over(&self) -> bool {
+    fn is_over(&self) -> bool {
         self.0.over.load(Ordering::Relaxed)
     }
 
