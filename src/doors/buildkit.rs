@@ -68,7 +68,9 @@ const MAX_CALLS: u32 = 1000;
 /// How often stores that nobody can ask for any more are ended.
 const SWEEP: Duration = Duration::from_secs(10);
 /// How long builds may go on after the door was told to close.
-const DRAIN: Duration = Duration::from_secs(10);
+const DRAIN: Duration = Duration::from_secs(60);
+/// How long connections may take to end once nothing runs on them.
+const HANG_UP: Duration = Duration::from_secs(2);
 
 /// What one door needs.
 pub struct Config {
@@ -94,7 +96,9 @@ struct Door {
     imports: ServedImports,
     left_out: LeftOut,
     budget: MessageBudget,
+    /// Calls, sessions and progress streams: what is waited for at the end.
     tasks: TaskTracker,
+    connections: TaskTracker,
     closing: CancellationToken,
 }
 
@@ -114,6 +118,7 @@ pub async fn serve(config: Config, listeners: Vec<Listener>, closing: Cancellati
         left_out: LeftOut::default(),
         budget: MessageBudget::new(MESSAGE_BUDGET),
         tasks: TaskTracker::new(),
+        connections: TaskTracker::new(),
         closing: CancellationToken::new(),
     });
     let sweeper = tokio::spawn(sweep(door.stores.clone()));
@@ -121,14 +126,19 @@ pub async fn serve(config: Config, listeners: Vec<Listener>, closing: Cancellati
         .into_iter()
         .map(|listener| accept(door.clone(), listener, closing.clone()));
     futures::future::join_all(accepting).await;
+    // A build makes new calls on its client's connection as it goes, so that
+    // connections are ended only when nothing runs any more.
     door.tasks.close();
     if tokio::time::timeout(DRAIN, door.tasks.wait())
         .await
         .is_err()
     {
         tracing::warn!("builds were still running when the time to drain was over");
-        door.closing.cancel();
     }
+    door.closing.cancel();
+    door.connections.close();
+    // A client that does not hang up is hung up on.
+    let _ = tokio::time::timeout(HANG_UP, door.connections.wait()).await;
     sweeper.abort();
 }
 
@@ -148,8 +158,7 @@ async fn accept(door: Arc<Door>, listener: Listener, closing: CancellationToken)
         };
         match accepted {
             Ok(accepted) => {
-                door.tasks
-                    .spawn(connection(door.clone(), accepted, closing.clone()));
+                door.connections.spawn(connection(door.clone(), accepted));
             }
             Err(error) => {
                 // Out of file descriptors, most likely: clients that are
@@ -162,13 +171,13 @@ async fn accept(door: Arc<Door>, listener: Listener, closing: CancellationToken)
 }
 
 /// One client, from handshake to hang-up.
-async fn connection(door: Arc<Door>, accepted: Accepted, closing: CancellationToken) {
+async fn connection(door: Arc<Door>, accepted: Accepted) {
     let stream = match accepted.ready().await {
         Ok(stream) => stream,
         Err(error) => return tracing::debug!(%error, "a client's handshake failed"),
     };
     let link = Link::new(door.upstream.clone());
-    if let Err(error) = converse(door, link, stream, closing).await {
+    if let Err(error) = converse(door, link, stream).await {
         tracing::debug!(%error, "a client's connection broke");
     }
 }
@@ -177,9 +186,8 @@ async fn converse(
     door: Arc<Door>,
     link: Link,
     stream: Box<dyn Stream>,
-    closing: CancellationToken,
 ) -> Result<(), hyper::Error> {
-    let forced = door.closing.clone();
+    let closing = door.closing.clone();
     let service = service_fn(move |request| call(door.clone(), link.clone(), request));
     let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -193,10 +201,7 @@ async fn converse(
         ended = connection.as_mut() => return ended,
         () = closing.cancelled() => connection.as_mut().graceful_shutdown(),
     }
-    tokio::select! {
-        ended = connection => ended,
-        () = forced.cancelled() => Ok(()),
-    }
+    connection.await
 }
 
 /// One call: looked into, or passed on.
@@ -206,6 +211,7 @@ async fn call(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     const GATEWAY: &str = "/moby.buildkit.v1.frontend.LLBBridge/";
+    let _under_way = door.tasks.token();
     let outcome = match request.uri().path() {
         "/moby.buildkit.v1.Control/Solve" => solve::solve(&door, &link, request).await,
         "/moby.buildkit.v1.Control/Session" => session::session(&door, &link, request).await,
