@@ -5,10 +5,11 @@ use std::path::Path;
 use prost::Message as _;
 
 /// The files that declare messages; each only what layerd touches.
-const FILES: [&str; 3] = [
+const FILES: [&str; 4] = [
     "proto/moby/buildkit/v1/control.proto",
     "proto/moby/buildkit/v1/frontend/gateway.proto",
     "proto/containerd/services/content/v1/content.proto",
+    "proto/solver/pb/ops.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

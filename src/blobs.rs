@@ -54,6 +54,10 @@ pub trait BlobStore: Send + Sync + 'static {
     /// cannot be resumed (a drop forgets it) is given instead, so that no writer waits for another.
     async fn ingest(&self, name: &str) -> Result<Box<dyn Ingest>, BlobError>;
 
+    /// Removes a blob; one that is absent is removed already. Streams that are
+    /// open on it go on.
+    async fn remove(&self, digest: &Digest) -> Result<(), BlobError>;
+
     /// Makes the names of all blobs committed so far durable.
     async fn persist(&self) -> Result<(), BlobError>;
 

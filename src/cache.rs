@@ -20,7 +20,7 @@ pub use self::local::LocalCache;
 use crate::blobs::{BlobError, BlobStream, Ingest};
 use crate::catalog::{CatalogError, ExportId};
 use crate::digest::Digest;
-use crate::graph::GraphError;
+use crate::graph::{Config, GraphError, Manifest};
 use crate::place::{GitRef, Place, ProjectId};
 
 /// A cache that a door can serve from.
@@ -55,6 +55,10 @@ pub trait Cache: Send + Sync + 'static {
         offset: u64,
         length: u64,
     ) -> Result<BlobStream, CacheError>;
+
+    /// Forgets a blob that turned out to be unreadable or not what it should
+    /// be: no look-up names it until it is uploaded again.
+    async fn withdraw(&self, digest: &Digest) -> Result<(), CacheError>;
 
     /// Appends an export to the log, when all that it names is there.
     async fn publish(&self, export: Publication) -> Result<Published, CacheError>;
@@ -113,6 +117,17 @@ pub struct Import {
     pub config: Document,
     /// Size in bytes of every layer blob that `manifest` names.
     pub layers: BTreeMap<Digest, u64>,
+}
+
+impl Import {
+    /// The config with what the manifest says of each layer, for an importer
+    /// that reads no manifest.
+    pub fn self_contained(&self) -> Result<Bytes, GraphError> {
+        let layers = Manifest::parse(&self.manifest.bytes)?.layers;
+        Ok(Config::parse(&self.config.bytes)?
+            .with_layers(&layers)?
+            .into())
+    }
 }
 
 /// An export to be published.

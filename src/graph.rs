@@ -12,6 +12,7 @@ mod digests;
 mod limits;
 mod manifest;
 mod shape;
+mod whole;
 mod wire;
 
 pub use self::config::{Chain, Config, Layer, Link, Record};

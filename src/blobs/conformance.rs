@@ -34,6 +34,7 @@ macro_rules! blob_store_conformance {
             two_writers_of_one_blob_both_succeed,
             an_ingest_tells_digest_and_offset_at_every_step,
             names_never_become_paths,
+            a_removed_blob_is_gone_until_it_is_written_again,
             an_empty_blob_is_a_blob,
             every_blob_is_listed_once,
         }
@@ -273,4 +274,13 @@ pub(super) async fn every_blob_is_listed_once(store: &dyn BlobStore) {
     }
     expected.sort_unstable();
     assert_eq!(listed(store).await, expected);
+}
+
+pub(super) async fn a_removed_blob_is_gone_until_it_is_written_again(store: &dyn BlobStore) {
+    let digest = put(store, "layer", &content(10)).await;
+    store.remove(&digest).await.unwrap();
+    store.remove(&digest).await.unwrap();
+    assert_eq!(store.size(&digest).await.unwrap(), None);
+    assert_eq!(put(store, "layer", &content(10)).await, digest);
+    assert_eq!(get(store, &digest, 0, 10).await, content(10));
 }

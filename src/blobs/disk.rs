@@ -132,6 +132,15 @@ impl BlobStore for DiskStore {
             .map(|ingest| Box::new(ingest) as Box<dyn Ingest>)
     }
 
+    async fn remove(&self, digest: &Digest) -> Result<(), BlobError> {
+        let path = self.layout.blob(digest);
+        blocking(move || match fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(|error| write_failed(error, "remove", &path)),
+        })
+        .await
+    }
+
     async fn persist(&self) -> Result<(), BlobError> {
         let layout = Arc::clone(&self.layout);
         blocking(move || {

@@ -158,6 +158,11 @@ impl Cache for LocalCache {
             .await?)
     }
 
+    async fn withdraw(&self, digest: &Digest) -> Result<(), CacheError> {
+        let opened = self.opener.opened_for_writing().await?;
+        Ok(opened.blobs.remove(digest).await?)
+    }
+
     async fn publish(&self, export: Publication) -> Result<Published, CacheError> {
         let (manifest, config) = parse(export.manifest, export.config.clone()).await?;
         let opened = self.opener.opened_for_writing().await?;

@@ -12,7 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::LocalCache;
 use crate::config::Endpoint;
-use crate::doors::buildkit::{self, ClientTls, Defaults, Listener, ServerTls, Upstream};
+use crate::doors::buildkit::{
+    self, Carrier, ClientTls, Defaults, Listener, PullListener, ServerTls, Upstream,
+};
 use crate::place::{GitRef, ProjectId};
 
 /// Serve `type=gha-compatible` in front of one buildkitd.
@@ -87,6 +89,31 @@ pub struct SidecarArgs {
     )]
     fallback: Vec<GitRef>,
 
+    /// How imports travel: `pull` is lazy, and needs a port that buildkitd
+    /// reaches; `session` always works, and makes BuildKit load what it does
+    /// not need; `auto` tries whether the port is reached.
+    #[arg(
+        long,
+        env = "LAYERD_IMPORT_CARRIER",
+        value_name = "CARRIER",
+        default_value = "auto"
+    )]
+    import_carrier: Carrier,
+
+    /// Where imports can be pulled from. Keep it on loopback unless buildkitd
+    /// is elsewhere: what is served is protected by names alone.
+    #[arg(
+        long,
+        env = "LAYERD_PULL_LISTEN",
+        value_name = "HOST:PORT",
+        default_value = "127.0.0.1:0"
+    )]
+    pull_listen: String,
+
+    /// The address of --pull-listen as buildkitd sees it, where that differs.
+    #[arg(long, env = "LAYERD_PULL_ADVERTISE", value_name = "HOST:PORT")]
+    pull_advertise: Option<String>,
+
     /// TCP: the certificate chain to show, PEM.
     #[arg(
         long,
@@ -154,6 +181,10 @@ pub async fn run(args: SidecarArgs) -> anyhow::Result<ExitCode> {
     for listener in &listeners {
         ready += &format!(" listen={}", listener.endpoint()?);
     }
+    let pull = pull_listener(&args).await?;
+    if let Some(pull) = &pull {
+        ready += &format!(" pull={}", pull.address()?);
+    }
     let builder = rustix::system::uname()
         .nodename()
         .to_string_lossy()
@@ -168,6 +199,8 @@ pub async fn run(args: SidecarArgs) -> anyhow::Result<ExitCode> {
             fallbacks: args.fallback,
         },
         builder,
+        carrier: args.import_carrier,
+        pull,
     };
     tracing::info!(buildkitd = %args.buildkitd, data_dir = %args.data_dir.display(), "{ready}");
     // Scripts wait for this line; one that has gone away needs none.
@@ -175,6 +208,16 @@ pub async fn run(args: SidecarArgs) -> anyhow::Result<ExitCode> {
     buildkit::serve(config, listeners, closing).await;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+async fn pull_listener(args: &SidecarArgs) -> anyhow::Result<Option<PullListener>> {
+    if args.import_carrier == Carrier::Session {
+        return Ok(None);
+    }
+    let bound = PullListener::bind(&args.pull_listen, args.pull_advertise.clone()).await;
+    Ok(Some(bound.with_context(|| {
+        format!("can't listen on {} (--pull-listen)", args.pull_listen)
+    })?))
 }
 
 fn upstream(args: &SidecarArgs) -> anyhow::Result<Upstream> {

@@ -24,6 +24,7 @@ mod history;
 mod listen;
 mod plan;
 mod proto;
+mod pull;
 mod rewrite;
 mod served;
 mod session;
@@ -53,6 +54,8 @@ use self::grpc::{Body, MAX_MESSAGE, MessageBudget};
 use self::history::LeftOut;
 pub use self::listen::Listener;
 use self::listen::{Accepted, Stream};
+use self::pull::Pull;
+pub use self::pull::{Carrier, PullListener};
 use self::served::ServedImports;
 use self::session::Sessions;
 use self::stores::Stores;
@@ -82,6 +85,10 @@ pub struct Config {
     pub defaults: Defaults,
     /// Who exports: this host's name.
     pub builder: String,
+    /// How imports travel.
+    pub carrier: Carrier,
+    /// Where they are pulled from, unless they travel over sessions alone.
+    pub pull: Option<PullListener>,
 }
 
 /// What every call can reach.
@@ -94,6 +101,7 @@ struct Door {
     builds: Builds,
     stores: Arc<Stores>,
     imports: ServedImports,
+    pull: Option<Arc<Pull>>,
     left_out: LeftOut,
     budget: MessageBudget,
     /// Calls, sessions and progress streams: what is waited for at the end.
@@ -106,6 +114,12 @@ struct Door {
 /// a while.
 pub async fn serve(config: Config, listeners: Vec<Listener>, closing: CancellationToken) {
     let stores: Arc<Stores> = Arc::default();
+    let pull = config.pull.map(|listener| {
+        (
+            Arc::new(Pull::new(&listener, config.carrier == Carrier::Pull)),
+            listener,
+        )
+    });
     let door = Arc::new(Door {
         upstream: Arc::new(config.upstream),
         cache: config.cache,
@@ -114,6 +128,7 @@ pub async fn serve(config: Config, listeners: Vec<Listener>, closing: Cancellati
         sessions: Arc::default(),
         builds: Builds::default(),
         imports: ServedImports::new(stores.clone()),
+        pull: pull.as_ref().map(|(pull, _)| pull.clone()),
         stores,
         left_out: LeftOut::default(),
         budget: MessageBudget::new(MESSAGE_BUDGET),
@@ -122,6 +137,18 @@ pub async fn serve(config: Config, listeners: Vec<Listener>, closing: Cancellati
         closing: CancellationToken::new(),
     });
     let sweeper = tokio::spawn(sweep(door.stores.clone()));
+    if let Some((pull, listener)) = pull {
+        let (stores, connections) = (door.stores.clone(), door.connections.clone());
+        tokio::spawn(pull::serve(
+            listener,
+            pull.clone(),
+            stores,
+            connections,
+            door.closing.clone(),
+        ));
+        let link = Link::new(door.upstream.clone());
+        tokio::spawn(async move { pull.learn(&link).await });
+    }
     let accepting = listeners
         .into_iter()
         .map(|listener| accept(door.clone(), listener, closing.clone()));

@@ -4,7 +4,7 @@
 //! its gateway calls all name it, in any order, on any connection. Whoever
 //! holds the [`Build`] keeps it known; when the last call ends it is forgotten.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -90,9 +90,9 @@ pub struct Notice {
 pub struct Titles {
     /// By vertex digest: the exports.
     pub exports: HashMap<String, String>,
-    /// The user has a `type=local` import too, so that a name which starts
-    /// like ours may be theirs.
-    pub foreign_local_import: bool,
+    /// Types of the user's own imports: a name which starts like one of these
+    /// may be theirs.
+    pub foreign_imports: HashSet<String>,
 }
 
 impl Build {

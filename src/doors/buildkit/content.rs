@@ -30,6 +30,7 @@ use self::refusal::unknown_content;
 use super::grpc::Body;
 use super::proto::content as api;
 use super::proto::content::content_server::{Content, ContentServer};
+use super::pull::PullImport;
 use super::stores::Stores;
 use crate::digest::Digest;
 
@@ -61,13 +62,15 @@ pub enum Store {
     Import(ImportStore),
     /// Something to write.
     Export(ExportStore),
+    /// Something to read by pull, and not over a session.
+    Pull(PullImport),
 }
 
 impl Store {
     fn export(&self) -> Result<&ExportStore, Status> {
         match self {
             Self::Export(store) => Ok(store),
-            Self::Import(_) => Err(Status::failed_precondition(
+            Self::Import(_) | Self::Pull(_) => Err(Status::failed_precondition(
                 "this store is an import, and read-only",
             )),
         }
@@ -77,6 +80,7 @@ impl Store {
         match self {
             Self::Import(store) => store.size(digest),
             Self::Export(store) => store.size(digest),
+            Self::Pull(_) => None,
         }
     }
 }
@@ -158,6 +162,7 @@ impl Content for Attached {
         let bytes = match &*self.0 {
             Store::Import(store) => store.read(&digest, offset, length).await?,
             Store::Export(store) => store.read(&digest, offset, length).await?,
+            Store::Pull(_) => return Err(unknown_content(&digest)),
         };
         let mut next = offset;
         let responses = bytes.map(move |chunk| {

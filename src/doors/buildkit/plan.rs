@@ -16,8 +16,9 @@ use super::attributes::{Attributes, ExportEntry, ImportEntry, InvalidAttribute};
 use super::build::{Build, export_vertex};
 use super::content::{ExportStore, Store};
 use super::rewrite::{Entry, SolveRequest};
-use super::served::ServedImport;
+use super::served::{ServedImport, missing};
 use super::stores::Stores;
+use super::upstream::Link;
 use crate::cache::{Import, Want};
 use crate::units::ByteSize;
 
@@ -149,6 +150,7 @@ async fn obstacle(door: &Door, export: &ExportEntry, live: bool) -> Option<Strin
 /// asks first.
 pub async fn import(
     door: &Door,
+    link: &Link,
     build: &Arc<Build>,
     imports: &[Entry],
     live: bool,
@@ -164,32 +166,52 @@ pub async fn import(
     bounded(ours.len())?;
     let decided = build
         .import
-        .get_or_try_init(|| decide(door, build, imports, &ours, live))
+        .get_or_try_init(|| decide(door, link, build, imports, &ours, live))
         .await;
     decided.cloned().map_err(invalid)
 }
 
 async fn decide(
     door: &Door,
+    link: &Link,
     build: &Arc<Build>,
     imports: &[Entry],
     ours: &[Entry],
     live: bool,
 ) -> Result<Option<Arc<ServedImport>>, InvalidAttribute> {
-    build.titles().foreign_local_import = imports.iter().any(|entry| entry.kind == "local");
+    let foreign = imports.iter().filter(|entry| !entry.is_ours());
+    build.titles().foreign_imports = foreign.map(|entry| entry.kind.clone()).collect();
     let now = Timestamp::now();
     let mut wants = Vec::new();
-    let mut limit = STORE_LIMIT;
+    let mut timeout = None;
     for entry in ours {
         let entry = ImportEntry::parse(&entry.attributes, &door.defaults, now)?;
-        limit = entry.timeout.unwrap_or(limit).min(limit);
+        timeout = [timeout, entry.timeout].into_iter().flatten().min();
         match entry.elsewhere {
             Some(url) => build.warn(format!("cache not imported: {}", unknown_hub(&url))),
             None => wants.push(entry.want),
         }
     }
+    if let Some(pull) = door.pull.as_ref().filter(|_| !wants.is_empty())
+        && (pull.forced || pull.is_reached(link).await)
+    {
+        return Ok(Some(door.imports.by_pull(
+            pull,
+            wants,
+            timeout,
+            ours,
+            &door.cache,
+            build,
+        )));
+    }
     let import = if live {
-        look_up(door, build, &wants, limit).await
+        look_up(
+            door,
+            build,
+            &wants,
+            timeout.unwrap_or(STORE_LIMIT).min(STORE_LIMIT),
+        )
+        .await
     } else {
         build.warn(format!("cache not imported: {NO_SESSION}"));
         None
@@ -198,7 +220,7 @@ async fn decide(
         door.left_out.remember(&build.id, ours.to_vec());
         return Ok(None);
     };
-    Ok(Some(door.imports.serve(
+    Ok(Some(door.imports.by_session(
         import,
         ours,
         &door.cache,
@@ -244,12 +266,8 @@ async fn look_up(
         build.warn(format!("cache not imported: export {} has a config of {size}, and BuildKit takes at most 1 MiB over a session", import.export));
         return None;
     }
-    if !import.withdrawn.is_empty() {
-        let count = import.withdrawn.len();
-        build.warn(format!(
-            "{count} layers of export {} are missing from the store, first {}; steps that need them run again (see: layerd cache fsck)",
-            import.export, import.withdrawn[0]
-        ));
+    if let Some(missing) = missing(&import) {
+        build.warn(missing);
     }
     Some(import)
 }

@@ -9,6 +9,11 @@
     clippy::unwrap_used
 )]
 
+/// LLB.
+pub mod pb {
+    tonic::include_proto!("pb");
+}
+
 /// BuildKit's Control API.
 pub mod control {
     tonic::include_proto!("moby.buildkit.v1");

@@ -56,11 +56,9 @@ impl Entry {
         entry
     }
 
-    /// Equal attributes mean equal entries to buildkitd, so `src` alone tells.
+    /// Equal attributes mean equal entries to buildkitd too.
     fn is_served(&self, served: Option<&Self>) -> bool {
-        served.is_some_and(|served| {
-            self.kind == served.kind && self.attributes.get("src") == served.attributes.get("src")
-        })
+        served == Some(self)
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, Malformed> {

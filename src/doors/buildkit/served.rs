@@ -14,9 +14,10 @@ use jiff::Timestamp;
 use super::attributes::Attributes;
 use super::build::Build;
 use super::content::{ImportStore, Store};
+use super::pull::{Pull, PullImport};
 use super::rewrite::Entry;
 use super::stores::Stores;
-use crate::cache::{Cache, Import};
+use crate::cache::{Cache, Import, Want};
 use crate::digest::Digest;
 use crate::units::{Age, ByteSize};
 
@@ -44,9 +45,17 @@ pub struct ServedImports {
     served: Mutex<HashMap<Sight, Weak<ServedImport>>>,
 }
 
-/// What a build sees: the manifest, and what its user wrote to get it, which
+/// What a build sees, by carrier, and what its user wrote to get it, which
 /// stands in the attributes for the build history.
-type Sight = (Digest, Vec<Entry>);
+type Sight = (Seen, Vec<Entry>);
+
+#[derive(PartialEq, Eq, Hash)]
+enum Seen {
+    /// Over the session: this manifest.
+    Manifest(Digest),
+    /// By pull: whatever these give when it is asked for.
+    Wants(Vec<Want>),
+}
 
 impl ServedImports {
     /// Serves through `stores`.
@@ -57,8 +66,8 @@ impl ServedImports {
         }
     }
 
-    /// Serves `import`, which `written` asked for, to `build`.
-    pub fn serve(
+    /// Serves `import`, which `written` asked for, to `build`, over its session.
+    pub fn by_session(
         &self,
         import: Import,
         written: &[Entry],
@@ -66,30 +75,64 @@ impl ServedImports {
         build: &Arc<Build>,
         now: Timestamp,
     ) -> Arc<ServedImport> {
+        let title = format!("layerd: importing cache of {}", describe(&import, now));
+        let digest = import.manifest.digest;
+        self.shared((Seen::Manifest(digest), written.to_vec()), build, || {
+            let store = self
+                .stores
+                .open(Store::Import(ImportStore::new(import, cache.clone())));
+            let attributes = [("src", store.clone()), ("digest", digest.to_string())];
+            let attributes = attributes.map(|(key, value)| (key.to_owned(), value));
+            let entry = Entry {
+                kind: "local".to_owned(),
+                attributes: Attributes::from(attributes),
+            };
+            (store, entry, title)
+        })
+    }
+
+    /// Serves what `wants` give, for which `written` asked, to `build`, by pull.
+    pub fn by_pull(
+        &self,
+        pull: &Pull,
+        wants: Vec<Want>,
+        timeout: Option<Duration>,
+        written: &[Entry],
+        cache: &Arc<dyn Cache>,
+        build: &Arc<Build>,
+    ) -> Arc<ServedImport> {
+        let place = wants
+            .first()
+            .map(|want| want.place.to_string())
+            .unwrap_or_default();
+        self.shared(
+            (Seen::Wants(wants.clone()), written.to_vec()),
+            build,
+            || {
+                let store =
+                    self.stores
+                        .open(Store::Pull(PullImport::new(wants, timeout, cache.clone())));
+                let entry = pull.entry(&store);
+                (store, entry, format!("layerd: importing cache of {place}"))
+            },
+        )
+    }
+
+    fn shared(
+        &self,
+        sight: Sight,
+        build: &Arc<Build>,
+        open: impl FnOnce() -> (String, Entry, String),
+    ) -> Arc<ServedImport> {
         let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
-        let sight = (import.manifest.digest, written.to_vec());
         if let Some(shared) = served.get(&sight).and_then(Weak::upgrade) {
-            if let Some(Store::Import(store)) = self.stores.get(&shared.store).as_deref() {
-                store.told_to(build);
-            }
+            self.tell(&shared.store, build);
             return shared;
         }
         served.retain(|_, import| import.strong_count() > 0);
-
-        let title = title(&import, now);
-        let digest = import.manifest.digest.to_string();
-        let store = ImportStore::new(import, cache.clone());
-        store.told_to(build);
-        let store = self.stores.open(Store::Import(store));
-        let attributes = Attributes::from([
-            ("src".to_owned(), store.clone()),
-            ("digest".to_owned(), digest),
-        ]);
-        let mut entry = Entry {
-            kind: "local".to_owned(),
-            attributes,
-        };
-        entry.remember(written);
+        let (store, mut entry, title) = open();
+        self.tell(&store, build);
+        entry.remember(&sight.1);
         let import = Arc::new(ServedImport {
             entry,
             title,
@@ -99,12 +142,22 @@ impl ServedImports {
         served.insert(sight, Arc::downgrade(&import));
         import
     }
+
+    /// Has a store tell `build` too how it does.
+    fn tell(&self, store: &str, build: &Arc<Build>) {
+        match self.stores.get(store).as_deref() {
+            Some(Store::Import(store)) => store.told_to(build),
+            Some(Store::Pull(store)) => store.told_to(build),
+            Some(Store::Export(_)) | None => {}
+        }
+    }
 }
 
-fn title(import: &Import, now: Timestamp) -> String {
+/// An import in one line.
+pub fn describe(import: &Import, now: Timestamp) -> String {
     let age = Duration::try_from(now.duration_since(import.exported_at)).unwrap_or_default();
     format!(
-        "layerd: importing cache of {}: {} records, {} layers ({}), exported {} by {} (export {})",
+        "{}: {} records, {} layers ({}), exported {} by {} (export {})",
         import.place,
         import.records,
         import.layers.len(),
@@ -113,4 +166,13 @@ fn title(import: &Import, now: Timestamp) -> String {
         import.builder,
         import.export,
     )
+}
+
+/// What of an import is not there any more, if anything.
+pub fn missing(import: &Import) -> Option<String> {
+    let first = import.withdrawn.first()?;
+    let (count, export) = (import.withdrawn.len(), import.export);
+    Some(format!(
+        "{count} layers of export {export} are missing from the store, first {first}; steps that need them run again (see: layerd cache fsck)"
+    ))
 }

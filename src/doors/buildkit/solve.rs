@@ -39,7 +39,7 @@ pub async fn solve(
     let build = door.builds.join(&wanted.id);
     let _running = door.stores.begin();
 
-    let planned = plan(door, &build, &wanted, &message.bytes).await;
+    let planned = plan(door, link, &build, &wanted, &message.bytes).await;
     drop(message);
     let Planned {
         exports: _exports,
@@ -74,6 +74,7 @@ struct Planned {
 
 async fn plan(
     door: &Door,
+    link: &Link,
     build: &Arc<Build>,
     wanted: &SolveRequest,
     message: &[u8],
@@ -94,7 +95,7 @@ async fn plan(
         .is_live(&wanted.session, SESSION_PATIENCE)
         .await;
     let (import, exports) = tokio::try_join!(
-        plan::import(door, build, &wanted.imports, live),
+        plan::import(door, link, build, &wanted.imports, live),
         Exports::plan(door, build, wanted, live),
     )?;
     let import = import.as_deref().map(|import| &import.entry);
@@ -121,7 +122,7 @@ pub async fn gateway_solve(
     }
     let rewritten = match build {
         Some(build) if imports.iter().any(Entry::is_ours) => {
-            let import = plan::import(door, &build, &imports, true).await?;
+            let import = plan::import(door, link, &build, &imports, true).await?;
             let import = import.as_deref().map(|import| &import.entry);
             rewrite::gateway_solve_request(&message.bytes, import).map_err(malformed)?
         }

@@ -22,8 +22,8 @@ use super::splice::{Edit, Malformed, splice};
 use super::upstream::Link;
 use crate::digest::Digest;
 
-/// What buildkitd calls an import over the session, before a hash.
-const LOCAL_IMPORT: &str = "importing cache manifest from local:";
+/// What buildkitd calls an import, before its type and a hash.
+const IMPORT: &str = "importing cache manifest from ";
 /// Messages under way to the client.
 const UNDER_WAY: usize = 4;
 
@@ -164,8 +164,8 @@ fn title(build: &Build, vertex: &control::Vertex) -> Option<String> {
     if let Some(title) = titles.exports.get(&vertex.digest) {
         return Some(title.clone());
     }
-    if titles.foreign_local_import || !vertex.name.starts_with(LOCAL_IMPORT) {
-        return None;
-    }
-    Some(build.import.get()?.as_ref()?.title.clone())
+    let (kind, _) = vertex.name.strip_prefix(IMPORT)?.split_once(':')?;
+    let import = build.import.get()?.as_ref()?;
+    let ours = import.entry.kind == kind && !titles.foreign_imports.contains(kind);
+    ours.then(|| import.title.clone())
 }

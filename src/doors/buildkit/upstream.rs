@@ -7,6 +7,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -31,16 +32,20 @@ pub(super) const CONNECTION_WINDOW: u32 = 8 << 20;
 pub(super) const MAX_HEADER_LIST: u32 = 16 << 20;
 
 /// Where buildkitd listens.
-#[derive(Clone)]
 pub struct Upstream {
     endpoint: Endpoint,
     tls: Option<(TlsConnector, ServerName<'static>)>,
+    outages: AtomicU64,
 }
 
 impl Upstream {
     /// Names buildkitd; nothing is connected yet.
     pub fn new(endpoint: Endpoint, tls: Option<(TlsConnector, ServerName<'static>)>) -> Self {
-        Self { endpoint, tls }
+        Self {
+            endpoint,
+            tls,
+            outages: AtomicU64::new(0),
+        }
     }
 
     /// Opens a connection.
@@ -104,6 +109,12 @@ impl Link {
         Err(Status::unavailable("buildkitd closes every connection"))
     }
 
+    /// How often buildkitd could not be reached: after an outage it may be
+    /// another one.
+    pub fn outages(&self) -> u64 {
+        self.upstream.outages.load(Ordering::Relaxed)
+    }
+
     async fn sender(&self) -> Result<SendRequest<Body>, Status> {
         let mut open = self.open.lock().await;
         if let Some(sender) = open.as_mut().filter(|sender| !sender.is_closed())
@@ -111,7 +122,9 @@ impl Link {
         {
             return Ok(sender.clone());
         }
-        let sender = self.upstream.connect().await?;
+        let sender = self.upstream.connect().await.inspect_err(|_| {
+            self.upstream.outages.fetch_add(1, Ordering::Relaxed);
+        })?;
         *open = Some(sender.clone());
         Ok(sender)
     }

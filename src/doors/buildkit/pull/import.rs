@@ -1,0 +1,148 @@
+//! One import, as the bucket that buildkitd reads.
+//!
+//! The look-up happens when BuildKit asks for the config, beside the build that
+//! has long begun, and is answered as empty when it takes too long: BuildKit
+//! itself would wait for ever.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use http::{HeaderValue, Response};
+use jiff::Timestamp;
+
+use super::super::build::Build;
+use super::super::grpc::Body;
+use super::super::served::{describe, missing};
+use super::{answer, blob};
+use crate::cache::{Cache, CacheError, Want};
+use crate::digest::Digest;
+
+/// How long a look-up may take before the cache counts as empty.
+const LOOK_UP_LIMIT: Duration = Duration::from_secs(5);
+
+/// What one import serves, for as long as a build could ask.
+pub struct PullImport {
+    wants: Vec<Want>,
+    limit: Duration,
+    cache: Arc<dyn Cache>,
+    builds: Mutex<Vec<Weak<Build>>>,
+    /// Every layer that a config has named so far: bytes.
+    named: Mutex<BTreeMap<Digest, u64>>,
+}
+
+impl PullImport {
+    /// Serves the first of `wants` that `cache` has; a look-up may take
+    /// `timeout` where that is shorter than what it may take anyway.
+    pub fn new(wants: Vec<Want>, timeout: Option<Duration>, cache: Arc<dyn Cache>) -> Self {
+        let limit = timeout.unwrap_or(LOOK_UP_LIMIT).min(LOOK_UP_LIMIT);
+        Self {
+            wants,
+            limit,
+            cache,
+            builds: Mutex::default(),
+            named: Mutex::default(),
+        }
+    }
+
+    /// From now on, `build` is told how this import does.
+    pub fn told_to(&self, build: &Arc<Build>) {
+        let mut builds = lock(&self.builds);
+        builds.retain(|build| build.strong_count() > 0);
+        builds.push(Arc::downgrade(build));
+    }
+
+    /// The config, or an empty cache and the reason for it in the progress.
+    pub async fn config(&self) -> Response<Body> {
+        match tokio::time::timeout(self.limit, self.look_up()).await {
+            Ok(Ok(Some(config))) => answer::whole(config, "application/json"),
+            Ok(Ok(None)) => {
+                let place = self
+                    .wants
+                    .first()
+                    .map(|want| want.place.to_string())
+                    .unwrap_or_default();
+                self.each(|build| build.tell(format!("no cache yet for {place}")));
+                answer::no_such_key()
+            }
+            Ok(Err(error)) => {
+                self.each(|build| build.warn(format!("cache not imported: {error}")));
+                answer::no_such_key()
+            }
+            Err(_) => {
+                let seconds = self.limit.as_secs_f32();
+                self.each(|build| {
+                    build.warn(format!(
+                        "cache not imported: the look-up took longer than {seconds} s"
+                    ))
+                });
+                answer::no_such_key()
+            }
+        }
+    }
+
+    async fn look_up(&self) -> Result<Option<bytes::Bytes>, CacheError> {
+        let Some(import) = self.cache.look_up(&self.wants).await? else {
+            return Ok(None);
+        };
+        let (import, config) = tokio::task::spawn_blocking(move || {
+            let config = import.self_contained();
+            (import, config)
+        })
+        .await
+        .map_err(|stopped| {
+            CacheError::Unavailable(format!("reading the export was cut off: {stopped}"))
+        })?;
+        let config = config?;
+        lock(&self.named).extend(&import.layers);
+        let described = describe(&import, Timestamp::now());
+        self.each(|build| build.tell(format!("imported cache of {described}")));
+        if let Some(missing) = missing(&import) {
+            self.each(|build| build.warn(missing.clone()));
+        }
+        Ok(Some(config))
+    }
+
+    /// A layer, or the part of it that `range` asks for; `broken` is set where
+    /// its body breaks off.
+    pub async fn blob(
+        &self,
+        digest: &Digest,
+        range: Option<&HeaderValue>,
+        broken: Arc<AtomicBool>,
+    ) -> Response<Body> {
+        let size = lock(&self.named).get(digest).copied();
+        let Some(size) = size else {
+            return answer::no_such_key();
+        };
+        let builds = lock(&self.builds).clone();
+        let told = move |text: String| {
+            builds
+                .iter()
+                .filter_map(Weak::upgrade)
+                .for_each(|build| build.warn(text.clone()))
+        };
+        blob::answer(
+            self.cache.clone(),
+            *digest,
+            size,
+            range,
+            broken,
+            Box::new(told),
+        )
+        .await
+    }
+
+    fn each(&self, tell: impl Fn(&Build)) {
+        let builds = lock(&self.builds).clone();
+        builds
+            .iter()
+            .filter_map(Weak::upgrade)
+            .for_each(|build| tell(&build));
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
