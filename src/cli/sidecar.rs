@@ -96,7 +96,7 @@ pub struct SidecarArgs {
         long,
         env = "LAYERD_IMPORT_CARRIER",
         value_name = "CARRIER",
-        default_value = "auto"
+        default_value = "session"
     )]
     import_carrier: Carrier,
 

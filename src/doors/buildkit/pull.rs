@@ -55,11 +55,11 @@ const NO_SECRET: &str = "layerd";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Carrier {
     /// By pull where buildkitd reaches the endpoint, else over the session.
-    #[default]
     Auto,
     /// By pull, lazily; an import fails where buildkitd does not reach it.
     Pull,
     /// Over the session, eagerly.
+    #[default]
     Session,
 }
 
@@ -219,7 +219,11 @@ async fn call(
     if key == format!("manifests/{NAME}") {
         return import.config().await;
     }
-    match key.strip_prefix("blobs/").map(str::parse::<Digest>) {
+    // AWS's client escapes the colon of a digest, and nothing else in these.
+    let digest = key
+        .strip_prefix("blobs/")
+        .map(|digest| digest.replace("%3A", ":"));
+    match digest.map(|digest| digest.parse::<Digest>()) {
         Some(Ok(digest)) => {
             import
                 .blob(
