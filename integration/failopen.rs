@@ -136,6 +136,32 @@ async fn a_truncated_blob_is_not_served() {
 }
 
 #[tokio::test]
+async fn blobs_that_have_rotted_fail_one_build_at_most() {
+    let lab = Lab::new();
+    let data = filled(&lab).await;
+    for blob in blobs(&data) {
+        let mut bytes = std::fs::read(&blob).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::remove_file(&blob).unwrap();
+        std::fs::write(&blob, bytes).unwrap();
+    }
+    let runner = lab.runner("one", &data).await;
+    let build = Build::of(&lab.context("multistage")).cache_from(FROM);
+    let client = lab.buildx(runner.address()).await;
+    let first = client.build(&build).await;
+    first.assert_warned("can't be used");
+    let again = client.build(&build.cache_to(TO)).await.ok();
+    assert!(again.progress.with(crate::harness::Fate::Failed).is_empty());
+
+    // What that build exported is whole again.
+    let runner = lab.runner("two", &data).await;
+    let build = Build::of(&lab.context("multistage")).cache_from(FROM);
+    let third = lab.buildx(runner.address()).await.build(&build).await.ok();
+    third.assert_all_cached(MULTISTAGE_STEPS);
+}
+
+#[tokio::test]
 async fn a_locked_catalog_holds_no_build_up() {
     let lab = Lab::new();
     let data = filled(&lab).await;

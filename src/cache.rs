@@ -22,6 +22,7 @@ use crate::catalog::{CatalogError, ExportId};
 use crate::digest::Digest;
 use crate::graph::{Config, GraphError, Manifest};
 use crate::place::{GitRef, Place, ProjectId};
+use crate::units::ByteSize;
 
 /// A cache that a door can serve from.
 ///
@@ -35,13 +36,20 @@ use crate::place::{GitRef, Place, ProjectId};
 pub trait Cache: Send + Sync + 'static {
     /// What the first of `wants` that has anything gives, or `None`;
     /// [`CacheError::Lost`] where there was something that can't be served.
-    async fn look_up(&self, wants: &[Want]) -> Result<Option<Import>, CacheError>;
+    /// Exports whose manifest or config has more than `max_document` bytes are
+    /// passed over.
+    async fn look_up(
+        &self,
+        wants: &[Want],
+        max_document: usize,
+    ) -> Result<Option<Import>, CacheError>;
 
     /// Whether an export could be taken now; an error says why not.
     async fn writable(&self) -> Result<(), CacheError>;
 
-    /// Whether an export of `project` holds this blob, and it is there.
-    async fn holds(&self, project: &ProjectId, digest: &Digest) -> Result<bool, CacheError>;
+    /// The size in bytes of this blob, if an export of `project` holds it and
+    /// it is there.
+    async fn holds(&self, project: &ProjectId, digest: &Digest) -> Result<Option<u64>, CacheError>;
 
     /// Opens or resumes the upload of one blob; see
     /// [`BlobStore::ingest`](crate::blobs::BlobStore::ingest). Names of two
@@ -55,6 +63,10 @@ pub trait Cache: Send + Sync + 'static {
         offset: u64,
         length: u64,
     ) -> Result<BlobStream, CacheError>;
+
+    /// Hashes a blob again, unless this cache has done so since the file was
+    /// written. One that is not what it should be is withdrawn, and an error.
+    async fn verify(&self, digest: &Digest) -> Result<(), CacheError>;
 
     /// Forgets a blob that turned out to be unreadable or not what it should
     /// be: no look-up names it until it is uploaded again.
@@ -120,6 +132,11 @@ pub struct Import {
 }
 
 impl Import {
+    /// Bytes of the larger of manifest and config.
+    pub fn largest_document(&self) -> usize {
+        self.manifest.bytes.len().max(self.config.bytes.len())
+    }
+
     /// The config with what the manifest says of each layer, for an importer
     /// that reads no manifest.
     pub fn self_contained(&self) -> Result<Bytes, GraphError> {
@@ -170,6 +187,9 @@ pub enum CacheError {
     /// There are exports where one was looked for, and none can be served.
     #[error("nothing is left of {}: see layerd cache fsck", exports(.0))]
     Lost(Vec<ExportId>),
+    /// There are exports where one was looked for, and all are too large.
+    #[error("{} has a config or manifest of {}, and BuildKit takes at most {} over a session", exports(&[*.0]), ByteSize(*.1 as u64), ByteSize(*.2 as u64))]
+    TooLarge(ExportId, usize, usize),
     /// A publication names layers that were neither uploaded nor held.
     #[error("the export names {} that it did not upload and the project does not hold, first {}", count(.0.len()), .0[0])]
     Missing(Vec<Digest>),

@@ -6,20 +6,24 @@
 //! keep them apart.
 
 mod open;
+mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::time::Instant;
 
 use async_trait::async_trait;
+use futures::StreamExt as _;
 use jiff::Timestamp;
 
 use self::open::{Opened, Opener};
+use self::verify::Verified;
 use super::descriptors::{to_descriptor, to_layer};
 use super::policy::Candidate;
 use super::{Cache, CacheError, Document, Import, Publication, Published, Want, policy};
-use crate::blobs::{BlobStore as _, BlobStream, Ingest};
+use crate::blobs::{BlobError, BlobStore as _, BlobStream, Ingest};
 use crate::catalog::{Catalog as _, CatalogError, Export, ExportId, NewExport};
-use crate::digest::Digest;
+use crate::digest::{Digest, Hasher};
 use crate::graph::{Config, Descriptor, GraphError, Manifest};
 use crate::place::ProjectId;
 
@@ -27,6 +31,7 @@ use crate::place::ProjectId;
 #[derive(Debug)]
 pub struct LocalCache {
     opener: Opener,
+    verified: Verified,
 }
 
 impl LocalCache {
@@ -35,16 +40,18 @@ impl LocalCache {
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         Self {
             opener: Opener::new(data_dir.into()),
+            verified: Verified::default(),
         }
     }
 
-    /// The newest export of a place of which anything is left; those that were
-    /// passed over are added to `lost`.
+    /// The newest export of a place of which anything is left and that fits;
+    /// what was passed over is added to `passed`.
     async fn newest(
         &self,
         opened: &Opened,
         candidate: &Candidate,
-        lost: &mut Vec<ExportId>,
+        max_document: usize,
+        passed: &mut Passed,
     ) -> Result<Option<Import>, CacheError> {
         let place = &candidate.place;
         let mut before = None;
@@ -55,18 +62,26 @@ impl LocalCache {
             match opened.catalog.get(id).await {
                 Ok(None) => break,
                 Ok(Some(export)) if candidate.rejects(export.head.time) => break,
-                Ok(Some(export)) => {
-                    if let Some(import) = self.import(opened, export).await? {
+                Ok(Some(export)) => match self.import(opened, export).await? {
+                    Some(import) if import.largest_document() <= max_document => {
                         return Ok(Some(import));
                     }
-                    tracing::warn!(%place, export = %id, "every blob of the export is missing: passed over");
-                }
+                    Some(import) => {
+                        tracing::warn!(%place, export = %id, "the export is too large: passed over");
+                        passed.large.get_or_insert((id, import.largest_document()));
+                        before = Some(id);
+                        continue;
+                    }
+                    None => {
+                        tracing::warn!(%place, export = %id, "every blob of the export is missing: passed over");
+                    }
+                },
                 Err(error @ CatalogError::Corrupt { .. }) => {
                     tracing::warn!(%place, export = %id, %error, "the export can't be read: passed over");
                 }
                 Err(error) => return Err(error.into()),
             }
-            lost.push(id);
+            passed.lost.push(id);
             before = Some(id);
         }
         Ok(None)
@@ -74,7 +89,14 @@ impl LocalCache {
 
     async fn import(&self, opened: &Opened, export: Export) -> Result<Option<Import>, CacheError> {
         let blobs: Vec<Digest> = export.layers.iter().map(|layer| layer.digest).collect();
-        let found = opened.blobs.sizes(&blobs).await?;
+        let mut found = opened.blobs.sizes(&blobs).await?;
+        if self.verified.is_suspect() {
+            for (blob, found) in blobs.iter().zip(&mut found) {
+                if found.is_some() && self.verify(blob).await.is_err() {
+                    *found = None;
+                }
+            }
+        }
         let (kept, withdrawn) = policy::withdraw(export.layers, &found);
         if kept.is_empty() {
             return Ok(None);
@@ -105,20 +127,39 @@ impl LocalCache {
     }
 }
 
+/// Exports that were found and not served.
+#[derive(Default)]
+struct Passed {
+    /// Nothing of them is left.
+    lost: Vec<ExportId>,
+    /// The newest that is too large, and its bytes.
+    large: Option<(ExportId, usize)>,
+}
+
 #[async_trait]
 impl Cache for LocalCache {
-    async fn look_up(&self, wants: &[Want]) -> Result<Option<Import>, CacheError> {
+    async fn look_up(
+        &self,
+        wants: &[Want],
+        max_document: usize,
+    ) -> Result<Option<Import>, CacheError> {
         let opened = self.opener.opened().await?;
-        let mut lost = Vec::new();
+        let mut passed = Passed::default();
         for candidate in policy::candidates(wants) {
-            if let Some(import) = self.newest(&opened, &candidate, &mut lost).await? {
+            let found = self
+                .newest(&opened, &candidate, max_document, &mut passed)
+                .await?;
+            if let Some(import) = found {
                 return Ok(Some(import));
             }
         }
-        if lost.is_empty() {
-            Ok(None)
-        } else {
-            Err(CacheError::Lost(lost))
+        match passed {
+            Passed {
+                large: Some((id, bytes)),
+                ..
+            } => Err(CacheError::TooLarge(id, bytes, max_document)),
+            Passed { lost, .. } if !lost.is_empty() => Err(CacheError::Lost(lost)),
+            Passed { .. } => Ok(None),
         }
     }
 
@@ -128,13 +169,14 @@ impl Cache for LocalCache {
         Ok(opened.catalog.writable().await?)
     }
 
-    async fn holds(&self, project: &ProjectId, digest: &Digest) -> Result<bool, CacheError> {
+    async fn holds(&self, project: &ProjectId, digest: &Digest) -> Result<Option<u64>, CacheError> {
         let opened = self.opener.opened().await?;
         let Some(size) = opened.catalog.holds(project, digest).await? else {
-            return Ok(false);
+            return Ok(None);
         };
         // A blob that lost bytes is not there: the next upload mends it.
-        Ok(opened.blobs.size(digest).await? == Some(size))
+        let there = opened.blobs.size(digest).await? == Some(size);
+        Ok(there.then_some(size))
     }
 
     async fn ingest(&self, project: &ProjectId, name: &str) -> Result<Box<dyn Ingest>, CacheError> {
@@ -156,6 +198,26 @@ impl Cache for LocalCache {
             .blobs
             .read(digest, offset, length)
             .await?)
+    }
+
+    async fn verify(&self, digest: &Digest) -> Result<(), CacheError> {
+        if self.verified.is_believed(digest, Instant::now()) {
+            return Ok(());
+        }
+        let mut bytes = self.read(digest, 0, u64::MAX).await?;
+        let mut hasher = Hasher::default();
+        while let Some(chunk) = bytes.next().await {
+            hasher.update(&chunk?);
+        }
+        let (expected, actual) = (*digest, hasher.finish());
+        if actual != expected {
+            tracing::error!(blob = %expected, %actual, "a blob has rotted, and is withdrawn");
+            self.verified.suspect();
+            self.withdraw(digest).await?;
+            return Err(BlobError::WrongDigest { expected, actual }.into());
+        }
+        self.verified.remember(expected, Instant::now());
+        Ok(())
     }
 
     async fn withdraw(&self, digest: &Digest) -> Result<(), CacheError> {

@@ -175,6 +175,7 @@ pub struct SidecarArgs {
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(args: SidecarArgs) -> anyhow::Result<ExitCode> {
+    raise_file_limit();
     let upstream = upstream(&args)?;
     let listeners = listeners(&args).await?;
     let mut ready = String::from("ready");
@@ -274,6 +275,19 @@ async fn listeners(args: &SidecarArgs) -> anyhow::Result<Vec<Listener>> {
         listeners.push(listener);
     }
     Ok(listeners)
+}
+
+/// A connection is a file; the usual soft limit is far below the hard one.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
 }
 
 /// A token that the first SIGTERM or SIGINT cancels. A second one ends the

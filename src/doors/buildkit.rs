@@ -68,6 +68,8 @@ use crate::cache::Cache;
 const MESSAGE_BUDGET: usize = 4 * MAX_MESSAGE;
 /// Calls that one client connection may have open.
 const MAX_CALLS: u32 = 1000;
+/// How often a client is asked whether it is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// How often stores that nobody can ask for any more are ended.
 const SWEEP: Duration = Duration::from_secs(10);
 /// How long builds may go on after the door was told to close.
@@ -221,6 +223,7 @@ async fn converse(
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(MAX_CALLS)
+        .keep_alive_interval(Some(KEEP_ALIVE))
         .max_header_list_size(MAX_HEADER_LIST)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);

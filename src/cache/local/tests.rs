@@ -115,7 +115,7 @@ async fn publish(cache: &LocalCache, place: Place, layers: &[&str]) -> ExportId 
 
 async fn found(cache: &LocalCache, wants: &[Want]) -> Option<ExportId> {
     cache
-        .look_up(wants)
+        .look_up(wants, usize::MAX)
         .await
         .unwrap()
         .map(|import| import.export)
@@ -128,7 +128,11 @@ async fn a_published_export_is_served_as_it_came() {
     assert_eq!(found(&cache, &[want("main", &[])]).await, None);
     let id = publish(&cache, place("p", "main"), &["base", "top"]).await;
 
-    let import = cache.look_up(&[want("main", &[])]).await.unwrap().unwrap();
+    let import = cache
+        .look_up(&[want("main", &[])], usize::MAX)
+        .await
+        .unwrap()
+        .unwrap();
     let exported = export(place("p", "main"), &["base", "top"]);
     assert_eq!(
         (import.export, import.records, import.withdrawn.len()),
@@ -202,7 +206,11 @@ async fn layers_that_cannot_be_delivered_are_withdrawn() {
     publish(&cache, place("p", "main"), &["base", "gone", "short"]).await;
     fs::remove_file(blob_file(&dir, "gone")).unwrap();
     fs::write(blob_file(&dir, "short"), "s").unwrap();
-    let import = cache.look_up(&[want("main", &[])]).await.unwrap().unwrap();
+    let import = cache
+        .look_up(&[want("main", &[])], usize::MAX)
+        .await
+        .unwrap()
+        .unwrap();
     let withdrawn = BTreeSet::from([Digest::of(b"gone"), Digest::of(b"short")]);
     assert_eq!(BTreeSet::from_iter(import.withdrawn), withdrawn);
     assert_eq!(import.layers, BTreeMap::from([(Digest::of(b"base"), 4)]));
@@ -215,12 +223,28 @@ async fn layers_that_cannot_be_delivered_are_withdrawn() {
     );
     assert_eq!(import.records, 3, "records stay: they are plain misses");
     let project = "p".parse().unwrap();
-    assert!(!cache.holds(&project, &Digest::of(b"gone")).await.unwrap());
     assert!(
-        !cache.holds(&project, &Digest::of(b"short")).await.unwrap(),
+        cache
+            .holds(&project, &Digest::of(b"gone"))
+            .await
+            .unwrap()
+            .is_none()
+    );
+    assert!(
+        cache
+            .holds(&project, &Digest::of(b"short"))
+            .await
+            .unwrap()
+            .is_none(),
         "so that it is uploaded anew"
     );
-    assert!(cache.holds(&project, &Digest::of(b"base")).await.unwrap());
+    assert!(
+        cache
+            .holds(&project, &Digest::of(b"base"))
+            .await
+            .unwrap()
+            .is_some()
+    );
 }
 
 #[tokio::test]
@@ -237,7 +261,7 @@ async fn an_export_whose_blobs_are_all_gone_is_passed_over() {
         Some(elsewhere)
     );
     fs::remove_file(blob_file(&dir, "dev")).unwrap();
-    let lost = cache.look_up(&[want("main", &["dev"])]).await;
+    let lost = cache.look_up(&[want("main", &["dev"])], usize::MAX).await;
     assert!(matches!(lost, Err(CacheError::Lost(exports)) if exports.len() == 3));
 }
 
@@ -258,10 +282,11 @@ async fn an_export_names_only_what_was_uploaded_or_is_held() {
         matches!(refused, Err(CacheError::Missing(missing)) if missing == [Digest::of(b"base")])
     );
     assert!(
-        !cache
+        cache
             .holds(&"q".parse().unwrap(), &Digest::of(b"base"))
             .await
             .unwrap()
+            .is_none()
     );
 
     // Said to be uploaded, but not there.
@@ -272,11 +297,14 @@ async fn an_export_names_only_what_was_uploaded_or_is_held() {
     );
     assert_eq!(
         cache
-            .look_up(&[Want {
-                place: place("q", "main"),
-                fallbacks: vec![],
-                not_before: None,
-            }])
+            .look_up(
+                &[Want {
+                    place: place("q", "main"),
+                    fallbacks: vec![],
+                    not_before: None,
+                }],
+                usize::MAX
+            )
             .await
             .unwrap()
             .map(|_| ()),
@@ -387,4 +415,38 @@ async fn a_check_tells_what_is_corrupt_short_or_missing_and_who_names_it() {
         expected.iter().all(|problem| found.contains(problem)),
         "{found:?}"
     );
+}
+
+#[tokio::test]
+async fn a_blob_that_has_rotted_is_withdrawn_and_mended_by_the_next_upload() {
+    let (dir, cache) = cache();
+    publish(&cache, place("p", "main"), &["layer"]).await;
+    let digest = Digest::of(b"layer");
+    let file = blob_file(&dir, "layer");
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, "LAYER").unwrap();
+    let found = cache.verify(&digest).await;
+    assert!(matches!(
+        found,
+        Err(CacheError::Blob(BlobError::WrongDigest { .. }))
+    ));
+    let held = cache.holds(&"p".parse().unwrap(), &digest).await.unwrap();
+    assert_eq!(held, None, "so that it is uploaded again");
+    publish(&cache, place("p", "main"), &["layer"]).await;
+    cache.verify(&digest).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_export_that_is_too_large_does_not_hide_an_older_one() {
+    let (_dir, cache) = cache();
+    let older = publish(&cache, place("p", "main"), &["a"]).await;
+    let newer = publish(&cache, place("p", "main"), &["a", "b", "c", "d"]).await;
+    let wants = [want("main", &[])];
+    let all = cache.look_up(&wants, usize::MAX).await.unwrap().unwrap();
+    assert_eq!(all.export, newer);
+    let limit = all.largest_document() - 1;
+    let small = cache.look_up(&wants, limit).await.unwrap().unwrap();
+    assert_eq!(small.export, older);
+    let none = cache.look_up(&wants, 1).await;
+    assert!(matches!(none, Err(CacheError::TooLarge(id, ..)) if id == newer));
 }

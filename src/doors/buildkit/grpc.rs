@@ -26,11 +26,12 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 /// beyond it buildkitd itself refuses.
 pub const MAX_MESSAGE: usize = 64 << 20;
 
-/// Messages up to this size need no share of the budget, so that a client which
-/// announces large ones cannot hold up the small ones of others.
-const SMALL: usize = 64 << 10;
-/// How long a message may take once it is announced.
-const MESSAGE_PATIENCE: Duration = Duration::from_secs(60);
+/// What a message may hold without a share of the budget, so that clients with
+/// large ones cannot hold up the small ones of others.
+const SMALL: usize = 1 << 20;
+/// How long a message may take once it is announced, its wait for the budget
+/// included.
+const MESSAGE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// The five bytes before each message.
 const PREFIX: usize = 5;
@@ -106,15 +107,20 @@ impl MessageBudget {
         Self(Arc::new(Semaphore::new(bytes)))
     }
 
-    async fn take(&self, bytes: usize) -> Result<Option<OwnedSemaphorePermit>, Status> {
-        if bytes <= SMALL {
-            return Ok(None);
-        }
+    /// Adds `bytes` to what `share` holds.
+    async fn add(
+        &self,
+        share: &mut Option<OwnedSemaphorePermit>,
+        bytes: usize,
+    ) -> Result<(), Status> {
         let bytes = u32::try_from(bytes).map_err(|_| too_large(bytes))?;
-        let share = self.0.clone().acquire_many_owned(bytes).await;
-        share
-            .map(Some)
-            .map_err(|_| Status::unavailable("layerd is shutting down"))
+        let more = self.0.clone().acquire_many_owned(bytes).await;
+        let more = more.map_err(|_| Status::unavailable("layerd is shutting down"))?;
+        match share {
+            Some(share) => share.merge(more),
+            None => *share = Some(more),
+        }
+        Ok(())
     }
 }
 
@@ -182,9 +188,9 @@ where
         if length > MAX_MESSAGE {
             return Err(too_large(length));
         }
-        let share = self.budget.take(length).await?;
         let filled = tokio::time::timeout(MESSAGE_PATIENCE, self.fill(PREFIX + length)).await;
-        filled.map_err(|_| Status::deadline_exceeded("a message took too long to come"))??;
+        let share =
+            filled.map_err(|_| Status::deadline_exceeded("a message took too long to come"))??;
         self.buffer.advance(PREFIX);
         Ok(Some(Message {
             bytes: self.buffer.split_to(length).freeze(),
@@ -209,13 +215,23 @@ where
         self.trailers.take()
     }
 
-    async fn fill(&mut self, length: usize) -> Result<(), Status> {
+    /// Reads until `length` bytes are there. What goes beyond a small message
+    /// takes its share of the budget as it comes, and not when it is announced.
+    async fn fill(&mut self, length: usize) -> Result<Option<OwnedSemaphorePermit>, Status> {
+        let mut share = None;
+        let mut paid = SMALL;
         while self.buffer.len() < length {
+            if self.buffer.len() > paid {
+                self.budget
+                    .add(&mut share, self.buffer.len() - paid)
+                    .await?;
+                paid = self.buffer.len();
+            }
             if !self.more().await? {
                 return Err(truncated());
             }
         }
-        Ok(())
+        Ok(share)
     }
 
     async fn more(&mut self) -> Result<bool, Status> {
@@ -328,5 +344,30 @@ mod tests {
             status.metadata().get("grpc-accept-encoding").unwrap(),
             "identity"
         );
+    }
+
+    #[test]
+    fn large_messages_that_stall_do_not_hold_up_small_ones() {
+        block_on(async {
+            let budget = MessageBudget::new(SMALL);
+            // One has used the budget up; others are announced and never come.
+            let mut wire = frame(&vec![7; 2 * SMALL]).to_vec();
+            let large = Messages::new(chunked(&wire, SMALL), budget.clone())
+                .next()
+                .await;
+            let large = large.unwrap().unwrap();
+            assert_eq!(budget.0.available_permits(), 0);
+            wire.truncate(9);
+            let (_open, body) = channel(1);
+            let mut stalled = Messages::new(body, budget.clone());
+            let waiting = stalled.next();
+            futures::pin_mut!(waiting);
+            assert!(futures::poll!(waiting.as_mut()).is_pending());
+            let small = frame(&vec![7; SMALL / 2]);
+            let mut small = Messages::new(chunked(&small, SMALL), budget.clone());
+            assert_eq!(small.next().await.unwrap().unwrap().bytes.len(), SMALL / 2);
+            drop(large);
+            assert_eq!(budget.0.available_permits(), SMALL);
+        });
     }
 }

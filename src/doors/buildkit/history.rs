@@ -21,6 +21,9 @@ use super::upstream::Link;
 
 /// Builds whose left-out imports are kept.
 const MAX_BUILDS: usize = 1000;
+/// The longest attributes that are kept of one build, in bytes: a line that a
+/// person wrote is far shorter.
+const MAX_WRITTEN: usize = 4096;
 /// Events under way to the client.
 const UNDER_WAY: usize = 4;
 
@@ -29,8 +32,13 @@ const UNDER_WAY: usize = 4;
 pub struct LeftOut(Mutex<VecDeque<(String, Vec<Entry>)>>);
 
 impl LeftOut {
-    /// Keeps the imports of a build.
-    pub fn remember(&self, build: &str, imports: Vec<Entry>) {
+    /// Keeps the imports of a build, without their secrets.
+    pub fn remember(&self, build: &str, imports: &[Entry]) {
+        let imports: Vec<Entry> = imports.iter().map(Entry::without_secrets).collect();
+        let written = imports.iter().map(Entry::length).sum::<usize>() + build.len();
+        if written > MAX_WRITTEN {
+            return;
+        }
         let mut builds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if builds.len() == MAX_BUILDS {
             builds.pop_front();

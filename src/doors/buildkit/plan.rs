@@ -20,7 +20,6 @@ use super::served::{ServedImport, missing};
 use super::stores::Stores;
 use super::upstream::Link;
 use crate::cache::{Import, Want};
-use crate::units::ByteSize;
 
 /// How long a build waits for the store. BuildKit's gateway gives up on a
 /// build that it doesn't hear of within three seconds.
@@ -217,7 +216,7 @@ async fn decide(
         None
     };
     let Some(import) = import else {
-        door.left_out.remember(&build.id, ours.to_vec());
+        door.left_out.remember(&build.id, ours);
         return Ok(None);
     };
     Ok(Some(door.imports.by_session(
@@ -236,16 +235,11 @@ async fn look_up(
     wants: &[Want],
     limit: Duration,
 ) -> Option<Import> {
-    let first = wants.first()?;
-    let more = if wants.len() > 1 {
-        format!(", nor for {} more", wants.len() - 1)
-    } else {
-        String::new()
-    };
-    let import = match tokio::time::timeout(limit, door.cache.look_up(wants)).await {
+    wants.first()?;
+    let import = match tokio::time::timeout(limit, door.cache.look_up(wants, MAX_DOCUMENT)).await {
         Ok(Ok(Some(import))) => import,
         Ok(Ok(None)) => {
-            build.tell(format!("no cache yet for {}{more}", first.place));
+            build.tell(nothing_for(wants));
             return None;
         }
         Ok(Err(error)) => {
@@ -260,16 +254,28 @@ async fn look_up(
             return None;
         }
     };
-    let largest = import.manifest.bytes.len().max(import.config.bytes.len());
-    if largest > MAX_DOCUMENT {
-        let size = ByteSize(largest as u64);
-        build.warn(format!("cache not imported: export {} has a config of {size}, and BuildKit takes at most 1 MiB over a session", import.export));
-        return None;
-    }
     if let Some(missing) = missing(&import) {
         build.warn(missing);
     }
     Some(import)
+}
+
+/// What a build is told that finds nothing.
+pub fn nothing_for(wants: &[Want]) -> String {
+    let Some(first) = wants.first() else {
+        return "no cache yet".to_owned();
+    };
+    let age = if first.not_before.is_some() {
+        " that is new enough"
+    } else {
+        ""
+    };
+    let more = if wants.len() > 1 {
+        format!(", nor for {} more", wants.len() - 1)
+    } else {
+        String::new()
+    };
+    format!("no cache yet{age} for {}{more}", first.place)
 }
 
 fn attribute(key: &str, value: &str) -> Attributes {

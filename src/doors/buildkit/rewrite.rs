@@ -48,7 +48,16 @@ impl Entry {
             .insert(WRITTEN.to_owned(), written.to_string());
     }
 
-    fn without_secrets(&self) -> Self {
+    /// Bytes of the attributes.
+    pub fn length(&self) -> usize {
+        self.attributes
+            .iter()
+            .map(|(key, value)| key.len() + value.len())
+            .sum()
+    }
+
+    /// The same without what nobody else may see.
+    pub fn without_secrets(&self) -> Self {
         let mut entry = self.clone();
         entry
             .attributes

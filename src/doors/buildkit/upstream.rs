@@ -8,6 +8,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -28,6 +29,8 @@ use crate::config::Endpoint;
 pub(super) const STREAM_WINDOW: u32 = 2 << 20;
 /// The same for all streams of one connection together.
 pub(super) const CONNECTION_WINDOW: u32 = 8 << 20;
+/// How long connecting may take, TLS included: grpc-go's own limit.
+const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 /// gRPC puts error details into trailers; grpc-go takes lists of up to 16 MiB.
 pub(super) const MAX_HEADER_LIST: u32 = 16 << 20;
 
@@ -48,8 +51,15 @@ impl Upstream {
         }
     }
 
-    /// Opens a connection.
+    /// Opens a connection, within the time that grpc-go gives one.
     async fn connect(&self) -> Result<SendRequest<Body>, Status> {
+        tokio::time::timeout(CONNECT_LIMIT, self.dial()).await.unwrap_or_else(|_| {
+            let seconds = CONNECT_LIMIT.as_secs();
+            Err(Status::unavailable(format!("connection error: desc = \"transport: buildkitd at {} did not answer within {seconds} s\"", self.endpoint)))
+        })
+    }
+
+    async fn dial(&self) -> Result<SendRequest<Body>, Status> {
         match &self.endpoint {
             Endpoint::Unix(path) => {
                 let stream = UnixStream::connect(path).await;

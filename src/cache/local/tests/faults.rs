@@ -16,7 +16,7 @@ async fn a_directory_that_cannot_be_used_is_told_and_works_once_it_is_mended() {
         "{text}"
     );
     assert!(matches!(
-        cache.look_up(&[want("main", &[])]).await,
+        cache.look_up(&[want("main", &[])], usize::MAX).await,
         Err(CacheError::Unavailable(_))
     ));
     fs::remove_file(&data).unwrap();
@@ -29,7 +29,8 @@ async fn a_damaged_catalog_is_told_and_works_once_it_is_moved_away() {
     let file = SqliteCatalog::path(&dir.path().join("data"));
     fs::create_dir(dir.path().join("data")).unwrap();
     fs::write(&file, [b'x'; 8192]).unwrap();
-    let Err(CacheError::Unavailable(text)) = cache.look_up(&[want("main", &[])]).await else {
+    let Err(CacheError::Unavailable(text)) = cache.look_up(&[want("main", &[])], usize::MAX).await
+    else {
         panic!("it must not open")
     };
     assert!(text.contains("damaged"), "{text}");

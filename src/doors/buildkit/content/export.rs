@@ -89,23 +89,17 @@ impl ExportStore {
         Ok(bytes.map(|chunk| chunk.map_err(blob_refusal)).boxed())
     }
 
-    /// Whether a blob need not be sent: `total` is its size where the client
-    /// says it.
-    pub(super) async fn has(&self, digest: &Digest, total: i64) -> Result<bool, Status> {
+    /// Whether a blob need not be sent.
+    pub(super) async fn has(&self, digest: &Digest) -> Result<bool, Status> {
         if self.size(digest).is_some() {
             return Ok(true);
         }
-        let held = self
-            .cache
-            .holds(&self.place.project, digest)
-            .await
-            .map_err(|error| self.failed(&error))?;
-        if held {
-            self.layers()
-                .present
-                .insert(*digest, u64::try_from(total).unwrap_or(0));
+        let held = self.cache.holds(&self.place.project, digest).await;
+        let held = held.map_err(|error| self.failed(&error))?;
+        if let Some(size) = held {
+            self.layers().present.insert(*digest, size);
         }
-        Ok(held)
+        Ok(held.is_some())
     }
 
     /// Opens or resumes an upload. BuildKit writes a document under its bare

@@ -8,7 +8,7 @@ use futures::{StreamExt as _, stream};
 use tonic::Status;
 
 use super::super::build::Build;
-use super::refusal::{blob_refusal, refusal};
+use super::refusal::{blob_refusal, refusal, unknown_content};
 use crate::cache::{Cache, Document, Import};
 use crate::digest::Digest;
 
@@ -55,6 +55,14 @@ impl ImportStore {
         }
         let builds = self.builds.clone();
         let digest = *digest;
+        // BuildKit fails a build for wrong bytes. Told that there are none, it
+        // runs the step again, unless others stand on it.
+        if offset == 0
+            && let Err(error) = self.cache.verify(&digest).await
+        {
+            lost(&builds, &digest, &error);
+            return Err(unknown_content(&digest));
+        }
         let bytes = self
             .cache
             .read(&digest, offset, length)
@@ -95,10 +103,10 @@ pub(super) fn slice(
 }
 
 /// A blob that was there when it was named can't be read: the build may fail,
-/// and the user should know why, and that the next one will not name it.
+/// and the user should know why.
 fn lost(builds: &Mutex<Vec<Weak<Build>>>, digest: &Digest, error: &dyn std::error::Error) {
     let text = format!(
-        "cached layer {digest} can't be read any more ({error}); the next build will not use it"
+        "cached layer {digest} can't be used: {error}; if this build fails for it, the next one runs without it"
     );
     tracing::error!("{text}");
     let builds = builds.lock().unwrap_or_else(PoisonError::into_inner);

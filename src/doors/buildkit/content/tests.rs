@@ -55,7 +55,7 @@ impl Fixture {
             fallbacks: Vec::new(),
             not_before: None,
         };
-        let import = self.cache.look_up(&[want]).await.unwrap()?;
+        let import = self.cache.look_up(&[want], usize::MAX).await.unwrap()?;
         let store = ImportStore::new(import.clone(), self.cache.clone());
         Some((import, client(Store::Import(store))))
     }

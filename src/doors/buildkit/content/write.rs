@@ -216,9 +216,7 @@ async fn already_there(
     if request.expected.is_empty() {
         return Ok(false);
     }
-    export
-        .has(&parse_digest(&request.expected)?, request.total)
-        .await
+    export.has(&parse_digest(&request.expected)?).await
 }
 
 fn already_exists(expected: &str) -> Status {

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 
 use super::super::build::Build;
 use super::super::grpc::Body;
+use super::super::plan::nothing_for;
 use super::super::served::{describe, missing};
 use super::{answer, blob};
 use crate::cache::{Cache, CacheError, Want};
@@ -58,12 +59,7 @@ impl PullImport {
         match tokio::time::timeout(self.limit, self.look_up()).await {
             Ok(Ok(Some(config))) => answer::whole(config, "application/json"),
             Ok(Ok(None)) => {
-                let place = self
-                    .wants
-                    .first()
-                    .map(|want| want.place.to_string())
-                    .unwrap_or_default();
-                self.each(|build| build.tell(format!("no cache yet for {place}")));
+                self.each(|build| build.tell(nothing_for(&self.wants)));
                 answer::no_such_key()
             }
             Ok(Err(error)) => {
@@ -83,7 +79,7 @@ impl PullImport {
     }
 
     async fn look_up(&self) -> Result<Option<bytes::Bytes>, CacheError> {
-        let Some(import) = self.cache.look_up(&self.wants).await? else {
+        let Some(import) = self.cache.look_up(&self.wants, usize::MAX).await? else {
             return Ok(None);
         };
         let (import, config) = tokio::task::spawn_blocking(move || {

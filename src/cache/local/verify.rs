@@ -1,0 +1,81 @@
+//! Blobs that are known to be what their digest says.
+//!
+//! A blob was hashed when it was written, and disks rot. BuildKit fails a build
+//! for a layer with other bytes, again and again, so that a blob is hashed once
+//! more before it is handed over; what was found so lately is believed. Once
+//! one was found wrong, all are hashed before they are named: a build that has
+//! failed for a blob must not fail for the next one.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::digest::Digest;
+
+/// How long a blob is believed to be as it was found.
+const BELIEVED: Duration = Duration::from_secs(600);
+/// Blobs that are remembered; beyond it all are forgotten, which costs hashing.
+const MAX_REMEMBERED: usize = 100_000;
+
+/// What was found lately.
+#[derive(Debug, Default)]
+pub struct Verified {
+    right: Mutex<HashMap<Digest, Instant>>,
+    wrong: AtomicBool,
+}
+
+impl Verified {
+    /// Whether this blob was found to be right not long before `now`.
+    pub fn is_believed(&self, digest: &Digest, now: Instant) -> bool {
+        self.found()
+            .get(digest)
+            .is_some_and(|found| now.saturating_duration_since(*found) < BELIEVED)
+    }
+
+    /// This blob was found to be right.
+    pub fn remember(&self, digest: Digest, now: Instant) {
+        let mut found = self.found();
+        if found.len() >= MAX_REMEMBERED {
+            found.clear();
+        }
+        found.insert(digest, now);
+    }
+
+    /// A blob was found to be wrong: where one has rotted, others may have.
+    pub fn suspect(&self) {
+        self.wrong.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether any blob was ever found to be wrong.
+    pub fn is_suspect(&self) -> bool {
+        self.wrong.load(Ordering::Relaxed)
+    }
+
+    fn found(&self) -> MutexGuard<'_, HashMap<Digest, Instant>> {
+        self.right.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_found_lately_is_believed_for_a_while() {
+        let (verified, now, digest) = (Verified::default(), Instant::now(), Digest::of(b"x"));
+        assert!(!verified.is_believed(&digest, now));
+        verified.remember(digest, now);
+        assert!(verified.is_believed(&digest, now));
+        assert!(!verified.is_believed(&digest, now + BELIEVED));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let verified = Verified::default();
+        for n in 0..=MAX_REMEMBERED {
+            verified.remember(Digest::of(&n.to_le_bytes()), Instant::now());
+        }
+        assert!(verified.found().len() <= MAX_REMEMBERED);
+    }
+}
