@@ -77,7 +77,8 @@ flock 9
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-debian runc=runc busybox-static=busybox
+# What cargo links with is not there on every machine that has Rust.
+debian runc=runc busybox-static=busybox gcc=cc git=git curl=curl ca-certificates=update-ca-certificates
 go_module buildkit github.com/moby/buildkit "$BUILDKIT_VERSION" "$BUILDKIT_SUM" "" \
   ./cmd/buildkitd ./cmd/buildctl ./frontend/dockerfile/cmd/dockerfile-frontend
 go_module buildx github.com/docker/buildx "$BUILDX_VERSION" "$BUILDX_SUM" "" ./cmd/buildx
