@@ -22,6 +22,7 @@ mod frontend;
 mod history;
 mod imports;
 mod layering;
+mod lazy;
 mod memory;
 mod outputs;
 mod parallel;

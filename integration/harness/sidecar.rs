@@ -88,9 +88,11 @@ impl SidecarSpec {
             .filter_map(|word| word.strip_prefix("listen="))
             .map(str::to_owned)
             .collect();
+        let pull = words.iter().find_map(|word| word.strip_prefix("pull="));
         Sidecar {
             process,
             addresses,
+            pull: pull.map(str::to_owned),
             _stdout: lines,
             spec: self,
         }
@@ -102,6 +104,8 @@ pub struct Sidecar {
     process: Process,
     /// Where it listens, as its ready line says; the unix socket first.
     pub addresses: Vec<String>,
+    /// Where imports are pulled from, if they are.
+    pub pull: Option<String>,
     _stdout: Lines<BufReader<ChildStdout>>,
     spec: SidecarSpec,
 }
