@@ -23,6 +23,7 @@ mod history;
 mod imports;
 mod layering;
 mod memory;
+mod metrics;
 mod outputs;
 mod parallel;
 mod passthrough;

@@ -2,6 +2,7 @@
 
 pub mod cache;
 mod config_file;
+mod operate;
 mod sidecar;
 
 use std::process::ExitCode;

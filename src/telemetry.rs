@@ -1,4 +1,7 @@
-//! Logs: on stderr, as text or JSON, filtered by `LAYERD_LOG`.
+//! Logs, on stderr, as text or JSON, filtered by `LAYERD_LOG`; and what
+//! metrics are made of.
+
+pub mod metrics;
 
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;

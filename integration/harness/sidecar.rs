@@ -75,6 +75,13 @@ impl SidecarSpec {
             .arg("--data-dir")
             .arg(&self.data_dir)
             .args(&self.arguments);
+        if !self
+            .arguments
+            .iter()
+            .any(|word| word.starts_with("--metrics"))
+        {
+            command.args(["--metrics", "127.0.0.1:0"]);
+        }
         let mut process = Process::spawn(&self.name, &command, &self.folder.join("sidecar.log"));
         let mut lines = BufReader::new(process.stdout()).lines();
         let line = match tokio::time::timeout(DEADLINE, lines.next_line()).await {
@@ -88,9 +95,14 @@ impl SidecarSpec {
             .filter_map(|word| word.strip_prefix("listen="))
             .map(str::to_owned)
             .collect();
+        let metrics = words
+            .iter()
+            .find_map(|word| word.strip_prefix("metrics="))
+            .map(str::to_owned);
         Sidecar {
             process,
             addresses,
+            metrics,
             _stdout: lines,
             spec: self,
         }
@@ -102,6 +114,8 @@ pub struct Sidecar {
     process: Process,
     /// Where it listens, as its ready line says; the unix socket first.
     pub addresses: Vec<String>,
+    /// Where its metrics are, as its ready line says: `host:port`.
+    pub metrics: Option<String>,
     _stdout: Lines<BufReader<ChildStdout>>,
     spec: SidecarSpec,
 }

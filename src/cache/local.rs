@@ -16,8 +16,9 @@ use jiff::Timestamp;
 use self::open::{Opened, Opener};
 use super::descriptors::{to_descriptor, to_layer};
 use super::policy::Candidate;
+use super::usage::Usage;
 use super::{Cache, CacheError, Document, Import, Publication, Published, Want, policy};
-use crate::blobs::{BlobStore as _, BlobStream, Ingest};
+use crate::blobs::{BlobStore as _, BlobStream, DiskStore, Ingest};
 use crate::catalog::{Catalog as _, CatalogError, Export, ExportId, NewExport};
 use crate::digest::Digest;
 use crate::graph::{Config, Descriptor, GraphError, Manifest};
@@ -36,6 +37,17 @@ impl LocalCache {
         Self {
             opener: Opener::new(data_dir.into()),
         }
+    }
+
+    /// Opens the data directory, for reading at least; an error says why it
+    /// can't be.
+    pub async fn open(&self) -> Result<(), CacheError> {
+        self.opener.opened().await.map(drop)
+    }
+
+    /// What is stored now: looks at every blob's file, and opens nothing.
+    pub async fn usage(&self) -> Result<Usage, CacheError> {
+        Ok(Usage::of(&DiskStore::at(self.opener.dir())).await?)
     }
 
     /// The newest export of a place of which anything is left; those that were

@@ -18,10 +18,12 @@
 mod attributes;
 mod build;
 mod content;
+mod ending;
 mod forward;
 mod grpc;
 mod history;
 mod listen;
+mod metrics;
 mod plan;
 mod proto;
 mod rewrite;
@@ -34,6 +36,7 @@ mod stores;
 mod tls;
 mod tunnel;
 mod upstream;
+mod vertices;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -48,11 +51,13 @@ use tokio_util::task::TaskTracker;
 
 pub use self::attributes::Defaults;
 use self::build::Builds;
+use self::ending::Solving;
 use self::forward::{answer, forward};
 use self::grpc::{Body, MAX_MESSAGE, MessageBudget};
 use self::history::LeftOut;
 pub use self::listen::Listener;
 use self::listen::{Accepted, Stream};
+pub use self::metrics::Metrics;
 use self::served::ServedImports;
 use self::session::Sessions;
 use self::stores::Stores;
@@ -82,6 +87,8 @@ pub struct Config {
     pub defaults: Defaults,
     /// Who exports: this host's name.
     pub builder: String,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 /// What every call can reach.
@@ -95,6 +102,7 @@ struct Door {
     stores: Arc<Stores>,
     imports: ServedImports,
     left_out: LeftOut,
+    metrics: Metrics,
     budget: MessageBudget,
     /// Calls, sessions and progress streams: what is waited for at the end.
     tasks: TaskTracker,
@@ -105,17 +113,19 @@ struct Door {
 /// Serves clients on `listeners` until `closing`; then lets what runs end, for
 /// a while.
 pub async fn serve(config: Config, listeners: Vec<Listener>, closing: CancellationToken) {
-    let stores: Arc<Stores> = Arc::default();
+    let metrics = config.metrics;
+    let stores = Arc::new(Stores::new(metrics.leases.clone()));
     let door = Arc::new(Door {
         upstream: Arc::new(config.upstream),
         cache: config.cache,
         defaults: config.defaults,
         builder: config.builder,
-        sessions: Arc::default(),
-        builds: Builds::default(),
+        sessions: Arc::new(Sessions::new(metrics.sessions.clone())),
+        builds: Builds::new(metrics.vertices.clone()),
         imports: ServedImports::new(stores.clone()),
         stores,
         left_out: LeftOut::default(),
+        metrics,
         budget: MessageBudget::new(MESSAGE_BUDGET),
         tasks: TaskTracker::new(),
         connections: TaskTracker::new(),
@@ -213,7 +223,10 @@ async fn call(
     const GATEWAY: &str = "/moby.buildkit.v1.frontend.LLBBridge/";
     let _under_way = door.tasks.token();
     let outcome = match request.uri().path() {
-        "/moby.buildkit.v1.Control/Solve" => solve::solve(&door, &link, request).await,
+        "/moby.buildkit.v1.Control/Solve" => {
+            let solving = Solving::begin(&door.metrics.solves);
+            return Ok(solving.watch(solve::solve(&door, &link, request).await));
+        }
         "/moby.buildkit.v1.Control/Session" => session::session(&door, &link, request).await,
         "/moby.buildkit.v1.Control/Status" => status::status(&door, &link, request).await,
         "/moby.buildkit.v1.Control/ListenBuildHistory" => {

@@ -11,8 +11,11 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{OnceCell, watch};
 use tonic::Status;
 
+use super::metrics::Fate;
 use super::served::ServedImport;
+use super::vertices::Vertices;
 use crate::digest::Digest;
+use crate::telemetry::metrics::CounterBy;
 
 /// Notices beyond this many are only logged: one build is not made to scroll.
 const MAX_NOTICES: usize = 100;
@@ -24,9 +27,18 @@ const REFUSED: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub struct Builds {
     running: Mutex<HashMap<String, Weak<Build>>>,
+    vertices: CounterBy<Fate>,
 }
 
 impl Builds {
+    /// None yet; the steps of each will be counted in `vertices`.
+    pub fn new(vertices: CounterBy<Fate>) -> Self {
+        Self {
+            running: Mutex::default(),
+            vertices,
+        }
+    }
+
     /// The build of that id; the first to ask makes it known.
     pub fn join(&self, id: &str) -> Arc<Build> {
         let mut running = lock(&self.running);
@@ -34,7 +46,7 @@ impl Builds {
             return build;
         }
         running.retain(|_, build| build.strong_count() > 0);
-        let build = Arc::new(Build::new(id));
+        let build = Arc::new(Build::new(id, self.vertices.clone()));
         running.insert(id.to_owned(), Arc::downgrade(&build));
         build
     }
@@ -61,6 +73,8 @@ pub struct Build {
     told: watch::Sender<usize>,
     stage: watch::Sender<Stage>,
     titles: Mutex<Titles>,
+    vertices: Mutex<Vertices>,
+    counter: CounterBy<Fate>,
 }
 
 /// How far the Solve of a build is.
@@ -96,7 +110,7 @@ pub struct Titles {
 }
 
 impl Build {
-    fn new(id: &str) -> Self {
+    fn new(id: &str, counter: CounterBy<Fate>) -> Self {
         Self {
             id: id.to_owned(),
             import: OnceCell::new(),
@@ -104,6 +118,8 @@ impl Build {
             told: watch::Sender::new(0),
             stage: watch::Sender::new(Stage::Unknown),
             titles: Mutex::default(),
+            vertices: Mutex::default(),
+            counter,
         }
     }
 
@@ -177,6 +193,21 @@ impl Build {
     /// What the vertices of this build are to be called.
     pub fn titles(&self) -> MutexGuard<'_, Titles> {
         lock(&self.titles)
+    }
+
+    /// What became of its steps so far.
+    pub fn vertices(&self) -> MutexGuard<'_, Vertices> {
+        lock(&self.vertices)
+    }
+}
+
+impl Drop for Build {
+    fn drop(&mut self) {
+        // The progress of a build can be asked for long after its end, and of
+        // one that did not come through here: neither counts.
+        if matches!(*self.stage.borrow(), Stage::Forwarded) {
+            lock(&self.vertices).count(&self.counter);
+        }
     }
 }
 

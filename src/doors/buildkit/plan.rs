@@ -15,6 +15,7 @@ use super::Door;
 use super::attributes::{Attributes, ExportEntry, ImportEntry, InvalidAttribute};
 use super::build::{Build, export_vertex};
 use super::content::{ExportStore, Store};
+use super::metrics::{Carrier, ExportOutcome, ImportOutcome};
 use super::rewrite::{Entry, SolveRequest};
 use super::served::ServedImport;
 use super::stores::Stores;
@@ -66,11 +67,19 @@ impl Exports {
             match obstacle(door, &export, live).await {
                 None => exports.open(door, build, wanted, export),
                 Some(why) if export.strict => {
+                    door.metrics
+                        .exports
+                        .count((Carrier::Session, ExportOutcome::Failed));
                     return Err(Status::failed_precondition(format!(
                         "cache can't be exported (ignore-error=false): {why}"
                     )));
                 }
-                Some(why) => build.warn(format!("cache not exported to {}: {why}", export.place)),
+                Some(why) => {
+                    door.metrics
+                        .exports
+                        .count((Carrier::Session, ExportOutcome::Failed));
+                    build.warn(format!("cache not exported to {}: {why}", export.place));
+                }
             }
         }
         Ok(exports)
@@ -100,6 +109,7 @@ impl Exports {
             door.builder.clone(),
             door.cache.clone(),
             build.clone(),
+            door.metrics.export(Carrier::Session),
         );
         let id = door.stores.open(Store::Export(store));
         let mut attributes = export.passed_on;
@@ -192,9 +202,13 @@ async fn decide(
         look_up(door, build, &wants, limit).await
     } else {
         build.warn(format!("cache not imported: {NO_SESSION}"));
-        None
+        Err(ImportOutcome::Failed)
     };
-    let Some(import) = import else {
+    let outcome = import.as_ref().err().copied();
+    door.metrics
+        .imports
+        .count((Carrier::Session, outcome.unwrap_or(ImportOutcome::Served)));
+    let Ok(import) = import else {
         door.left_out.remember(&build.id, ours.to_vec());
         return Ok(None);
     };
@@ -207,14 +221,15 @@ async fn decide(
     )))
 }
 
-/// What the cache has for `wants` within `limit`; whatever it hasn't is said.
+/// What the cache has for `wants` within `limit`, or what became of them
+/// instead; whatever it hasn't is said.
 async fn look_up(
     door: &Door,
     build: &Arc<Build>,
     wants: &[Want],
     limit: Duration,
-) -> Option<Import> {
-    let first = wants.first()?;
+) -> Result<Import, ImportOutcome> {
+    let first = wants.first().ok_or(ImportOutcome::Failed)?;
     let more = if wants.len() > 1 {
         format!(", nor for {} more", wants.len() - 1)
     } else {
@@ -224,25 +239,25 @@ async fn look_up(
         Ok(Ok(Some(import))) => import,
         Ok(Ok(None)) => {
             build.tell(format!("no cache yet for {}{more}", first.place));
-            return None;
+            return Err(ImportOutcome::Empty);
         }
         Ok(Err(error)) => {
             build.warn(format!("cache not imported: {error}"));
-            return None;
+            return Err(ImportOutcome::Failed);
         }
         Err(_) => {
             build.warn(format!(
                 "cache not imported: the look-up took longer than {} s",
                 limit.as_secs_f32()
             ));
-            return None;
+            return Err(ImportOutcome::Failed);
         }
     };
     let largest = import.manifest.bytes.len().max(import.config.bytes.len());
     if largest > MAX_DOCUMENT {
         let size = ByteSize(largest as u64);
         build.warn(format!("cache not imported: export {} has a config of {size}, and BuildKit takes at most 1 MiB over a session", import.export));
-        return None;
+        return Err(ImportOutcome::Failed);
     }
     if !import.withdrawn.is_empty() {
         let count = import.withdrawn.len();
@@ -251,7 +266,7 @@ async fn look_up(
             import.export, import.withdrawn[0]
         ));
     }
-    Some(import)
+    Ok(import)
 }
 
 fn attribute(key: &str, value: &str) -> Attributes {

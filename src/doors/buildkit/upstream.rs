@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 use tokio_rustls::TlsConnector;
 use tonic::Status;
 
-use super::grpc::{Body, broken};
+use super::grpc::{Body, broken, unary};
 use crate::config::Endpoint;
 
 /// The flow-control window of one stream: what a fast local peer needs to stay
@@ -41,6 +41,20 @@ impl Upstream {
     /// Names buildkitd; nothing is connected yet.
     pub fn new(endpoint: Endpoint, tls: Option<(TlsConnector, ServerName<'static>)>) -> Self {
         Self { endpoint, tls }
+    }
+
+    /// Whether buildkitd answers a call, whatever it answers; an error says
+    /// why not.
+    pub async fn reachable(&self) -> Result<(), Status> {
+        let request = Request::post("http://buildkitd/grpc.health.v1.Health/Check")
+            .header(http::header::CONTENT_TYPE, "application/grpc")
+            .header(http::header::TE, "trailers")
+            .body(unary(b""))
+            .map_err(broken)?;
+        Link::new(Arc::new(self.clone()))
+            .send(request)
+            .await
+            .map(drop)
     }
 
     /// Opens a connection.

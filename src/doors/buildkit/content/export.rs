@@ -10,6 +10,7 @@ use futures::stream::BoxStream;
 use tonic::Status;
 
 use super::super::build::Build;
+use super::super::metrics::ExportTally;
 use super::document::Documents;
 use super::import::slice;
 use super::refusal::{blob_refusal, refusal, unknown_content};
@@ -30,6 +31,7 @@ pub struct ExportStore {
     statuses: Statuses,
     documents: Documents,
     layers: Mutex<Layers>,
+    tally: ExportTally,
 }
 
 /// Layer blobs by what is known of them.
@@ -43,7 +45,13 @@ struct Layers {
 
 impl ExportStore {
     /// An export of `build`, written by `builder`, to `place` in `cache`.
-    pub fn new(place: Place, builder: String, cache: Arc<dyn Cache>, build: Arc<Build>) -> Self {
+    pub fn new(
+        place: Place,
+        builder: String,
+        cache: Arc<dyn Cache>,
+        build: Arc<Build>,
+        tally: ExportTally,
+    ) -> Self {
         let (statuses, documents, layers) = Default::default();
         Self {
             place,
@@ -53,6 +61,7 @@ impl ExportStore {
             statuses,
             documents,
             layers,
+            tally,
         }
     }
 
@@ -152,6 +161,7 @@ impl ExportStore {
 
     /// Tells the user why an upload failed, and the client.
     pub(super) fn failed(&self, error: &CacheError) -> Status {
+        self.tally.failed();
         self.build
             .warn(format!("cache not exported to {}: {error}", self.place));
         refusal(error)
@@ -195,6 +205,7 @@ impl ExportStore {
                 uploaded: uploaded.keys().copied().collect(),
             })
             .await?;
+        self.tally.published();
         self.build.tell(format!(
             "exported {} records and {} layers ({}, of which {} new) to {} as export {}",
             published.records,
