@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use crate::harness::{
     Build, Client, Lab, MULTISTAGE_STEPS, Metrics, Mount, Runner, get, layerd, until,
 };
@@ -115,6 +117,27 @@ async fn known_builds_have_known_numbers_with_buildx() {
     let writer = lab.buildx(one.address()).await;
     let reader = lab.buildx(two.address()).await;
     tells(&lab, one, writer, two, reader).await;
+}
+
+#[tokio::test]
+async fn every_log_line_of_a_build_names_it() {
+    let lab = Lab::new();
+    let buildkitd = lab.buildkitd("one");
+    let spec = lab.sidecar("one").arguments(["--log-format=json"]);
+    let one = Runner::start(buildkitd, spec).await;
+    let build = Build::of(&lab.context("multistage"))
+        .cache_from(FROM)
+        .cache_to(TO);
+    lab.buildctl(one.address()).build(&build).await.ok();
+    let log = one.sidecar.log();
+    let mut ids = Vec::new();
+    for said in ["no cache yet", "exported "] {
+        let line = log.lines().find(|line| line.contains(said)).unwrap();
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["span"]["name"], "build", "{line:#}");
+        ids.push(line["span"]["id"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(ids[0], ids[1]);
 }
 
 #[tokio::test]

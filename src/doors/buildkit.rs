@@ -51,7 +51,6 @@ use tokio_util::task::TaskTracker;
 
 pub use self::attributes::Defaults;
 use self::build::Builds;
-use self::ending::Solving;
 use self::forward::{answer, forward};
 use self::grpc::{Body, MAX_MESSAGE, MessageBudget};
 use self::history::LeftOut;
@@ -223,10 +222,7 @@ async fn call(
     const GATEWAY: &str = "/moby.buildkit.v1.frontend.LLBBridge/";
     let _under_way = door.tasks.token();
     let outcome = match request.uri().path() {
-        "/moby.buildkit.v1.Control/Solve" => {
-            let solving = Solving::begin(&door.metrics.solves);
-            return Ok(solving.watch(solve::solve(&door, &link, request).await));
-        }
+        "/moby.buildkit.v1.Control/Solve" => solve::solve(&door, &link, request).await,
         "/moby.buildkit.v1.Control/Session" => session::session(&door, &link, request).await,
         "/moby.buildkit.v1.Control/Status" => status::status(&door, &link, request).await,
         "/moby.buildkit.v1.Control/ListenBuildHistory" => {

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{OnceCell, watch};
 use tonic::Status;
+use tracing::Span;
 
 use super::metrics::Fate;
 use super::served::ServedImport;
@@ -69,6 +70,7 @@ pub struct Build {
     /// What its imports became; decided once, by the first call that has any,
     /// since BuildKit loses hits at random as soon as it has two.
     pub import: OnceCell<Option<Arc<ServedImport>>>,
+    span: Span,
     notices: Mutex<Vec<Notice>>,
     told: watch::Sender<usize>,
     stage: watch::Sender<Stage>,
@@ -114,6 +116,9 @@ impl Build {
         Self {
             id: id.to_owned(),
             import: OnceCell::new(),
+            // At the level of errors, so that no filter takes a line's build
+            // away from it.
+            span: tracing::error_span!(parent: None, "build", id),
             notices: Mutex::default(),
             told: watch::Sender::new(0),
             stage: watch::Sender::new(Stage::Unknown),
@@ -123,10 +128,15 @@ impl Build {
         }
     }
 
+    /// What is done for this build happens in here, and so do its log lines.
+    pub fn span(&self) -> &Span {
+        &self.span
+    }
+
     /// Tells the user, in the build's progress, how something went.
     pub fn tell(&self, text: impl Into<String>) {
         let text = text.into();
-        tracing::info!(build = self.id, "{text}");
+        tracing::info!(parent: &self.span, "{text}");
         self.say(text, false);
     }
 
@@ -134,7 +144,7 @@ impl Build {
     /// same words are said once.
     pub fn warn(&self, text: impl Into<String>) {
         let text = text.into();
-        tracing::warn!(build = self.id, "{text}");
+        tracing::warn!(parent: &self.span, "{text}");
         self.say(text, true);
     }
 

@@ -83,7 +83,7 @@ impl Metrics {
         metrics.solves.register(
             registry,
             "layerd_solves",
-            "Builds, bake targets and other calls of Control.Solve, by how they ended",
+            "Builds, by how they ended; what clients ask for themselves is none",
         );
         metrics.imports.register(
             registry,

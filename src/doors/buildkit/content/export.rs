@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use tonic::Status;
+use tracing::Span;
 
 use super::super::build::Build;
 use super::super::metrics::ExportTally;
@@ -63,6 +64,10 @@ impl ExportStore {
             layers,
             tally,
         }
+    }
+
+    pub(super) fn span(&self) -> &Span {
+        self.build.span()
     }
 
     pub(super) fn statuses(&self) -> &Statuses {
