@@ -9,6 +9,7 @@
 mod build;
 mod buildkitd;
 mod client;
+mod collector;
 mod context;
 pub mod control;
 mod filter;
@@ -35,6 +36,7 @@ mod wire;
 pub use self::build::Build;
 pub use self::buildkitd::{Buildkitd, BuildkitdSpec};
 pub use self::client::Client;
+pub use self::collector::Collector;
 pub use self::context::MULTISTAGE_STEPS;
 pub use self::filter::{Carrier, Filter};
 pub use self::gate::Gate;

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::harness::{
-    Build, Client, Lab, MULTISTAGE_STEPS, Metrics, Mount, Runner, get, layerd, until,
+    Build, Client, Collector, Lab, MULTISTAGE_STEPS, Metrics, Mount, Runner, get, layerd, until,
 };
 
 const TO: &str = "type=gha-compatible,mode=max";
@@ -138,6 +138,25 @@ async fn every_log_line_of_a_build_names_it() {
         ids.push(line["span"]["id"].as_str().unwrap().to_owned());
     }
     assert_eq!(ids[0], ids[1]);
+}
+
+#[tokio::test]
+async fn a_build_is_traced_where_the_environment_asks_for_it() {
+    let lab = Lab::new();
+    let collector = Collector::start().await;
+    let spec = lab
+        .sidecar("one")
+        .environment("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint);
+    let mut one = Runner::start(lab.buildkitd("one"), spec).await;
+    let build = Build::of(&lab.context("multistage"))
+        .cache_from(FROM)
+        .cache_to(TO);
+    lab.buildctl(one.address()).build(&build).await.ok();
+    // What is left is sent at the end.
+    assert!(one.sidecar.terminate().await.success());
+    for part in ["layerd", "build", "look_up", "publish", "exported "] {
+        assert!(collector.has(part), "no {part}\n{}", one.sidecar.log());
+    }
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ pub struct SidecarSpec {
     buildkitd: Option<String>,
     data_dir: PathBuf,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl SidecarSpec {
@@ -31,6 +32,7 @@ impl SidecarSpec {
             buildkitd: None,
             data_dir,
             arguments: Vec::new(),
+            environment: Vec::new(),
         }
     }
 
@@ -58,6 +60,12 @@ impl SidecarSpec {
         self
     }
 
+    /// One more variable of its environment.
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Starts it, and waits until it says that it is ready.
     pub async fn start(self) -> Sidecar {
         let mut command = Command::new(env!("CARGO_BIN_EXE_layerd"));
@@ -74,7 +82,8 @@ impl SidecarSpec {
         command
             .arg("--data-dir")
             .arg(&self.data_dir)
-            .args(&self.arguments);
+            .args(&self.arguments)
+            .envs(self.environment.iter().cloned());
         if !self
             .arguments
             .iter()

@@ -31,6 +31,7 @@ impl Metered {
 
 #[async_trait]
 impl Cache for Metered {
+    #[tracing::instrument(name = "look_up", skip_all)]
     async fn look_up(&self, wants: &[Want]) -> Result<Option<Import>, CacheError> {
         self.inner.look_up(wants).await
     }
@@ -65,6 +66,7 @@ impl Cache for Metered {
         Ok(metered(bytes, transfer))
     }
 
+    #[tracing::instrument(name = "publish", skip_all)]
     async fn publish(&self, export: Publication) -> Result<Published, CacheError> {
         let published = self.inner.publish(export).await;
         match &published {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use tonic::Status;
-use tracing::Span;
+use tracing::{Instrument as _, Span};
 
 use super::super::build::Build;
 use super::super::metrics::ExportTally;
@@ -209,6 +209,7 @@ impl ExportStore {
                 config,
                 uploaded: uploaded.keys().copied().collect(),
             })
+            .instrument(self.span().clone())
             .await?;
         self.tally.published();
         self.build.tell(format!(
