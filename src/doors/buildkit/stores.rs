@@ -84,8 +84,12 @@ impl Stores {
     /// Ends a store now; calls that have it go on.
     pub fn close(&self, id: &str) {
         let mut inner = self.inner();
-        inner.open.remove(id);
+        let ended = inner.open.remove(id);
         inner.count();
+        drop(inner);
+        // Only now: the last of an export ends its build, and that may retire
+        // an import here.
+        drop(ended);
     }
 
     /// Ends a store once no build that overlapped its own can ask for it.
