@@ -24,6 +24,7 @@ mod imports;
 mod layering;
 mod lazy;
 mod memory;
+mod metrics;
 mod outputs;
 mod parallel;
 mod passthrough;

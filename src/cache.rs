@@ -8,7 +8,9 @@
 pub mod check;
 mod descriptors;
 mod local;
+mod metered;
 mod policy;
+mod usage;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +19,8 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 pub use self::local::LocalCache;
+pub use self::metered::{Metered, Metrics};
+pub use self::usage::{StoreSize, Usage};
 use crate::blobs::{BlobError, BlobStream, Ingest};
 use crate::catalog::{CatalogError, ExportId};
 use crate::digest::Digest;

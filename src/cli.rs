@@ -2,6 +2,7 @@
 
 pub mod cache;
 mod config_file;
+mod operate;
 mod sidecar;
 
 use std::process::ExitCode;
@@ -55,7 +56,7 @@ pub async fn run() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    telemetry::init(cli.log_format);
+    let _telemetry = telemetry::init(cli.log_format);
     let outcome = match cli.command {
         Command::Sidecar(args) => sidecar::run(*args).await,
         Command::Cache(args) => cache::run(args).await,

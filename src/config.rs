@@ -1,6 +1,7 @@
 //! Values that the command line, the environment and a file can set.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -58,6 +59,33 @@ impl fmt::Display for Endpoint {
     }
 }
 
+/// Where metrics are shown: `host:port` as numbers, or `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsAddress {
+    /// Nowhere.
+    Off,
+    /// There; port 0 is any free one.
+    At(SocketAddr),
+}
+
+/// A text that is no [`MetricsAddress`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected an IP address and a port, 127.0.0.1:9464, or off")]
+pub struct InvalidMetricsAddress;
+
+impl FromStr for MetricsAddress {
+    type Err = InvalidMetricsAddress;
+
+    fn from_str(text: &str) -> Result<Self, InvalidMetricsAddress> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        text.parse()
+            .map(Self::At)
+            .map_err(|_| InvalidMetricsAddress)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,6 +100,19 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
         }
+    }
+
+    #[test]
+    fn metrics_are_shown_at_an_address_or_not_at_all() {
+        assert_eq!("off".parse(), Ok(MetricsAddress::Off));
+        for address in ["127.0.0.1:0", "[::]:9464"] {
+            let expected = MetricsAddress::At(address.parse().unwrap());
+            assert_eq!(address.parse(), Ok(expected));
+        }
+        assert_eq!(
+            "localhost".parse::<MetricsAddress>(),
+            Err(InvalidMetricsAddress)
+        );
     }
 
     #[test]

@@ -4,3 +4,4 @@
 //! and answers in the client's own terms. Doors never name each other.
 
 pub mod buildkit;
+pub mod operator;

@@ -6,7 +6,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`cli`] | parse, wire up, run |
-//! | [`doors`] | one protocol each: BuildKit's Control API |
+//! | [`doors`] | one protocol each: BuildKit's Control API, and the operator's metrics |
 //! | [`cache`] | the engine that doors call |
 //! | [`graph`] | pure: cache configs and manifests |
 //! | [`catalog`] | the log of exports |

@@ -1,8 +1,15 @@
-//! Logs: on stderr, as text or JSON, filtered by `LAYERD_LOG`.
+//! Logs, on stderr, as text or JSON, filtered by `LAYERD_LOG`; traces, where
+//! the environment asks for them; and what metrics are made of.
+
+pub mod metrics;
+mod traces;
 
 use clap::ValueEnum;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::filter::{EnvFilter, LevelFilter, Targets};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use self::traces::Traces;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -14,18 +21,42 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging. `LAYERD_LOG` takes tracing's filter syntax: `debug`,
+/// What is to be kept until the process ends: dropping it sends the last
+/// traces.
+#[derive(Debug)]
+#[must_use]
+pub struct Telemetry {
+    _traces: Option<Traces>,
+}
+
+/// Starts logging, and tracing where it is asked for; to be called in a
+/// runtime. `LAYERD_LOG` takes tracing's filter syntax: `debug`,
 /// `layerd::doors=debug,info`; the default is `info`.
-pub fn init(format: LogFormat) {
+pub fn init(format: LogFormat) -> Telemetry {
+    let (traces, why_not) = match Traces::start() {
+        Ok(traces) => (traces, None),
+        Err(error) => (None, Some(error)),
+    };
     let filter = EnvFilter::try_from_env("LAYERD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_span_events(FmtSpan::NONE);
-    match format {
+    let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let logs = match format {
         LogFormat::Text => logs
             .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-            .init(),
-        LogFormat::Json => logs.json().init(),
+            .boxed(),
+        LogFormat::Json => logs.json().boxed(),
+    };
+    // Ours alone: the exporter's own connection has spans as well.
+    let spans = traces.as_ref().map(|traces| {
+        tracing_opentelemetry::layer()
+            .with_tracer(traces.tracer())
+            .with_filter(Targets::new().with_target("layerd", LevelFilter::INFO))
+    });
+    tracing_subscriber::registry()
+        .with(logs.with_filter(filter))
+        .with(spans)
+        .init();
+    if let Some(error) = why_not {
+        tracing::warn!(%error, "no traces are sent");
     }
+    Telemetry { _traces: traces }
 }

@@ -18,6 +18,7 @@ pub struct SidecarSpec {
     buildkitd: Option<String>,
     data_dir: PathBuf,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl SidecarSpec {
@@ -31,6 +32,7 @@ impl SidecarSpec {
             buildkitd: None,
             data_dir,
             arguments: Vec::new(),
+            environment: Vec::new(),
         }
     }
 
@@ -58,6 +60,12 @@ impl SidecarSpec {
         self
     }
 
+    /// One more variable of its environment.
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Starts it, and waits until it says that it is ready.
     pub async fn start(self) -> Sidecar {
         let mut command = Command::new(env!("CARGO_BIN_EXE_layerd"));
@@ -74,7 +82,15 @@ impl SidecarSpec {
         command
             .arg("--data-dir")
             .arg(&self.data_dir)
-            .args(&self.arguments);
+            .args(&self.arguments)
+            .envs(self.environment.iter().cloned());
+        if !self
+            .arguments
+            .iter()
+            .any(|word| word.starts_with("--metrics"))
+        {
+            command.args(["--metrics", "127.0.0.1:0"]);
+        }
         let mut process = Process::spawn(&self.name, &command, &self.folder.join("sidecar.log"));
         let mut lines = BufReader::new(process.stdout()).lines();
         let line = match tokio::time::timeout(DEADLINE, lines.next_line()).await {
@@ -88,11 +104,15 @@ impl SidecarSpec {
             .filter_map(|word| word.strip_prefix("listen="))
             .map(str::to_owned)
             .collect();
-        let pull = words.iter().find_map(|word| word.strip_prefix("pull="));
+        let address = |kind: &str| {
+            let found = words.iter().find_map(|word| word.strip_prefix(kind));
+            found.map(str::to_owned)
+        };
         Sidecar {
+            pull: address("pull="),
+            metrics: address("metrics="),
             process,
             addresses,
-            pull: pull.map(str::to_owned),
             _stdout: lines,
             spec: self,
         }
@@ -106,6 +126,8 @@ pub struct Sidecar {
     pub addresses: Vec<String>,
     /// Where imports are pulled from, if they are.
     pub pull: Option<String>,
+    /// Where its metrics are, as its ready line says: `host:port`.
+    pub metrics: Option<String>,
     _stdout: Lines<BufReader<ChildStdout>>,
     spec: SidecarSpec,
 }

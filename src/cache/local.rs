@@ -20,8 +20,9 @@ use self::open::{Opened, Opener};
 use self::verify::Verified;
 use super::descriptors::{to_descriptor, to_layer};
 use super::policy::Candidate;
+use super::usage::Usage;
 use super::{Cache, CacheError, Document, Import, Publication, Published, Want, policy};
-use crate::blobs::{BlobError, BlobStore as _, BlobStream, Ingest};
+use crate::blobs::{BlobError, BlobStore as _, BlobStream, DiskStore, Ingest};
 use crate::catalog::{Catalog as _, CatalogError, Export, ExportId, NewExport};
 use crate::digest::{Digest, Hasher};
 use crate::graph::{Config, Descriptor, GraphError, Manifest};
@@ -42,6 +43,17 @@ impl LocalCache {
             opener: Opener::new(data_dir.into()),
             verified: Verified::default(),
         }
+    }
+
+    /// Opens the data directory, for reading at least; an error says why it
+    /// can't be.
+    pub async fn open(&self) -> Result<(), CacheError> {
+        self.opener.opened().await.map(drop)
+    }
+
+    /// What is stored now: looks at every blob's file, and opens nothing.
+    pub async fn usage(&self) -> Result<Usage, CacheError> {
+        Ok(Usage::of(&DiskStore::at(self.opener.dir())).await?)
     }
 
     /// The newest export of a place of which anything is left and that fits;

@@ -8,13 +8,16 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::cache::LocalCache;
-use crate::config::Endpoint;
+use super::operate::{self, SidecarMetrics};
+use crate::cache::{Cache, LocalCache, Metered};
+use crate::config::{Endpoint, MetricsAddress};
 use crate::doors::buildkit::{
-    self, Carrier, ClientTls, Defaults, Listener, PullListener, ServerTls, Upstream,
+    self, ClientTls, Defaults, ImportCarrier, Listener, PullListener, ServerTls, Upstream,
 };
+use crate::doors::operator::{Check, Shown};
 use crate::place::{GitRef, ProjectId};
 
 /// Serve `type=gha-compatible` in front of one buildkitd.
@@ -98,7 +101,7 @@ pub struct SidecarArgs {
         value_name = "CARRIER",
         default_value = "session"
     )]
-    import_carrier: Carrier,
+    import_carrier: ImportCarrier,
 
     /// Where imports can be pulled from. Keep it on loopback unless buildkitd
     /// is elsewhere: what is served is protected by names alone.
@@ -168,6 +171,12 @@ pub struct SidecarArgs {
     )]
     buildkitd_tls_server_name: Option<String>,
 
+    /// Where /metrics, /healthz and /readyz are shown, over plain HTTP, or off.
+    /// 127.0.0.1:9464 unless given; where another process has that already,
+    /// nowhere.
+    #[arg(long, env = "LAYERD_METRICS", value_name = "ADDR|off")]
+    metrics: Option<MetricsAddress>,
+
     /// A TOML file with these options as keys: `data-dir = "/cache"`.
     #[arg(long, env = "LAYERD_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -186,6 +195,14 @@ pub async fn run(args: SidecarArgs) -> anyhow::Result<ExitCode> {
     if let Some(pull) = &pull {
         ready += &format!(" pull={}", pull.address()?);
     }
+    let shown_at = operate::listen(args.metrics).await?;
+    if let Some(listener) = &shown_at {
+        ready += &format!(" metrics={}", listener.address()?);
+    }
+    let metrics = SidecarMetrics::new();
+    let local = Arc::new(LocalCache::new(&args.data_dir));
+    let cache: Arc<dyn Cache> = Arc::new(Metered::new(local.clone(), metrics.cache.clone()));
+    let checks = checks(&upstream, &local);
     let builder = rustix::system::uname()
         .nodename()
         .to_string_lossy()
@@ -193,7 +210,7 @@ pub async fn run(args: SidecarArgs) -> anyhow::Result<ExitCode> {
     let closing = closed_by_signal()?;
     let config = buildkit::Config {
         upstream,
-        cache: Arc::new(LocalCache::new(&args.data_dir)),
+        cache,
         defaults: Defaults {
             project: args.project,
             git_ref: args.r#ref,
@@ -202,7 +219,17 @@ pub async fn run(args: SidecarArgs) -> anyhow::Result<ExitCode> {
         builder,
         carrier: args.import_carrier,
         pull,
+        metrics: metrics.door,
     };
+    let mut beside = JoinSet::new();
+    if let Some(listener) = shown_at {
+        beside.spawn(listener.serve(Shown {
+            registry: metrics.registry,
+            checks,
+        }));
+        let (store, grown) = (metrics.store, metrics.cache.grown());
+        beside.spawn(async move { store.follow(local, grown).await });
+    }
     tracing::info!(buildkitd = %args.buildkitd, data_dir = %args.data_dir.display(), "{ready}");
     // Scripts wait for this line; one that has gone away needs none.
     let _ = writeln!(std::io::stdout(), "{ready}");
@@ -212,13 +239,37 @@ pub async fn run(args: SidecarArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn pull_listener(args: &SidecarArgs) -> anyhow::Result<Option<PullListener>> {
-    if args.import_carrier == Carrier::Session {
+    if args.import_carrier == ImportCarrier::Session {
         return Ok(None);
     }
     let bound = PullListener::bind(&args.pull_listen, args.pull_advertise.clone()).await;
     Ok(Some(bound.with_context(|| {
         format!("can't listen on {} (--pull-listen)", args.pull_listen)
     })?))
+}
+
+/// What has to work for a build to come through with its cache.
+fn checks(upstream: &Upstream, cache: &Arc<LocalCache>) -> Vec<Check> {
+    let (upstream, cache) = (upstream.clone(), cache.clone());
+    vec![
+        Check {
+            what: "buildkitd",
+            look: Box::new(move || {
+                let upstream = upstream.clone();
+                Box::pin(async move {
+                    let answered = upstream.reachable().await;
+                    answered.map_err(|status| status.message().to_owned())
+                })
+            }),
+        },
+        Check {
+            what: "store",
+            look: Box::new(move || {
+                let cache = cache.clone();
+                Box::pin(async move { cache.open().await.map_err(|error| error.to_string()) })
+            }),
+        },
+    ]
 }
 
 fn upstream(args: &SidecarArgs) -> anyhow::Result<Upstream> {

@@ -18,10 +18,12 @@
 mod attributes;
 mod build;
 mod content;
+mod ending;
 mod forward;
 mod grpc;
 mod history;
 mod listen;
+mod metrics;
 mod plan;
 mod proto;
 mod pull;
@@ -35,6 +37,7 @@ mod stores;
 mod tls;
 mod tunnel;
 mod upstream;
+mod vertices;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -54,8 +57,9 @@ use self::grpc::{Body, MAX_MESSAGE, MessageBudget};
 use self::history::LeftOut;
 pub use self::listen::Listener;
 use self::listen::{Accepted, Stream};
+pub use self::metrics::Metrics;
 use self::pull::Pull;
-pub use self::pull::{Carrier, PullListener};
+pub use self::pull::{ImportCarrier, PullListener};
 use self::served::ServedImports;
 use self::session::Sessions;
 use self::stores::Stores;
@@ -88,9 +92,11 @@ pub struct Config {
     /// Who exports: this host's name.
     pub builder: String,
     /// How imports travel.
-    pub carrier: Carrier,
+    pub carrier: ImportCarrier,
     /// Where they are pulled from, unless they travel over sessions alone.
     pub pull: Option<PullListener>,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 /// What every call can reach.
@@ -105,6 +111,7 @@ struct Door {
     imports: ServedImports,
     pull: Option<Arc<Pull>>,
     left_out: LeftOut,
+    metrics: Metrics,
     budget: MessageBudget,
     /// Calls, sessions and progress streams: what is waited for at the end.
     tasks: TaskTracker,
@@ -115,10 +122,11 @@ struct Door {
 /// Serves clients on `listeners` until `closing`; then lets what runs end, for
 /// a while.
 pub async fn serve(config: Config, listeners: Vec<Listener>, closing: CancellationToken) {
-    let stores: Arc<Stores> = Arc::default();
+    let metrics = config.metrics;
+    let stores = Arc::new(Stores::new(metrics.leases.clone()));
     let pull = config.pull.map(|listener| {
         (
-            Arc::new(Pull::new(&listener, config.carrier == Carrier::Pull)),
+            Arc::new(Pull::new(&listener, config.carrier == ImportCarrier::Pull)),
             listener,
         )
     });
@@ -127,12 +135,13 @@ pub async fn serve(config: Config, listeners: Vec<Listener>, closing: Cancellati
         cache: config.cache,
         defaults: config.defaults,
         builder: config.builder,
-        sessions: Arc::default(),
-        builds: Builds::default(),
+        sessions: Arc::new(Sessions::new(metrics.sessions.clone())),
+        builds: Builds::new(metrics.vertices.clone()),
         imports: ServedImports::new(stores.clone()),
         pull: pull.as_ref().map(|(pull, _)| pull.clone()),
         stores,
         left_out: LeftOut::default(),
+        metrics,
         budget: MessageBudget::new(MESSAGE_BUDGET),
         tasks: TaskTracker::new(),
         connections: TaskTracker::new(),

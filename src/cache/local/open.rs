@@ -35,6 +35,11 @@ impl Opener {
         }
     }
 
+    /// The directory.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// For reading, at least.
     pub(super) async fn opened(&self) -> Result<Arc<Opened>, CacheError> {
         self.open_unless(|_| true).await

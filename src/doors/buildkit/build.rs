@@ -10,9 +10,13 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{OnceCell, watch};
 use tonic::Status;
+use tracing::Span;
 
+use super::metrics::Fate;
 use super::served::ServedImport;
+use super::vertices::Vertices;
 use crate::digest::Digest;
+use crate::telemetry::metrics::CounterBy;
 
 /// Notices beyond this many are only logged: one build is not made to scroll.
 const MAX_NOTICES: usize = 100;
@@ -24,9 +28,18 @@ const REFUSED: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub struct Builds {
     running: Mutex<HashMap<String, Weak<Build>>>,
+    vertices: CounterBy<Fate>,
 }
 
 impl Builds {
+    /// None yet; the steps of each will be counted in `vertices`.
+    pub fn new(vertices: CounterBy<Fate>) -> Self {
+        Self {
+            running: Mutex::default(),
+            vertices,
+        }
+    }
+
     /// The build of that id; the first to ask makes it known.
     pub fn join(&self, id: &str) -> Arc<Build> {
         let mut running = lock(&self.running);
@@ -34,7 +47,7 @@ impl Builds {
             return build;
         }
         running.retain(|_, build| build.strong_count() > 0);
-        let build = Arc::new(Build::new(id));
+        let build = Arc::new(Build::new(id, self.vertices.clone()));
         running.insert(id.to_owned(), Arc::downgrade(&build));
         build
     }
@@ -57,10 +70,13 @@ pub struct Build {
     /// What its imports became; decided once, by the first call that has any,
     /// since BuildKit loses hits at random as soon as it has two.
     pub import: OnceCell<Option<Arc<ServedImport>>>,
+    span: Span,
     notices: Mutex<Vec<Notice>>,
     told: watch::Sender<usize>,
     stage: watch::Sender<Stage>,
     titles: Mutex<Titles>,
+    vertices: Mutex<Vertices>,
+    counter: CounterBy<Fate>,
 }
 
 /// How far the Solve of a build is.
@@ -96,21 +112,31 @@ pub struct Titles {
 }
 
 impl Build {
-    fn new(id: &str) -> Self {
+    fn new(id: &str, counter: CounterBy<Fate>) -> Self {
         Self {
             id: id.to_owned(),
             import: OnceCell::new(),
+            // At the level of errors, so that no filter takes a line's build
+            // away from it.
+            span: tracing::error_span!(parent: None, "build", id),
             notices: Mutex::default(),
             told: watch::Sender::new(0),
             stage: watch::Sender::new(Stage::Unknown),
             titles: Mutex::default(),
+            vertices: Mutex::default(),
+            counter,
         }
+    }
+
+    /// What is done for this build happens in here, and so do its log lines.
+    pub fn span(&self) -> &Span {
+        &self.span
     }
 
     /// Tells the user, in the build's progress, how something went.
     pub fn tell(&self, text: impl Into<String>) {
         let text = text.into();
-        tracing::info!(build = self.id, "{text}");
+        tracing::info!(parent: &self.span, "{text}");
         self.say(text, false);
     }
 
@@ -118,7 +144,7 @@ impl Build {
     /// same words are said once.
     pub fn warn(&self, text: impl Into<String>) {
         let text = text.into();
-        tracing::warn!(build = self.id, "{text}");
+        tracing::warn!(parent: &self.span, "{text}");
         self.say(text, true);
     }
 
@@ -177,6 +203,21 @@ impl Build {
     /// What the vertices of this build are to be called.
     pub fn titles(&self) -> MutexGuard<'_, Titles> {
         lock(&self.titles)
+    }
+
+    /// What became of its steps so far.
+    pub fn vertices(&self) -> MutexGuard<'_, Vertices> {
+        lock(&self.vertices)
+    }
+}
+
+impl Drop for Build {
+    fn drop(&mut self) {
+        // The progress of a build can be asked for long after its end, and of
+        // one that did not come through here: neither counts.
+        if matches!(*self.stage.borrow(), Stage::Forwarded) {
+            lock(&self.vertices).count(&self.counter);
+        }
     }
 }
 

@@ -23,6 +23,7 @@ use hyper::body::Incoming;
 use prost_types::Timestamp;
 use tonic::{Code, Status, Streaming};
 use tower_service::Service as _;
+use tracing::{Instrument as _, Span};
 
 pub use self::export::ExportStore;
 pub use self::import::ImportStore;
@@ -76,6 +77,15 @@ impl Store {
         }
     }
 
+    /// Where the log lines of a call belong: an export has one build, an
+    /// import may have several.
+    fn span(&self) -> Span {
+        match self {
+            Self::Import(_) | Self::Pull(_) => Span::none(),
+            Self::Export(store) => store.span().clone(),
+        }
+    }
+
     fn size(&self, digest: &Digest) -> Option<u64> {
         match self {
             Self::Import(store) => store.size(digest),
@@ -113,8 +123,9 @@ pub fn addressed(
 
 /// Answers one call on a store of ours.
 pub async fn serve(store: Arc<Store>, request: Request<Incoming>) -> Response<Body> {
+    let span = store.span();
     let mut server = ContentServer::new(Attached(store)).max_decoding_message_size(MAX_MESSAGE);
-    let Ok(response) = server.call(request).await;
+    let Ok(response) = server.call(request).instrument(span).await;
     response.map(|body| body.map_err(Into::into).boxed_unsync())
 }
 

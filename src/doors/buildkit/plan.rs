@@ -15,6 +15,7 @@ use super::Door;
 use super::attributes::{Attributes, ExportEntry, ImportEntry, InvalidAttribute};
 use super::build::{Build, export_vertex};
 use super::content::{ExportStore, Store};
+use super::metrics::{Carrier, ExportOutcome, ImportOutcome};
 use super::rewrite::{Entry, SolveRequest};
 use super::served::{ServedImport, missing};
 use super::stores::Stores;
@@ -66,11 +67,19 @@ impl Exports {
             match obstacle(door, &export, live).await {
                 None => exports.open(door, build, wanted, export),
                 Some(why) if export.strict => {
+                    door.metrics
+                        .exports
+                        .count((Carrier::Session, ExportOutcome::Failed));
                     return Err(Status::failed_precondition(format!(
                         "cache can't be exported (ignore-error=false): {why}"
                     )));
                 }
-                Some(why) => build.warn(format!("cache not exported to {}: {why}", export.place)),
+                Some(why) => {
+                    door.metrics
+                        .exports
+                        .count((Carrier::Session, ExportOutcome::Failed));
+                    build.warn(format!("cache not exported to {}: {why}", export.place));
+                }
             }
         }
         Ok(exports)
@@ -100,6 +109,7 @@ impl Exports {
             door.builder.clone(),
             door.cache.clone(),
             build.clone(),
+            door.metrics.export(Carrier::Session),
         );
         let id = door.stores.open(Store::Export(store));
         let mut attributes = export.passed_on;
@@ -194,14 +204,10 @@ async fn decide(
     if let Some(pull) = door.pull.as_ref().filter(|_| !wants.is_empty())
         && (pull.forced || pull.is_reached(link).await)
     {
-        return Ok(Some(door.imports.by_pull(
-            pull,
-            wants,
-            timeout,
-            ours,
-            &door.cache,
-            build,
-        )));
+        return Ok(Some(
+            door.imports
+                .by_pull(pull, wants, timeout, ours, door, build),
+        ));
     }
     let import = if live {
         look_up(
@@ -213,9 +219,13 @@ async fn decide(
         .await
     } else {
         build.warn(format!("cache not imported: {NO_SESSION}"));
-        None
+        Err(ImportOutcome::Failed)
     };
-    let Some(import) = import else {
+    let outcome = import.as_ref().err().copied();
+    door.metrics
+        .imports
+        .count((Carrier::Session, outcome.unwrap_or(ImportOutcome::Served)));
+    let Ok(import) = import else {
         door.left_out.remember(&build.id, ours);
         return Ok(None);
     };
@@ -228,36 +238,39 @@ async fn decide(
     )))
 }
 
-/// What the cache has for `wants` within `limit`; whatever it hasn't is said.
+/// What the cache has for `wants` within `limit`, or what became of them
+/// instead; whatever it hasn't is said.
 async fn look_up(
     door: &Door,
     build: &Arc<Build>,
     wants: &[Want],
     limit: Duration,
-) -> Option<Import> {
-    wants.first()?;
+) -> Result<Import, ImportOutcome> {
+    if wants.is_empty() {
+        return Err(ImportOutcome::Failed);
+    }
     let import = match tokio::time::timeout(limit, door.cache.look_up(wants, MAX_DOCUMENT)).await {
         Ok(Ok(Some(import))) => import,
         Ok(Ok(None)) => {
             build.tell(nothing_for(wants));
-            return None;
+            return Err(ImportOutcome::Empty);
         }
         Ok(Err(error)) => {
             build.warn(format!("cache not imported: {error}"));
-            return None;
+            return Err(ImportOutcome::Failed);
         }
         Err(_) => {
             build.warn(format!(
                 "cache not imported: the look-up took longer than {} s",
                 limit.as_secs_f32()
             ));
-            return None;
+            return Err(ImportOutcome::Failed);
         }
     };
     if let Some(missing) = missing(&import) {
         build.warn(missing);
     }
-    Some(import)
+    Ok(import)
 }
 
 /// What a build is told that finds nothing.

@@ -53,7 +53,7 @@ const NO_SECRET: &str = "layerd";
 
 /// How an import travels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Carrier {
+pub enum ImportCarrier {
     /// By pull where buildkitd reaches the endpoint, else over the session.
     Auto,
     /// By pull, lazily; an import fails where buildkitd does not reach it.

@@ -145,6 +145,8 @@ pub struct SolveRequest {
     pub id: String,
     /// The session's id.
     pub session: String,
+    /// A client asks what buildkitd can do; no build of a user.
+    pub internal: bool,
     /// Every cache export, in order.
     pub exports: Vec<Entry>,
     /// Every cache import, each once, in order.
@@ -159,6 +161,7 @@ impl SolveRequest {
         Ok(Self {
             id: request.r#ref,
             session: request.session,
+            internal: request.internal,
             exports: cache.exports.into_iter().map(Entry::from).collect(),
             imports: all_imports(
                 cache.imports.into_iter().map(Entry::from),

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use super::Door;
 use super::attributes::Attributes;
 use super::build::Build;
 use super::content::{ImportStore, Store};
@@ -98,7 +99,7 @@ impl ServedImports {
         wants: Vec<Want>,
         timeout: Option<Duration>,
         written: &[Entry],
-        cache: &Arc<dyn Cache>,
+        door: &Door,
         build: &Arc<Build>,
     ) -> Arc<ServedImport> {
         let place = wants
@@ -109,9 +110,12 @@ impl ServedImports {
             (Seen::Wants(wants.clone()), written.to_vec()),
             build,
             || {
-                let store =
-                    self.stores
-                        .open(Store::Pull(PullImport::new(wants, timeout, cache.clone())));
+                let store = self.stores.open(Store::Pull(PullImport::new(
+                    wants,
+                    timeout,
+                    door.cache.clone(),
+                    door.metrics.imports.clone(),
+                )));
                 let entry = pull.entry(&store);
                 (store, entry, format!("layerd: importing cache of {place}"))
             },

@@ -23,6 +23,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::io::{AsyncRead, AsyncReadExt as _, join};
 use tokio::sync::{Notify, mpsc, watch};
 use tonic::Status;
@@ -45,13 +46,22 @@ const UNDER_WAY: usize = 4;
 const MAX_GREETING: usize = 64 << 10;
 
 /// The sessions that are open now, so that a build can tell whether its own is.
-#[derive(Default)]
 pub struct Sessions {
     open: Mutex<HashMap<String, usize>>,
     opened: Notify,
+    count: Gauge,
 }
 
 impl Sessions {
+    /// None yet; `count` will say how many there are.
+    pub fn new(count: Gauge) -> Self {
+        Self {
+            open: Mutex::default(),
+            opened: Notify::new(),
+            count,
+        }
+    }
+
     /// Whether this session is open, or opens within `patience`: a client may
     /// send Solve first.
     pub async fn is_live(&self, id: &str, patience: Duration) -> bool {
@@ -71,6 +81,7 @@ impl Sessions {
 
     fn enter(self: &Arc<Self>, id: String) -> OpenSession {
         *self.lock().entry(id.clone()).or_default() += 1;
+        self.count.inc();
         self.opened.notify_waiters();
         OpenSession {
             sessions: self.clone(),
@@ -91,6 +102,7 @@ struct OpenSession {
 
 impl Drop for OpenSession {
     fn drop(&mut self) {
+        self.sessions.count.dec();
         let mut open = self.sessions.lock();
         if let Some(count) = open.get_mut(&self.id) {
             *count -= 1;

@@ -7,14 +7,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::request::Parts;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tonic::Status;
+use tracing::Instrument as _;
 
 use super::Door;
 use super::build::{Build, Stage};
+use super::ending::Solving;
 use super::forward::untouched;
-use super::grpc::{self, Body, Messages, is_trailers_only};
+use super::grpc::{self, Body, Message, Messages, is_trailers_only};
 use super::plan::{self, Exports};
 use super::rewrite::{self, Entry, SolveRequest};
 use super::splice::Malformed;
@@ -36,10 +39,27 @@ pub async fn solve(
     let (head, body) = request.into_parts();
     let message = Messages::new(body, door.budget.clone()).only().await?;
     let wanted = SolveRequest::parse(&message.bytes).map_err(malformed)?;
+    if wanted.internal {
+        return run(door, link, head, message, wanted).await;
+    }
+    let solving = Solving::begin(&door.metrics.solves);
+    Ok(solving.watch(run(door, link, head, message, wanted).await))
+}
+
+/// One build, from its plan to its answer.
+async fn run(
+    door: &Arc<Door>,
+    link: &Link,
+    head: Parts,
+    message: Message,
+    wanted: SolveRequest,
+) -> Result<Response<Body>, Status> {
     let build = door.builds.join(&wanted.id);
     let _running = door.stores.begin();
 
-    let planned = plan(door, link, &build, &wanted, &message.bytes).await;
+    let planned = plan(door, link, &build, &wanted, &message.bytes)
+        .instrument(build.span().clone())
+        .await;
     drop(message);
     let Planned {
         exports: _exports,
@@ -122,7 +142,9 @@ pub async fn gateway_solve(
     }
     let rewritten = match build {
         Some(build) if imports.iter().any(Entry::is_ours) => {
-            let import = plan::import(door, link, &build, &imports, true).await?;
+            let import = plan::import(door, link, &build, &imports, true)
+                .instrument(build.span().clone())
+                .await?;
             let import = import.as_deref().map(|import| &import.entry);
             rewrite::gateway_solve_request(&message.bytes, import).map_err(malformed)?
         }

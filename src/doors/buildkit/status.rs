@@ -131,12 +131,14 @@ fn progress(build: &str, from: usize, notices: &[Notice]) -> control::StatusResp
             name: text,
             started: Some(at),
             completed: Some(at),
+            ..control::Vertex::default()
         });
     }
     progress
 }
 
-/// Gives our import and exports names that mean something.
+/// Gives our import and exports names that mean something, and notes what
+/// became of each step.
 fn rename(build: &Build, message: &[u8]) -> Result<Vec<u8>, Malformed> {
     const VERTEXES: u32 = 1;
     const NAME: u32 = 3;
@@ -145,6 +147,7 @@ fn rename(build: &Build, message: &[u8]) -> Result<Vec<u8>, Malformed> {
             return Ok(Edit::Keep);
         }
         let vertex = control::Vertex::decode(content).map_err(|_| Malformed)?;
+        build.vertices().see(&vertex);
         let Some(title) = title(build, &vertex) else {
             return Ok(Edit::Keep);
         };

@@ -10,6 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use prometheus_client::metrics::gauge::Gauge;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::content::{PREFIX, Store};
@@ -29,6 +30,8 @@ struct Inner {
     open: HashMap<String, Arc<Store>>,
     running: Vec<CancellationToken>,
     retired: VecDeque<Retired>,
+    /// How many imports are among `open`.
+    leases: Gauge,
 }
 
 /// A build, as long as it runs; what it shares with others lives as long.
@@ -44,6 +47,14 @@ struct Retired {
 }
 
 impl Stores {
+    /// None yet; `leases` will say how many imports there are.
+    pub fn new(leases: Gauge) -> Self {
+        Self(Mutex::new(Inner {
+            leases,
+            ..Inner::default()
+        }))
+    }
+
     /// Says that a build runs, until what this gives is dropped.
     pub fn begin(&self) -> Running {
         let ended = CancellationToken::new();
@@ -58,7 +69,10 @@ impl Stores {
     /// Opens a store under an id that nobody can guess.
     pub fn open(&self, store: Store) -> String {
         let id = format!("{PREFIX}{}", hex::encode(rand::random::<[u8; 16]>()));
-        self.inner().open.insert(id.clone(), Arc::new(store));
+        let mut inner = self.inner();
+        inner.open.insert(id.clone(), Arc::new(store));
+        inner.count();
+        drop(inner);
         id
     }
 
@@ -69,7 +83,13 @@ impl Stores {
 
     /// Ends a store now; calls that have it go on.
     pub fn close(&self, id: &str) {
-        self.inner().open.remove(id);
+        let mut inner = self.inner();
+        let ended = inner.open.remove(id);
+        inner.count();
+        drop(inner);
+        // Only now: the last of an export ends its build, and that may retire
+        // an import here.
+        drop(ended);
     }
 
     /// Ends a store once no build that overlapped its own can ask for it.
@@ -110,6 +130,15 @@ impl Inner {
             }
             keep
         });
+        self.count();
+    }
+
+    fn count(&self) {
+        let imports = self
+            .open
+            .values()
+            .filter(|store| matches!(***store, Store::Import(_)));
+        self.leases.set(imports.count() as i64);
     }
 }
 
@@ -121,6 +150,7 @@ mod tests {
     use crate::cache::{Cache, LocalCache};
     use crate::doors::buildkit::build::Builds;
     use crate::doors::buildkit::content::ExportStore;
+    use crate::doors::buildkit::metrics::{Carrier, Metrics};
 
     fn store() -> Store {
         let dir = tempfile::tempdir().unwrap();
@@ -131,7 +161,14 @@ mod tests {
             scope: "s".parse().unwrap(),
         };
         let build = Builds::default().join("build");
-        Store::Export(ExportStore::new(place, "host".to_owned(), cache, build))
+        let tally = Metrics::default().export(Carrier::Session);
+        Store::Export(ExportStore::new(
+            place,
+            "host".to_owned(),
+            cache,
+            build,
+            tally,
+        ))
     }
 
     #[test]

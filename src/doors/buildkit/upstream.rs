@@ -21,7 +21,7 @@ use tokio::sync::Mutex;
 use tokio_rustls::TlsConnector;
 use tonic::Status;
 
-use super::grpc::{Body, broken};
+use super::grpc::{Body, broken, unary};
 use crate::config::Endpoint;
 
 /// The flow-control window of one stream: what a fast local peer needs to stay
@@ -35,10 +35,11 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 pub(super) const MAX_HEADER_LIST: u32 = 16 << 20;
 
 /// Where buildkitd listens.
+#[derive(Clone)]
 pub struct Upstream {
     endpoint: Endpoint,
     tls: Option<(TlsConnector, ServerName<'static>)>,
-    outages: AtomicU64,
+    outages: Arc<AtomicU64>,
 }
 
 impl Upstream {
@@ -47,8 +48,22 @@ impl Upstream {
         Self {
             endpoint,
             tls,
-            outages: AtomicU64::new(0),
+            outages: Arc::default(),
         }
+    }
+
+    /// Whether buildkitd answers a call, whatever it answers; an error says
+    /// why not.
+    pub async fn reachable(&self) -> Result<(), Status> {
+        let request = Request::post("http://buildkitd/grpc.health.v1.Health/Check")
+            .header(http::header::CONTENT_TYPE, "application/grpc")
+            .header(http::header::TE, "trailers")
+            .body(unary(b""))
+            .map_err(broken)?;
+        Link::new(Arc::new(self.clone()))
+            .send(request)
+            .await
+            .map(drop)
     }
 
     /// Opens a connection, within the time that grpc-go gives one.

@@ -8,8 +8,10 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use tonic::Status;
+use tracing::{Instrument as _, Span};
 
 use super::super::build::Build;
+use super::super::metrics::ExportTally;
 use super::document::Documents;
 use super::import::slice;
 use super::refusal::{blob_refusal, refusal, unknown_content};
@@ -30,6 +32,7 @@ pub struct ExportStore {
     statuses: Statuses,
     documents: Documents,
     layers: Mutex<Layers>,
+    tally: ExportTally,
 }
 
 /// Layer blobs by what is known of them.
@@ -43,7 +46,13 @@ struct Layers {
 
 impl ExportStore {
     /// An export of `build`, written by `builder`, to `place` in `cache`.
-    pub fn new(place: Place, builder: String, cache: Arc<dyn Cache>, build: Arc<Build>) -> Self {
+    pub fn new(
+        place: Place,
+        builder: String,
+        cache: Arc<dyn Cache>,
+        build: Arc<Build>,
+        tally: ExportTally,
+    ) -> Self {
         let (statuses, documents, layers) = Default::default();
         Self {
             place,
@@ -53,7 +62,12 @@ impl ExportStore {
             statuses,
             documents,
             layers,
+            tally,
         }
+    }
+
+    pub(super) fn span(&self) -> &Span {
+        self.build.span()
     }
 
     pub(super) fn statuses(&self) -> &Statuses {
@@ -146,6 +160,7 @@ impl ExportStore {
 
     /// Tells the user why an upload failed, and the client.
     pub(super) fn failed(&self, error: &CacheError) -> Status {
+        self.tally.failed();
         self.build
             .warn(format!("cache not exported to {}: {error}", self.place));
         refusal(error)
@@ -188,7 +203,9 @@ impl ExportStore {
                 config,
                 uploaded: uploaded.keys().copied().collect(),
             })
+            .instrument(self.span().clone())
             .await?;
+        self.tally.published();
         self.build.tell(format!(
             "exported {} records and {} layers ({}, of which {} new) to {} as export {}",
             published.records,

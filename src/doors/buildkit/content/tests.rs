@@ -17,6 +17,7 @@ use super::{Attached, ExportStore, ImportStore, Store};
 use crate::blobs::BlobStore as _;
 use crate::cache::{Cache, LocalCache, Want};
 use crate::digest::Digest;
+use crate::doors::buildkit::metrics::{Carrier, Metrics};
 use crate::place::Place;
 
 type Client = ContentClient<ContentServer<Attached>>;
@@ -45,6 +46,7 @@ impl Fixture {
             "host".to_owned(),
             self.cache.clone(),
             self.build.clone(),
+            Metrics::default().export(Carrier::Session),
         );
         client(Store::Export(store))
     }

@@ -14,11 +14,13 @@ use jiff::Timestamp;
 
 use super::super::build::Build;
 use super::super::grpc::Body;
+use super::super::metrics::{Carrier, ImportOutcome};
 use super::super::plan::nothing_for;
 use super::super::served::{describe, missing};
 use super::{answer, blob};
 use crate::cache::{Cache, CacheError, Want};
 use crate::digest::Digest;
+use crate::telemetry::metrics::CounterBy;
 
 /// How long a look-up may take before the cache counts as empty.
 const LOOK_UP_LIMIT: Duration = Duration::from_secs(5);
@@ -28,6 +30,7 @@ pub struct PullImport {
     wants: Vec<Want>,
     limit: Duration,
     cache: Arc<dyn Cache>,
+    imports: CounterBy<(Carrier, ImportOutcome)>,
     builds: Mutex<Vec<Weak<Build>>>,
     /// Every layer that a config has named so far: bytes.
     named: Mutex<BTreeMap<Digest, u64>>,
@@ -36,12 +39,18 @@ pub struct PullImport {
 impl PullImport {
     /// Serves the first of `wants` that `cache` has; a look-up may take
     /// `timeout` where that is shorter than what it may take anyway.
-    pub fn new(wants: Vec<Want>, timeout: Option<Duration>, cache: Arc<dyn Cache>) -> Self {
+    pub fn new(
+        wants: Vec<Want>,
+        timeout: Option<Duration>,
+        cache: Arc<dyn Cache>,
+        imports: CounterBy<(Carrier, ImportOutcome)>,
+    ) -> Self {
         let limit = timeout.unwrap_or(LOOK_UP_LIMIT).min(LOOK_UP_LIMIT);
         Self {
             wants,
             limit,
             cache,
+            imports,
             builds: Mutex::default(),
             named: Mutex::default(),
         }
@@ -56,15 +65,24 @@ impl PullImport {
 
     /// The config, or an empty cache and the reason for it in the progress.
     pub async fn config(&self) -> Response<Body> {
+        let (answer, outcome) = self.answer().await;
+        self.imports.count((Carrier::Pull, outcome));
+        answer
+    }
+
+    async fn answer(&self) -> (Response<Body>, ImportOutcome) {
         match tokio::time::timeout(self.limit, self.look_up()).await {
-            Ok(Ok(Some(config))) => answer::whole(config, "application/json"),
+            Ok(Ok(Some(config))) => (
+                answer::whole(config, "application/json"),
+                ImportOutcome::Served,
+            ),
             Ok(Ok(None)) => {
                 self.each(|build| build.tell(nothing_for(&self.wants)));
-                answer::no_such_key()
+                (answer::no_such_key(), ImportOutcome::Empty)
             }
             Ok(Err(error)) => {
                 self.each(|build| build.warn(format!("cache not imported: {error}")));
-                answer::no_such_key()
+                (answer::no_such_key(), ImportOutcome::Failed)
             }
             Err(_) => {
                 let seconds = self.limit.as_secs_f32();
@@ -73,7 +91,7 @@ impl PullImport {
                         "cache not imported: the look-up took longer than {seconds} s"
                     ))
                 });
-                answer::no_such_key()
+                (answer::no_such_key(), ImportOutcome::Failed)
             }
         }
     }

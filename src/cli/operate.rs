@@ -1,0 +1,125 @@
+//! What an operator sees of a daemon: its metrics in one registry, and the
+//! address that they are shown at.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use anyhow::Context as _;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use crate::cache::{self, StoreSize};
+use crate::config::MetricsAddress;
+use crate::doors::buildkit;
+use crate::doors::operator::Listener;
+
+/// Where a sidecar shows its metrics when nobody says where.
+const DEFAULT_PORT: u16 = 9464;
+
+/// Every metric of a sidecar.
+pub struct SidecarMetrics {
+    /// All of them.
+    pub registry: Registry,
+    /// Those of the door.
+    pub door: buildkit::Metrics,
+    /// Those of the cache.
+    pub cache: cache::Metrics,
+    /// That of the data directory.
+    pub store: StoreSize,
+}
+
+impl SidecarMetrics {
+    /// All at 0.
+    pub fn new() -> Self {
+        let mut registry = Registry::default();
+        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("layerd_build", "The version that runs", version);
+        Self {
+            door: buildkit::Metrics::register(&mut registry),
+            cache: cache::Metrics::register(&mut registry),
+            store: StoreSize::register(&mut registry),
+            registry,
+        }
+    }
+}
+
+/// Binds the address that was asked for, or the default one. That another
+/// process has the default is no reason not to start, since several sidecars
+/// may run on a host: this one then shows nothing, and says so.
+pub async fn listen(asked: Option<MetricsAddress>) -> anyhow::Result<Option<Listener>> {
+    match asked {
+        Some(MetricsAddress::Off) => Ok(None),
+        Some(MetricsAddress::At(address)) => Listener::bind(address)
+            .await
+            .map(Some)
+            .with_context(|| format!("can't show metrics at {address}")),
+        None => {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT));
+            let bound = Listener::bind(address).await;
+            Ok(bound
+                .inspect_err(|error| {
+                    tracing::warn!(%address, %error, "no metrics are shown: name another address with --metrics");
+                })
+                .ok())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+
+    /// The names that a reader of `/metrics` sees, with what OpenMetrics puts
+    /// behind them.
+    fn registered() -> BTreeSet<String> {
+        let mut text = String::new();
+        encode(&mut text, &SidecarMetrics::new().registry).unwrap();
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        types
+            .map(|line| match line.split_once(' ').unwrap() {
+                (name, "counter") => format!("{name}_total"),
+                (name, "info") => format!("{name}_info"),
+                (name, _) => name.to_owned(),
+            })
+            .collect()
+    }
+
+    /// The names in the first column of README's table of metrics.
+    fn documented() -> BTreeSet<String> {
+        let readme = include_str!("../../README.md");
+        let rows = readme
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `layerd_"));
+        rows.map(|row| format!("layerd_{}", row.split('`').next().unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn the_readme_lists_every_metric_and_no_other() {
+        assert_eq!(registered(), documented());
+    }
+
+    #[test]
+    fn counters_and_units_are_named_as_prometheus_has_them() {
+        for name in registered() {
+            assert!(!name.contains("total_total"), "{name}");
+            assert!(name.starts_with("layerd_"), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_taken_address_is_an_error_only_where_it_was_asked_for() {
+        let first = listen(Some("127.0.0.1:0".parse().unwrap())).await.unwrap();
+        let address = first.unwrap().address().unwrap();
+        let kept = Listener::bind(address).await.unwrap();
+        let asked = MetricsAddress::At(kept.address().unwrap());
+        assert!(listen(Some(asked)).await.is_err());
+        assert!(listen(Some(MetricsAddress::Off)).await.unwrap().is_none());
+        // Whoever has the default by now, the other one is told.
+        let _one = listen(None).await.unwrap();
+        assert!(listen(None).await.unwrap().is_none());
+    }
+}
