@@ -1,4 +1,7 @@
-//! `layerd sidecar`: the door in front of one buildkitd.
+//! `layerd sidecar`: the door in front of one buildkitd, which may be its child.
+
+mod child;
+mod signals;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -7,13 +10,17 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
+use clap::builder::ArgPredicate;
 
+use self::child::pair::Pair;
+pub use self::child::tether::{TetherArgs, run as tether};
 use crate::cache::LocalCache;
 use crate::config::Endpoint;
-use crate::doors::buildkit::{self, ClientTls, Defaults, Listener, ServerTls, Upstream};
+use crate::doors::buildkit::{self, ClientTls, Closing, Defaults, Listener, ServerTls, Upstream};
 use crate::place::{GitRef, ProjectId};
+
+/// Where buildkitd listens unless it is told otherwise.
+const BUILDKITD: &str = "unix:///run/buildkit/buildkitd.sock";
 
 /// Serve `type=gha-compatible` in front of one buildkitd.
 ///
@@ -25,17 +32,24 @@ use crate::place::{GitRef, ProjectId};
 ///   docker buildx create --name ci --driver remote unix:///run/layerd/buildkitd.sock
 ///   docker buildx --builder ci build \
 ///       --cache-to type=gha-compatible,mode=max --cache-from type=gha-compatible .
+///
+/// Or take buildkitd's place, with it as a child: its signals, its output and
+/// its exit status are then those of this process.
+///
+///   layerd sidecar -- buildkitd --config /etc/buildkit/buildkitd.toml
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct SidecarArgs {
     /// Where clients connect: unix:///path or tcp://host:port (port 0: any free
     /// one). May be given more than once. A TCP address beyond loopback needs
-    /// --tls-client-ca: whoever can connect can build.
+    /// --tls-client-ca: whoever can connect can build. With buildkitd as a
+    /// child, the default is buildkitd's own: unix:///run/buildkit/buildkitd.sock.
     #[arg(
         long,
         env = "LAYERD_LISTEN",
         value_name = "ADDR",
         value_delimiter = ',',
+        default_value_if("child", ArgPredicate::IsPresent, BUILDKITD),
         default_value = "unix:///run/layerd/buildkitd.sock"
     )]
     listen: Vec<Endpoint>,
@@ -45,7 +59,8 @@ pub struct SidecarArgs {
         long,
         env = "LAYERD_BUILDKITD",
         value_name = "ADDR",
-        default_value = "unix:///run/buildkit/buildkitd.sock"
+        conflicts_with = "child",
+        default_value = BUILDKITD
     )]
     buildkitd: Endpoint,
 
@@ -115,7 +130,12 @@ pub struct SidecarArgs {
     tls_client_ca: Option<PathBuf>,
 
     /// buildkitd over TLS: the authorities of its certificate, PEM.
-    #[arg(long, env = "LAYERD_BUILDKITD_TLS_CA", value_name = "FILE")]
+    #[arg(
+        long,
+        env = "LAYERD_BUILDKITD_TLS_CA",
+        value_name = "FILE",
+        conflicts_with = "child"
+    )]
     buildkitd_tls_ca: Option<PathBuf>,
 
     /// buildkitd over TLS: the certificate chain to show to it, PEM.
@@ -144,22 +164,69 @@ pub struct SidecarArgs {
     /// A TOML file with these options as keys: `data-dir = "/cache"`.
     #[arg(long, env = "LAYERD_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
+
+    /// Start buildkitd with these arguments, on a private socket, and take its
+    /// place. Its own --addr is not among them: that is what --listen says.
+    #[arg(last = true, value_name = "BUILDKITD [ARGS]", value_parser = child::word)]
+    child: Vec<String>,
 }
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT, or until the child ends.
 pub async fn run(args: SidecarArgs) -> anyhow::Result<ExitCode> {
+    if args.child.is_empty() {
+        alone(args).await
+    } else {
+        with_child(args).await
+    }
+}
+
+async fn alone(args: SidecarArgs) -> anyhow::Result<ExitCode> {
     let upstream = upstream(&args)?;
-    let listeners = listeners(&args).await?;
+    let listeners = listeners(&args, Some(&args.buildkitd)).await?;
+    let closing = signals::closed_by_signal()?;
+    announce(&args, &args.buildkitd, &listeners)?;
+    buildkit::serve(door(args, upstream), listeners, closing).await;
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn with_child(args: SidecarArgs) -> anyhow::Result<ExitCode> {
+    // What can go wrong here does so before a buildkitd is started for it; and
+    // clients that come meanwhile wait to be accepted.
+    let listeners = listeners(&args, None).await?;
+    let mut pair = Pair::start(&args.child)?;
+    if let Err(code) = pair.ready().await {
+        return Ok(code);
+    }
+    announce(&args, pair.endpoint(), &listeners)?;
+    let closing = Closing::default();
+    let door = door(args, pair.upstream());
+    let serving = buildkit::serve(door, listeners, closing.clone());
+    Ok(pair.serve(serving, closing).await)
+}
+
+/// Says that clients can connect, and where.
+fn announce(
+    args: &SidecarArgs,
+    buildkitd: &Endpoint,
+    listeners: &[Listener],
+) -> anyhow::Result<()> {
     let mut ready = String::from("ready");
-    for listener in &listeners {
+    for listener in listeners {
         ready += &format!(" listen={}", listener.endpoint()?);
     }
+    tracing::info!(%buildkitd, data_dir = %args.data_dir.display(), "{ready}");
+    // Scripts wait for this line; one that has gone away needs none.
+    let _ = writeln!(std::io::stdout(), "{ready}");
+    Ok(())
+}
+
+fn door(args: SidecarArgs, upstream: Upstream) -> buildkit::Config {
     let builder = rustix::system::uname()
         .nodename()
         .to_string_lossy()
         .into_owned();
-    let closing = closed_by_signal()?;
-    let config = buildkit::Config {
+    buildkit::Config {
         upstream,
         cache: Arc::new(LocalCache::new(&args.data_dir)),
         defaults: Defaults {
@@ -168,13 +235,7 @@ pub async fn run(args: SidecarArgs) -> anyhow::Result<ExitCode> {
             fallbacks: args.fallback,
         },
         builder,
-    };
-    tracing::info!(buildkitd = %args.buildkitd, data_dir = %args.data_dir.display(), "{ready}");
-    // Scripts wait for this line; one that has gone away needs none.
-    let _ = writeln!(std::io::stdout(), "{ready}");
-    buildkit::serve(config, listeners, closing).await;
-    tracing::info!("stopped");
-    Ok(ExitCode::SUCCESS)
+    }
 }
 
 fn upstream(args: &SidecarArgs) -> anyhow::Result<Upstream> {
@@ -205,7 +266,11 @@ fn upstream(args: &SidecarArgs) -> anyhow::Result<Upstream> {
     Ok(Upstream::new(args.buildkitd.clone(), tls))
 }
 
-async fn listeners(args: &SidecarArgs) -> anyhow::Result<Vec<Listener>> {
+/// Binds every address of --listen, none of which may be `buildkitd`'s own.
+async fn listeners(
+    args: &SidecarArgs,
+    buildkitd: Option<&Endpoint>,
+) -> anyhow::Result<Vec<Listener>> {
     let tls = args.tls_cert.clone().zip(args.tls_key.clone());
     let tls = tls.map(|(cert, key)| {
         ServerTls {
@@ -218,7 +283,7 @@ async fn listeners(args: &SidecarArgs) -> anyhow::Result<Vec<Listener>> {
     let tls = tls.transpose()?;
     let mut listeners = Vec::new();
     for endpoint in &args.listen {
-        if *endpoint == args.buildkitd {
+        if Some(endpoint) == buildkitd {
             bail!("--listen and --buildkitd are the same address: {endpoint}");
         }
         let listener = Listener::bind(endpoint, tls.clone()).await;
@@ -231,28 +296,4 @@ async fn listeners(args: &SidecarArgs) -> anyhow::Result<Vec<Listener>> {
         listeners.push(listener);
     }
     Ok(listeners)
-}
-
-/// A token that the first SIGTERM or SIGINT cancels. A second one ends the
-/// process at once, as signals do.
-fn closed_by_signal() -> anyhow::Result<CancellationToken> {
-    let closing = CancellationToken::new();
-    let cancelled = closing.clone();
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("finishing what runs; once more to stop at once");
-        cancelled.cancel();
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)
-            .ok();
-    });
-    Ok(closing)
 }

@@ -8,7 +8,7 @@
 use std::io;
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::{Request, Response, Version, header};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 use tokio_rustls::TlsConnector;
 use tonic::Status;
 
-use super::grpc::{Body, broken};
+use super::grpc::{Body, broken, unary};
 use crate::config::Endpoint;
 
 /// The flow-control window of one stream: what a fast local peer needs to stay
@@ -41,6 +41,21 @@ impl Upstream {
     /// Names buildkitd; nothing is connected yet.
     pub fn new(endpoint: Endpoint, tls: Option<(TlsConnector, ServerName<'static>)>) -> Self {
         Self { endpoint, tls }
+    }
+
+    /// Whether buildkitd answers calls. Any answer to a health check counts.
+    /// That somebody listens would not do: buildkitd binds its sockets before
+    /// it opens its store (`cmd/buildkitd/main.go`).
+    pub async fn answers(&self) -> bool {
+        let request = Request::post("http://buildkitd/grpc.health.v1.Health/Check")
+            .version(Version::HTTP_2)
+            .header(header::CONTENT_TYPE, "application/grpc")
+            .header(header::TE, "trailers")
+            .body(unary(&[]));
+        match (self.connect().await, request) {
+            (Ok(mut sender), Ok(request)) => sender.send_request(request).await.is_ok(),
+            _ => false,
+        }
     }
 
     /// Opens a connection.
