@@ -50,11 +50,11 @@ impl Signals {
     }
 }
 
-/// For a sidecar alone: the first SIGTERM or SIGINT lets it drain. A second one
-/// ends the process at once, as signals do.
+/// For a sidecar alone: the first SIGTERM or SIGINT lets it drain, a second one
+/// has it stop at once.
 pub fn closed_by_signal() -> anyhow::Result<Closing> {
     let closing = Closing::default();
-    let drain = closing.drain.clone();
+    let Closing { drain, hang_up } = closing.clone();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::spawn(async move {
@@ -68,7 +68,7 @@ pub fn closed_by_signal() -> anyhow::Result<Closing> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        rustix::process::kill_process(rustix::process::getpid(), Signal::KILL).ok();
+        hang_up.cancel();
     });
     Ok(closing)
 }
