@@ -13,6 +13,7 @@ mod harness;
 
 mod attributes;
 mod badinput;
+mod child;
 mod commands;
 mod descriptors;
 mod direct;

@@ -44,6 +44,8 @@ struct Cli {
 enum Command {
     Sidecar(Box<sidecar::SidecarArgs>),
     Cache(cache::CacheArgs),
+    #[command(hide = true)]
+    Tether(sidecar::TetherArgs),
 }
 
 /// Runs the command that the process was started with.
@@ -60,6 +62,7 @@ pub async fn run() -> ExitCode {
     let outcome = match cli.command {
         Command::Sidecar(args) => sidecar::run(*args).await,
         Command::Cache(args) => cache::run(args).await,
+        Command::Tether(args) => sidecar::tether(&args),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("layerd: {error:#}");

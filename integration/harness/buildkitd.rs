@@ -1,7 +1,7 @@
 //! A real buildkitd with a root of its own: about 100 ms to start, 50 MB.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 use tokio::net::{TcpStream, UnixStream};
 
@@ -58,26 +58,11 @@ impl BuildkitdSpec {
     }
 
     fn spawn(&self, address: &str) -> Process {
-        let temporary = self.folder.join("tmp");
-        std::fs::create_dir_all(&temporary).expect("a folder");
-        let config = self.folder.join("buildkitd.toml");
-        std::fs::write(&config, "").expect("an empty configuration");
         let mut command = Command::new(self.version.command("buildkitd"));
         command
-            .arg("--root")
-            .arg(self.root())
-            .arg("--config")
-            .arg(config)
-            .arg("--otel-socket-path")
-            .arg(self.folder.join("otel.sock"))
+            .args(self.arguments())
             .args(["--addr", address])
-            .args([
-                "--containerd-worker=false",
-                "--oci-worker=true",
-                "--oci-worker-gc=false",
-                "--oci-worker-net=host",
-            ])
-            .env("TMPDIR", temporary);
+            .env("TMPDIR", self.temporary());
         if let Some(tls) = &self.tls {
             command.arg("--tlscacert").arg(tls.ca());
             command
@@ -89,8 +74,69 @@ impl BuildkitdSpec {
         Process::spawn(&self.name, &command, &self.folder.join("buildkitd.log"))
     }
 
+    /// The program and its arguments, for somebody else to start; all but
+    /// where it listens.
+    pub fn command_line(&self) -> Vec<String> {
+        let program = self.version.command("buildkitd");
+        let mut words = vec![program.display().to_string()];
+        words.extend(self.arguments());
+        words
+    }
+
+    fn arguments(&self) -> Vec<String> {
+        let config = self.folder.join("buildkitd.toml");
+        std::fs::write(&config, "").expect("an empty configuration");
+        vec![
+            format!("--root={}", self.root().display()),
+            format!("--config={}", config.display()),
+            format!(
+                "--otel-socket-path={}",
+                self.folder.join("otel.sock").display()
+            ),
+            "--containerd-worker=false".to_owned(),
+            "--oci-worker=true".to_owned(),
+            "--oci-worker-gc=false".to_owned(),
+            "--oci-worker-net=host".to_owned(),
+        ]
+    }
+
+    /// Where it is to put what is temporary.
+    pub fn temporary(&self) -> PathBuf {
+        let temporary = self.folder.join("tmp");
+        std::fs::create_dir_all(&temporary).expect("a folder");
+        temporary
+    }
+
     fn root(&self) -> PathBuf {
         self.folder.join("root")
+    }
+
+    /// Waits until a step runs in it.
+    pub async fn until_busy(&self) {
+        until("a container runs", async || {
+            (self.containers() > 0).then_some(())
+        })
+        .await;
+    }
+
+    /// How many containers run: each has a folder of its executor.
+    fn containers(&self) -> usize {
+        let folders = |path: &Path| -> Vec<PathBuf> {
+            let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+            entries
+                .map(|entry| entry.path())
+                .filter(|path| path.is_dir())
+                .collect()
+        };
+        folders(&self.root())
+            .iter()
+            .map(|worker| folders(&worker.join("executor")).len())
+            .sum()
+    }
+
+    /// Undoes the mounts that a buildkitd left which was not let to end.
+    pub fn unmount(&self) {
+        unmount_below(&self.folder);
     }
 }
 
@@ -104,9 +150,10 @@ pub struct Buildkitd {
 
 impl Buildkitd {
     /// Ends it; its root stays.
-    pub async fn stop(&mut self) {
-        self.running().terminate().await;
+    pub async fn stop(&mut self) -> ExitStatus {
+        let status = self.running().terminate().await;
         self.process = None;
+        status
     }
 
     /// SIGKILL, in the middle of whatever it does.
@@ -123,40 +170,22 @@ impl Buildkitd {
 
     /// Starts it at the same address with an empty root: a fresh machine.
     pub async fn start_cold(&mut self) {
-        unmount_below(&self.spec.folder);
+        self.spec.unmount();
         std::fs::remove_dir_all(self.spec.root()).expect("its root goes");
         self.start_again().await;
     }
 
     /// Waits until a step runs in it.
     pub async fn until_busy(&self) {
-        until("a container runs", async || {
-            (self.containers() > 0).then_some(())
-        })
-        .await;
+        self.spec.until_busy().await;
     }
 
     /// Waits until no step runs in it.
     pub async fn until_idle(&self) {
         until("no container runs", async || {
-            (self.containers() == 0).then_some(())
+            (self.spec.containers() == 0).then_some(())
         })
         .await;
-    }
-
-    /// How many containers run: each has a folder of its executor.
-    fn containers(&self) -> usize {
-        let folders = |path: &Path| -> Vec<PathBuf> {
-            let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-            entries
-                .map(|entry| entry.path())
-                .filter(|path| path.is_dir())
-                .collect()
-        };
-        folders(&self.spec.root())
-            .iter()
-            .map(|worker| folders(&worker.join("executor")).len())
-            .sum()
     }
 
     fn running(&mut self) -> &mut Process {
@@ -177,7 +206,7 @@ impl Buildkitd {
 impl Drop for Buildkitd {
     fn drop(&mut self) {
         self.process = None;
-        unmount_below(&self.spec.folder);
+        self.spec.unmount();
     }
 }
 

@@ -16,6 +16,7 @@ use super::{Build, BuildKit, Outcome, Tls, tools, until};
 pub struct Client {
     kind: Kind,
     folder: PathBuf,
+    commands: Option<PathBuf>,
 }
 
 #[derive(Clone)]
@@ -48,6 +49,7 @@ impl Client {
         let client = Self {
             kind: Kind::Buildx { builder },
             folder: folder.to_owned(),
+            commands: None,
         };
         finish(client.command(&arguments)).await.ok();
         client
@@ -67,7 +69,14 @@ impl Client {
         Self {
             kind: Kind::Buildctl { global },
             folder: folder.to_owned(),
+            commands: None,
         }
+    }
+
+    /// With a folder of commands that it finds before all others.
+    pub fn commands(mut self, folder: &Path) -> Self {
+        self.commands = Some(folder.to_owned());
+        self
     }
 
     /// Runs a command of this client to its end.
@@ -156,6 +165,10 @@ impl Client {
             .env_remove("BUILDX_BUILDER")
             .stdin(Stdio::null())
             .kill_on_drop(true);
+        if let Some(folder) = &self.commands {
+            let path = std::env::var("PATH").unwrap_or_default();
+            command.env("PATH", format!("{}:{path}", folder.display()));
+        }
         command
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::{BuildkitdSpec, Client, Registry, Runner, SidecarSpec, context};
+use super::{BuildkitdSpec, Client, Pair, Registry, Runner, SidecarSpec, context};
 
 /// A temporary folder that everything of one test lives in.
 pub struct Lab {
@@ -53,6 +53,11 @@ impl Lab {
     /// A current buildkitd and a sidecar before it, with `data` as its store.
     pub async fn runner(&self, name: &str, data: &Path) -> Runner {
         Runner::start(self.buildkitd(name), self.sidecar(name).data_dir(data)).await
+    }
+
+    /// A sidecar with a current buildkitd as its child, and `data` as its store.
+    pub async fn pair(&self, name: &str, data: &Path) -> Pair {
+        Pair::start(self.buildkitd(name), self.sidecar(name).data_dir(data)).await
     }
 
     /// A registry on a free loopback port.

@@ -126,7 +126,8 @@ impl Process {
         kib * 1024
     }
 
-    fn pid(&self) -> Option<Pid> {
+    /// Its pid, until it has been waited for.
+    pub fn pid(&self) -> Option<Pid> {
         self.child
             .id()
             .and_then(|id| Pid::from_raw(i32::try_from(id).expect("a pid")))

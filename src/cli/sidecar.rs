@@ -1,4 +1,7 @@
-//! `layerd sidecar`: the door in front of one buildkitd.
+//! `layerd sidecar`: the door in front of one buildkitd, which may be its child.
+
+mod child;
+mod signals;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -7,18 +10,22 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use clap::builder::ArgPredicate;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
+use self::child::pair::Pair;
+pub use self::child::tether::{TetherArgs, run as tether};
 use super::operate::{self, SidecarMetrics};
 use crate::cache::{Cache, LocalCache, Metered};
 use crate::config::{Endpoint, MetricsAddress};
 use crate::doors::buildkit::{
-    self, ClientTls, Defaults, ImportCarrier, Listener, PullListener, ServerTls, Upstream,
+    self, ClientTls, Closing, Defaults, ImportCarrier, Listener, PullListener, ServerTls, Upstream,
 };
-use crate::doors::operator::{Check, Shown};
+use crate::doors::operator::{self, Check, Shown};
 use crate::place::{GitRef, ProjectId};
+
+/// Where buildkitd listens unless it is told otherwise.
+const BUILDKITD: &str = "unix:///run/buildkit/buildkitd.sock";
 
 /// Serve `type=gha-compatible` in front of one buildkitd.
 ///
@@ -30,17 +37,24 @@ use crate::place::{GitRef, ProjectId};
 ///   docker buildx create --name ci --driver remote unix:///run/layerd/buildkitd.sock
 ///   docker buildx --builder ci build \
 ///       --cache-to type=gha-compatible,mode=max --cache-from type=gha-compatible .
+///
+/// Or take buildkitd's place, with it as a child: its signals, its output and
+/// its exit status are then those of this process.
+///
+///   layerd sidecar -- buildkitd --config /etc/buildkit/buildkitd.toml
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct SidecarArgs {
     /// Where clients connect: unix:///path or tcp://host:port (port 0: any free
     /// one). May be given more than once. A TCP address beyond loopback needs
-    /// --tls-client-ca: whoever can connect can build.
+    /// --tls-client-ca: whoever can connect can build. With buildkitd as a
+    /// child, the default is buildkitd's own: unix:///run/buildkit/buildkitd.sock.
     #[arg(
         long,
         env = "LAYERD_LISTEN",
         value_name = "ADDR",
         value_delimiter = ',',
+        default_value_if("child", ArgPredicate::IsPresent, BUILDKITD),
         default_value = "unix:///run/layerd/buildkitd.sock"
     )]
     listen: Vec<Endpoint>,
@@ -50,7 +64,8 @@ pub struct SidecarArgs {
         long,
         env = "LAYERD_BUILDKITD",
         value_name = "ADDR",
-        default_value = "unix:///run/buildkit/buildkitd.sock"
+        conflicts_with = "child",
+        default_value = BUILDKITD
     )]
     buildkitd: Endpoint,
 
@@ -145,7 +160,12 @@ pub struct SidecarArgs {
     tls_client_ca: Option<PathBuf>,
 
     /// buildkitd over TLS: the authorities of its certificate, PEM.
-    #[arg(long, env = "LAYERD_BUILDKITD_TLS_CA", value_name = "FILE")]
+    #[arg(
+        long,
+        env = "LAYERD_BUILDKITD_TLS_CA",
+        value_name = "FILE",
+        conflicts_with = "child"
+    )]
     buildkitd_tls_ca: Option<PathBuf>,
 
     /// buildkitd over TLS: the certificate chain to show to it, PEM.
@@ -180,34 +200,106 @@ pub struct SidecarArgs {
     /// A TOML file with these options as keys: `data-dir = "/cache"`.
     #[arg(long, env = "LAYERD_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
+
+    /// Start buildkitd with these arguments, on a private socket, and take its
+    /// place. Its own --addr is not among them: that is what --listen says.
+    #[arg(last = true, value_name = "BUILDKITD [ARGS]", value_parser = child::word)]
+    child: Vec<String>,
 }
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT, or until the child ends.
 pub async fn run(args: SidecarArgs) -> anyhow::Result<ExitCode> {
     raise_file_limit();
+    if args.child.is_empty() {
+        alone(args).await
+    } else {
+        with_child(args).await
+    }
+}
+
+async fn alone(args: SidecarArgs) -> anyhow::Result<ExitCode> {
     let upstream = upstream(&args)?;
-    let listeners = listeners(&args).await?;
+    let listeners = listeners(&args, Some(&args.buildkitd)).await?;
+    let beside = Beside::bind(&args).await?;
+    let closing = signals::closed_by_signal()?;
+    announce(&args, &args.buildkitd, &listeners, &beside)?;
+    let (door, _beside) = door(args, upstream, beside);
+    buildkit::serve(door, listeners, closing).await;
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn with_child(args: SidecarArgs) -> anyhow::Result<ExitCode> {
+    // What can go wrong here does so before a buildkitd is started for it; and
+    // clients that come meanwhile wait to be accepted.
+    let listeners = listeners(&args, None).await?;
+    let beside = Beside::bind(&args).await?;
+    let mut pair = Pair::start(&args.child)?;
+    if let Err(code) = pair.ready().await {
+        return Ok(code);
+    }
+    announce(&args, pair.endpoint(), &listeners, &beside)?;
+    let closing = Closing::default();
+    let (door, _beside) = door(args, pair.upstream(), beside);
+    let serving = buildkit::serve(door, listeners, closing.clone());
+    Ok(pair.serve(serving, closing).await)
+}
+
+/// Says that clients can connect, and where.
+fn announce(
+    args: &SidecarArgs,
+    buildkitd: &Endpoint,
+    listeners: &[Listener],
+    beside: &Beside,
+) -> anyhow::Result<()> {
     let mut ready = String::from("ready");
-    for listener in &listeners {
+    for listener in listeners {
         ready += &format!(" listen={}", listener.endpoint()?);
     }
-    let pull = pull_listener(&args).await?;
-    if let Some(pull) = &pull {
+    if let Some(pull) = &beside.pull {
         ready += &format!(" pull={}", pull.address()?);
     }
-    let shown_at = operate::listen(args.metrics).await?;
-    if let Some(listener) = &shown_at {
-        ready += &format!(" metrics={}", listener.address()?);
+    if let Some(shown_at) = &beside.shown_at {
+        ready += &format!(" metrics={}", shown_at.address()?);
     }
+    tracing::info!(%buildkitd, data_dir = %args.data_dir.display(), "{ready}");
+    // Scripts wait for this line; one that has gone away needs none.
+    let _ = writeln!(std::io::stdout(), "{ready}");
+    Ok(())
+}
+
+/// What the door listens on beside its clients.
+struct Beside {
+    pull: Option<PullListener>,
+    shown_at: Option<operator::Listener>,
+}
+
+impl Beside {
+    async fn bind(args: &SidecarArgs) -> anyhow::Result<Self> {
+        Ok(Self {
+            pull: pull_listener(args).await?,
+            shown_at: operate::listen(args.metrics).await?,
+        })
+    }
+}
+
+/// The door, and what runs beside it until it is dropped.
+fn door(args: SidecarArgs, upstream: Upstream, beside: Beside) -> (buildkit::Config, JoinSet<()>) {
     let metrics = SidecarMetrics::new();
     let local = Arc::new(LocalCache::new(&args.data_dir));
     let cache: Arc<dyn Cache> = Arc::new(Metered::new(local.clone(), metrics.cache.clone()));
-    let checks = checks(&upstream, &local);
+    let mut tasks = JoinSet::new();
+    if let Some(listener) = beside.shown_at {
+        let checks = checks(&upstream, &local);
+        let registry = metrics.registry;
+        tasks.spawn(listener.serve(Shown { registry, checks }));
+        let (store, grown) = (metrics.store, metrics.cache.grown());
+        tasks.spawn(async move { store.follow(local, grown).await });
+    }
     let builder = rustix::system::uname()
         .nodename()
         .to_string_lossy()
         .into_owned();
-    let closing = closed_by_signal()?;
     let config = buildkit::Config {
         upstream,
         cache,
@@ -218,24 +310,10 @@ pub async fn run(args: SidecarArgs) -> anyhow::Result<ExitCode> {
         },
         builder,
         carrier: args.import_carrier,
-        pull,
+        pull: beside.pull,
         metrics: metrics.door,
     };
-    let mut beside = JoinSet::new();
-    if let Some(listener) = shown_at {
-        beside.spawn(listener.serve(Shown {
-            registry: metrics.registry,
-            checks,
-        }));
-        let (store, grown) = (metrics.store, metrics.cache.grown());
-        beside.spawn(async move { store.follow(local, grown).await });
-    }
-    tracing::info!(buildkitd = %args.buildkitd, data_dir = %args.data_dir.display(), "{ready}");
-    // Scripts wait for this line; one that has gone away needs none.
-    let _ = writeln!(std::io::stdout(), "{ready}");
-    buildkit::serve(config, listeners, closing).await;
-    tracing::info!("stopped");
-    Ok(ExitCode::SUCCESS)
+    (config, tasks)
 }
 
 async fn pull_listener(args: &SidecarArgs) -> anyhow::Result<Option<PullListener>> {
@@ -300,7 +378,11 @@ fn upstream(args: &SidecarArgs) -> anyhow::Result<Upstream> {
     Ok(Upstream::new(args.buildkitd.clone(), tls))
 }
 
-async fn listeners(args: &SidecarArgs) -> anyhow::Result<Vec<Listener>> {
+/// Binds every address of --listen, none of which may be `buildkitd`'s own.
+async fn listeners(
+    args: &SidecarArgs,
+    buildkitd: Option<&Endpoint>,
+) -> anyhow::Result<Vec<Listener>> {
     let tls = args.tls_cert.clone().zip(args.tls_key.clone());
     let tls = tls.map(|(cert, key)| {
         ServerTls {
@@ -313,7 +395,7 @@ async fn listeners(args: &SidecarArgs) -> anyhow::Result<Vec<Listener>> {
     let tls = tls.transpose()?;
     let mut listeners = Vec::new();
     for endpoint in &args.listen {
-        if *endpoint == args.buildkitd {
+        if Some(endpoint) == buildkitd {
             bail!("--listen and --buildkitd are the same address: {endpoint}");
         }
         let listener = Listener::bind(endpoint, tls.clone()).await;
@@ -339,28 +421,4 @@ fn raise_file_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, "the limit of open files could not be raised");
     }
-}
-
-/// A token that the first SIGTERM or SIGINT cancels. A second one ends the
-/// process at once, as signals do.
-fn closed_by_signal() -> anyhow::Result<CancellationToken> {
-    let closing = CancellationToken::new();
-    let cancelled = closing.clone();
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("finishing what runs; once more to stop at once");
-        cancelled.cancel();
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)
-            .ok();
-    });
-    Ok(closing)
 }

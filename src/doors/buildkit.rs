@@ -99,6 +99,15 @@ pub struct Config {
     pub metrics: Metrics,
 }
 
+/// How a door is told to end: gently, or at once.
+#[derive(Clone, Default)]
+pub struct Closing {
+    /// Take no more clients; let what runs end, for a while.
+    pub drain: CancellationToken,
+    /// Hang up on everybody, whatever runs. Counts only once the door drains.
+    pub hang_up: CancellationToken,
+}
+
 /// What every call can reach.
 struct Door {
     upstream: Arc<Upstream>,
@@ -116,12 +125,14 @@ struct Door {
     /// Calls, sessions and progress streams: what is waited for at the end.
     tasks: TaskTracker,
     connections: TaskTracker,
-    closing: CancellationToken,
+    /// Nothing that is waited for runs any more: connections are to end.
+    over: CancellationToken,
+    hang_up: CancellationToken,
 }
 
-/// Serves clients on `listeners` until `closing`; then lets what runs end, for
-/// a while.
-pub async fn serve(config: Config, listeners: Vec<Listener>, closing: CancellationToken) {
+/// Serves clients on `listeners` until it is told to end; afterwards no
+/// connection is left, to a client or to buildkitd.
+pub async fn serve(config: Config, listeners: Vec<Listener>, closing: Closing) {
     let metrics = config.metrics;
     let stores = Arc::new(Stores::new(metrics.leases.clone()));
     let pull = config.pull.map(|listener| {
@@ -145,7 +156,8 @@ pub async fn serve(config: Config, listeners: Vec<Listener>, closing: Cancellati
         budget: MessageBudget::new(MESSAGE_BUDGET),
         tasks: TaskTracker::new(),
         connections: TaskTracker::new(),
-        closing: CancellationToken::new(),
+        over: CancellationToken::new(),
+        hang_up: closing.hang_up.clone(),
     });
     let sweeper = tokio::spawn(sweep(door.stores.clone()));
     if let Some((pull, listener)) = pull {
@@ -155,28 +167,28 @@ pub async fn serve(config: Config, listeners: Vec<Listener>, closing: Cancellati
             pull.clone(),
             stores,
             connections,
-            door.closing.clone(),
+            door.over.clone(),
         ));
         let link = Link::new(door.upstream.clone());
         tokio::spawn(async move { pull.learn(&link).await });
     }
     let accepting = listeners
         .into_iter()
-        .map(|listener| accept(door.clone(), listener, closing.clone()));
+        .map(|listener| accept(door.clone(), listener, closing.drain.clone()));
     futures::future::join_all(accepting).await;
     // A build makes new calls on its client's connection as it goes, so that
     // connections are ended only when nothing runs any more.
     door.tasks.close();
-    if tokio::time::timeout(DRAIN, door.tasks.wait())
-        .await
-        .is_err()
-    {
-        tracing::warn!("builds were still running when the time to drain was over");
+    tokio::select! {
+        () = door.tasks.wait() => {}
+        () = tokio::time::sleep(DRAIN) => {
+            tracing::warn!("builds were still running when the time to drain was over");
+        }
+        () = door.hang_up.cancelled() => {}
     }
-    door.closing.cancel();
+    door.over.cancel();
     door.connections.close();
-    // A client that does not hang up is hung up on.
-    let _ = tokio::time::timeout(HANG_UP, door.connections.wait()).await;
+    door.connections.wait().await;
     sweeper.abort();
 }
 
@@ -188,11 +200,11 @@ async fn sweep(stores: Arc<Stores>) {
     }
 }
 
-async fn accept(door: Arc<Door>, listener: Listener, closing: CancellationToken) {
+async fn accept(door: Arc<Door>, listener: Listener, drain: CancellationToken) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = closing.cancelled() => return,
+            () = drain.cancelled() => return,
         };
         match accepted {
             Ok(accepted) => {
@@ -210,7 +222,11 @@ async fn accept(door: Arc<Door>, listener: Listener, closing: CancellationToken)
 
 /// One client, from handshake to hang-up.
 async fn connection(door: Arc<Door>, accepted: Accepted) {
-    let stream = match accepted.ready().await {
+    let ready = tokio::select! {
+        ready = accepted.ready() => ready,
+        () = door.over.cancelled() => return,
+    };
+    let stream = match ready {
         Ok(stream) => stream,
         Err(error) => return tracing::debug!(%error, "a client's handshake failed"),
     };
@@ -225,7 +241,7 @@ async fn converse(
     link: Link,
     stream: Box<dyn Stream>,
 ) -> Result<(), hyper::Error> {
-    let closing = door.closing.clone();
+    let (over, hang_up) = (door.over.clone(), door.hang_up.clone());
     let service = service_fn(move |request| call(door.clone(), link.clone(), request));
     let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -238,9 +254,14 @@ async fn converse(
     tokio::pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => return ended,
-        () = closing.cancelled() => connection.as_mut().graceful_shutdown(),
+        () = over.cancelled() => connection.as_mut().graceful_shutdown(),
     }
-    connection.await
+    // A client that does not hang up is hung up on.
+    tokio::select! {
+        ended = connection => ended,
+        () = tokio::time::sleep(HANG_UP) => Ok(()),
+        () = hang_up.cancelled() => Ok(()),
+    }
 }
 
 /// One call: looked into, or passed on.

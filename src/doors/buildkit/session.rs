@@ -200,7 +200,7 @@ impl Tunnels {
             served = serving => served.map_err(BoxError::from),
             ended = client.connect(client_reader, client_writer) => ended,
             () = self.to_client.closed() => Ok(()),
-            () = door.closing.cancelled() => Err("layerd is shutting down".into()),
+            () = door.over.cancelled() => Err("layerd is shutting down".into()),
         };
         finish(self.to_client, &ending, &outcome).await;
         outcome

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, Version, header};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -53,17 +53,17 @@ impl Upstream {
     }
 
     /// Whether buildkitd answers a call, whatever it answers; an error says
-    /// why not.
+    /// why not. That somebody listens would not do: buildkitd binds its sockets
+    /// before it opens its store (`cmd/buildkitd/main.go`).
     pub async fn reachable(&self) -> Result<(), Status> {
         let request = Request::post("http://buildkitd/grpc.health.v1.Health/Check")
-            .header(http::header::CONTENT_TYPE, "application/grpc")
-            .header(http::header::TE, "trailers")
+            .version(Version::HTTP_2)
+            .header(header::CONTENT_TYPE, "application/grpc")
+            .header(header::TE, "trailers")
             .body(unary(b""))
             .map_err(broken)?;
-        Link::new(Arc::new(self.clone()))
-            .send(request)
-            .await
-            .map(drop)
+        let link = Link::new(Arc::new(self.clone()));
+        link.send(request).await.map(drop)
     }
 
     /// Opens a connection, within the time that grpc-go gives one.
