@@ -209,7 +209,12 @@ impl Sidecar {
 
     /// The pid of the buildkitd that it started.
     pub fn child(&self) -> Pid {
-        children(self.pid())[0]
+        self.children()[0]
+    }
+
+    /// All processes that it started or inherited, and has not waited for.
+    pub fn children(&self) -> Vec<Pid> {
+        children(self.pid())
     }
 
     /// Sends a signal.
