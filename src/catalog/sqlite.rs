@@ -240,6 +240,22 @@ impl Catalog for SqliteCatalog {
             .collect()
     }
 
+    async fn count(&self, filter: &Filter) -> Result<u64, CatalogError> {
+        let row = sqlx::query(
+            "SELECT count(*) AS exports FROM export JOIN project ON project.id = export.project
+             WHERE (?1 IS NULL OR project.name = ?1) AND (?2 IS NULL OR ref = ?2) AND (?3 IS NULL OR scope = ?3)
+               AND export.id < ?4",
+        )
+        .bind(filter.project.as_ref().map(ProjectId::as_str))
+        .bind(filter.git_ref.as_ref().map(|git_ref| git_ref.as_str()))
+        .bind(filter.scope.as_ref().map(|scope| scope.as_str()))
+        .bind(filter.before.map_or(i64::MAX, |id| id.0))
+        .fetch_one(self.readers())
+        .await
+        .map_err(|error| self.context.of(error))?;
+        rows::count(&self.context, &row, "exports")
+    }
+
     async fn get(&self, id: ExportId) -> Result<Option<Export>, CatalogError> {
         let failed = |error| self.context.of(error);
         // One transaction, so that both halves are of the same moment.
