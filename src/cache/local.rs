@@ -17,7 +17,7 @@ use self::open::{Opened, Opener};
 use super::descriptors::{to_descriptor, to_layer};
 use super::policy::Candidate;
 use super::{Cache, CacheError, Document, Import, Publication, Published, Want, policy};
-use crate::blobs::{BlobStore as _, BlobStream, Ingest};
+use crate::blobs::{BlobStore as _, BlobStream, DiskStore, Ingest};
 use crate::catalog::{Catalog as _, CatalogError, Export, ExportId, NewExport};
 use crate::digest::Digest;
 use crate::graph::{Config, Descriptor, GraphError, Manifest};
@@ -27,14 +27,19 @@ use crate::place::ProjectId;
 #[derive(Debug)]
 pub struct LocalCache {
     opener: Opener,
+    /// For reading alone: what a look-up promised is read whatever becomes of
+    /// the catalog.
+    blobs: DiskStore,
 }
 
 impl LocalCache {
     /// Names the directory; it is created or opened at the first call that
     /// needs it.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        let dir = data_dir.into();
         Self {
-            opener: Opener::new(data_dir.into()),
+            blobs: DiskStore::at(&dir),
+            opener: Opener::new(dir),
         }
     }
 
@@ -149,13 +154,7 @@ impl Cache for LocalCache {
         offset: u64,
         length: u64,
     ) -> Result<BlobStream, CacheError> {
-        Ok(self
-            .opener
-            .opened()
-            .await?
-            .blobs
-            .read(digest, offset, length)
-            .await?)
+        Ok(self.blobs.read(digest, offset, length).await?)
     }
 
     async fn withdraw(&self, digest: &Digest) -> Result<(), CacheError> {
