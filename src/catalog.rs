@@ -38,7 +38,7 @@ use crate::place::{GitRef, Place, ProjectId, Scope};
 ///   some seconds for another and then fails with [`CatalogError::Busy`];
 ///   readers never wait for writers.
 /// - *Cost*: `newest`, `holds` and each digest of `held` are one index look-up;
-///   `get` reads the whole config; `list` never does.
+///   `get` reads the whole config; `list` and `count` never do.
 #[async_trait]
 pub trait Catalog: Send + Sync + 'static {
     /// Appends an export.
@@ -57,6 +57,9 @@ pub trait Catalog: Send + Sync + 'static {
 
     /// Exports, newest first.
     async fn list(&self, filter: &Filter) -> Result<Vec<ExportHead>, CatalogError>;
+
+    /// How many exports the filter lets through, whatever its limit.
+    async fn count(&self, filter: &Filter) -> Result<u64, CatalogError>;
 
     /// One export with all that it holds.
     async fn get(&self, id: ExportId) -> Result<Option<Export>, CatalogError>;

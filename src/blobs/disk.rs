@@ -13,7 +13,8 @@ mod scratch;
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -46,8 +47,9 @@ impl DiskStore {
         }
     }
 
-    /// Opens the store in `dir`, creates what is missing, and sweeps away what
-    /// dead writers left and nobody can or will resume. A directory that
+    /// Opens the store in `dir`, creates what is missing (`dir` itself for this
+    /// user alone), and sweeps away what dead writers left and nobody can or
+    /// will resume. A directory that
     /// exists but takes no writes, or is full, opens for reading.
     pub async fn open(dir: impl Into<PathBuf>) -> Result<Self, BlobError> {
         let store = Self::at(dir);
@@ -60,10 +62,14 @@ impl DiskStore {
         Ok(store)
     }
 
-    /// Writes and removes a small file, to learn whether an ingest could work.
+    /// Writes and removes a small file, to learn whether an ingest could work;
+    /// directories that were removed meanwhile are made anew.
     pub async fn probe(&self) -> Result<(), BlobError> {
         let layout = Arc::clone(&self.layout);
         blocking(move || {
+            if !layout.exists() {
+                create(&layout)?;
+            }
             scratch::probe(&layout).map_err(|error| write_failed(error, "write to", layout.root()))
         })
         .await
@@ -80,18 +86,54 @@ impl DiskStore {
     }
 }
 
-/// Creates the directories, durably, and sweeps.
+/// Creates the directories and sweeps.
 fn prepare(layout: &Layout) -> Result<(), BlobError> {
+    create(layout)?;
+    scratch::sweep(layout).map_err(|error| write_failed(error, "sweep", &layout.ingests()))
+}
+
+/// Creates the directories that are missing, durably.
+fn create(layout: &Layout) -> Result<(), BlobError> {
     let failed = |error| write_failed(error, "create", layout.root());
+    create_private(layout.root()).map_err(failed)?;
     fs::create_dir_all(layout.blobs()).map_err(failed)?;
     fs::create_dir_all(layout.ingests()).map_err(failed)?;
     for dir in layout.parents() {
         sync_dir(&dir).map_err(|error| write_failed(error, "flush", layout.root()))?;
     }
-    scratch::sweep(layout).map_err(|error| write_failed(error, "sweep", &layout.ingests()))
+    Ok(())
 }
 
-fn sync_dir(dir: &std::path::Path) -> io::Result<()> {
+/// Creates a directory for this user alone: what builds leave in their layers
+/// is not for everyone. One that exists keeps the mode that it was given.
+fn create_private(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = dir.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match fs::DirBuilder::new().mode(0o700).create(dir) {
+        // Another process was faster, or a file stands there: what is made
+        // inside next tells.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        created => created,
+    }
+}
+
+/// Does it, and where directories are gone, once more with new ones.
+fn with_directories<T>(layout: &Layout, work: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    match work() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !layout.exists() => {
+            // What keeps them from being made is told by the work itself.
+            create(layout).ok();
+            work()
+        }
+        done => done,
+    }
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
     fs::File::open(dir)?.sync_all()
 }
 

@@ -33,14 +33,19 @@ use crate::place::ProjectId;
 pub struct LocalCache {
     opener: Opener,
     verified: Verified,
+    /// For reading alone: what a look-up promised is read whatever becomes of
+    /// the catalog.
+    blobs: DiskStore,
 }
 
 impl LocalCache {
     /// Names the directory; it is created or opened at the first call that
     /// needs it.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        let dir = data_dir.into();
         Self {
-            opener: Opener::new(data_dir.into()),
+            blobs: DiskStore::at(&dir),
+            opener: Opener::new(dir),
             verified: Verified::default(),
         }
     }
@@ -203,13 +208,7 @@ impl Cache for LocalCache {
         offset: u64,
         length: u64,
     ) -> Result<BlobStream, CacheError> {
-        Ok(self
-            .opener
-            .opened()
-            .await?
-            .blobs
-            .read(digest, offset, length)
-            .await?)
+        Ok(self.blobs.read(digest, offset, length).await?)
     }
 
     async fn verify(&self, digest: &Digest) -> Result<(), CacheError> {

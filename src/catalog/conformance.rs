@@ -161,15 +161,14 @@ pub(super) async fn a_list_is_filtered_and_paged_newest_first(catalog: &dyn Cata
         project: "p".parse().ok(),
         ..Filter::default()
     };
+    let two = Filter {
+        limit: Some(2),
+        ..p.clone()
+    };
+    assert_eq!(catalog.count(&Filter::default()).await.unwrap(), 5);
+    assert_eq!(catalog.count(&two).await.unwrap(), 4);
     assert_eq!(list(p.clone()).await, [4, 3, 1, 0]);
-    assert_eq!(
-        list(Filter {
-            limit: Some(2),
-            ..p.clone()
-        })
-        .await,
-        [4, 3]
-    );
+    assert_eq!(list(two).await, [4, 3]);
     assert_eq!(
         list(Filter {
             before: Some(ids[3]),

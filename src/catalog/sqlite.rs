@@ -1,12 +1,14 @@
 //! The catalog in SQLite: one file, shared by the processes of one host.
 //!
-//! Write-ahead logging, so that readers never wait; `synchronous=FULL`, so that
-//! an append that returned survives a power cut; a busy timeout, so that
-//! writers take turns. A directory that takes no writes opens for reading.
+//! Write-ahead logging and connections of their own, so that readers never
+//! wait for a writer; `synchronous=FULL`, so that an append that returned
+//! survives a power cut; a busy timeout, so that writers take turns. A
+//! directory that takes no writes opens for reading.
 
 mod errors;
 mod open;
 mod rows;
+mod turn;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,7 +20,8 @@ use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{Sqlite, Transaction};
 
 use self::errors::{Context, blocking};
-use self::open::Refusal;
+use self::open::Pools;
+use self::turn::Turn;
 use super::{Catalog, CatalogError, Export, ExportHead, ExportId, Filter, NewExport};
 use crate::digest::Digest;
 use crate::place::{Place, ProjectId};
@@ -46,9 +49,8 @@ const PAGE_AFTER: &str = "SELECT digest, max(size) AS size FROM layer
 /// The catalog of one data directory.
 #[derive(Clone, Debug)]
 pub struct SqliteCatalog {
-    pool: SqlitePool,
+    pools: Pools,
     context: Context,
-    refusal: Option<Refusal>,
 }
 
 impl SqliteCatalog {
@@ -62,40 +64,38 @@ impl SqliteCatalog {
     pub async fn open(dir: &Path) -> Result<Self, CatalogError> {
         let path = Self::path(dir);
         let context = Context::new(&path);
-        let (pool, refusal) = open::open(&path, &context).await?;
-        Ok(Self {
-            pool,
-            context,
-            refusal,
-        })
+        let pools = open::open(&path, &context).await?;
+        Ok(Self { pools, context })
     }
 
     /// Why it could be opened for reading only, if so: read-only, or no space
     /// left.
     pub fn refusal(&self) -> Option<CatalogError> {
-        self.refusal.map(|refusal| self.context.refused(refusal))
+        self.writers().err()
     }
 
     /// Closes it in good order: the last one to close leaves one file behind.
     pub async fn close(&self) {
-        self.pool.close().await;
+        if let Ok(writers) = &self.pools.writers {
+            writers.close().await;
+        }
+        self.pools.readers.close().await;
     }
 
-    /// A transaction that has the write lock from its start, so that it can't
-    /// fail for having read before another wrote.
-    async fn write(&self) -> Result<Transaction<'static, Sqlite>, CatalogError> {
-        if let Some(refusal) = self.refusal() {
-            return Err(refusal);
+    fn readers(&self) -> &SqlitePool {
+        &self.pools.readers
+    }
+
+    fn writers(&self) -> Result<&SqlitePool, CatalogError> {
+        match &self.pools.writers {
+            Ok(writers) => Ok(writers),
+            Err(refusal) => Err(self.context.refused(*refusal)),
         }
-        self.pool
-            .begin_with("BEGIN IMMEDIATE")
-            .await
-            .map_err(|error| self.context.of(error))
     }
 
     async fn insert(
         &self,
-        tx: &mut Transaction<'static, Sqlite>,
+        tx: &mut Transaction<'_, Sqlite>,
         export: &NewExport,
         config: &[u8],
     ) -> Result<ExportId, CatalogError> {
@@ -158,7 +158,7 @@ impl SqliteCatalog {
         let rows = sqlx::query(PAGE_AFTER)
             .bind(last.map_or_else(Vec::new, |digest| digest.as_bytes().to_vec()))
             .bind(PAGE)
-            .fetch_all(&self.pool)
+            .fetch_all(self.readers())
             .await
             .map_err(|error| self.context.of(error))?;
         rows.iter()
@@ -180,18 +180,22 @@ impl Catalog for SqliteCatalog {
             zstd::bulk::compress(&plain, ZSTD_LEVEL)
         })
         .await?;
-        let mut tx = self.write().await?;
+        let failed = |error| self.context.of(error);
+        let mut turn = Turn::of(self.writers()?).await.map_err(failed)?;
+        let mut tx = turn.write().await.map_err(failed)?;
         let id = self.insert(&mut tx, &export, &config).await?;
-        tx.commit().await.map_err(|error| self.context.of(error))?;
+        tx.commit().await.map_err(failed)?;
+        turn.keep();
         Ok(id)
     }
 
     async fn writable(&self) -> Result<(), CatalogError> {
-        self.write()
-            .await?
-            .rollback()
-            .await
-            .map_err(|error| self.context.of(error))
+        let failed = |error| self.context.of(error);
+        let mut turn = Turn::of(self.writers()?).await.map_err(failed)?;
+        let tx = turn.write().await.map_err(failed)?;
+        tx.rollback().await.map_err(failed)?;
+        turn.keep();
+        Ok(())
     }
 
     async fn newest(
@@ -209,7 +213,7 @@ impl Catalog for SqliteCatalog {
             .bind(place.git_ref.as_str())
             .bind(place.scope.as_str())
             .bind(before.map_or(i64::MAX, |id| id.0))
-            .fetch_optional(&self.pool)
+            .fetch_optional(self.readers())
             .await
             .map(|id| id.map(ExportId))
             .map_err(|error| self.context.of(error))
@@ -228,7 +232,7 @@ impl Catalog for SqliteCatalog {
         .bind(filter.scope.as_ref().map(|scope| scope.as_str()))
         .bind(filter.before.map_or(i64::MAX, |id| id.0))
         .bind(filter.limit.map_or(-1, i64::from))
-        .fetch_all(&self.pool)
+        .fetch_all(self.readers())
         .await
         .map_err(|error| self.context.of(error))?;
         rows.iter()
@@ -236,10 +240,27 @@ impl Catalog for SqliteCatalog {
             .collect()
     }
 
+    async fn count(&self, filter: &Filter) -> Result<u64, CatalogError> {
+        let row = sqlx::query(
+            "SELECT count(*) AS exports FROM export JOIN project ON project.id = export.project
+             WHERE (?1 IS NULL OR project.name = ?1) AND (?2 IS NULL OR ref = ?2) AND (?3 IS NULL OR scope = ?3)
+               AND export.id < ?4",
+        )
+        .bind(filter.project.as_ref().map(ProjectId::as_str))
+        .bind(filter.git_ref.as_ref().map(|git_ref| git_ref.as_str()))
+        .bind(filter.scope.as_ref().map(|scope| scope.as_str()))
+        .bind(filter.before.map_or(i64::MAX, |id| id.0))
+        .fetch_one(self.readers())
+        .await
+        .map_err(|error| self.context.of(error))?;
+        rows::count(&self.context, &row, "exports")
+    }
+
     async fn get(&self, id: ExportId) -> Result<Option<Export>, CatalogError> {
         let failed = |error| self.context.of(error);
         // One transaction, so that both halves are of the same moment.
-        let mut tx = self.pool.begin().await.map_err(failed)?;
+        let mut turn = Turn::of(self.readers()).await.map_err(failed)?;
+        let mut tx = turn.read().await.map_err(failed)?;
         let found: Option<SqliteRow> = sqlx::query(
             "SELECT export.id, project.name AS project, ref, scope, time, builder, records, layers, bytes,
                     config_digest, config_size, config
@@ -249,7 +270,6 @@ impl Catalog for SqliteCatalog {
         .fetch_optional(&mut *tx)
         .await
         .map_err(failed)?;
-        let Some(row) = found else { return Ok(None) };
         let layers = sqlx::query(
             "SELECT digest, size, media_type, diff_id, created_at, annotations FROM layer WHERE export = ?1 ORDER BY position",
         )
@@ -258,7 +278,9 @@ impl Catalog for SqliteCatalog {
         .await
         .map_err(failed)?;
         tx.commit().await.map_err(failed)?;
+        turn.keep();
 
+        let Some(row) = found else { return Ok(None) };
         let context = self.context.clone();
         let export = blocking(&self.context, move || {
             Ok(rows::export(&context, &row, &layers))
@@ -275,7 +297,7 @@ impl Catalog for SqliteCatalog {
         let row: Option<SqliteRow> = sqlx::query(HOLDS)
             .bind(&digest.as_bytes()[..])
             .bind(project.as_str())
-            .fetch_optional(&self.pool)
+            .fetch_optional(self.readers())
             .await
             .map_err(|error| self.context.of(error))?;
         row.map(|row| rows::count(&self.context, &row, "size"))
@@ -294,7 +316,7 @@ impl Catalog for SqliteCatalog {
         )
         .bind(serde_json::json!(asked).to_string())
         .bind(project.as_str())
-        .fetch_all(&self.pool)
+        .fetch_all(self.readers())
         .await
         .map_err(|error| self.context.of(error))?;
         rows.iter()
@@ -326,7 +348,7 @@ impl Catalog for SqliteCatalog {
             "SELECT DISTINCT export FROM layer WHERE digest = ?1 ORDER BY export",
         )
         .bind(&digest.as_bytes()[..])
-        .fetch_all(&self.pool)
+        .fetch_all(self.readers())
         .await
         .map_err(|error| self.context.of(error))?;
         Ok(ids.into_iter().map(ExportId).collect())

@@ -16,6 +16,9 @@ use toml::Value;
 /// The option that names the file.
 const CONFIG: &str = "config";
 
+/// Options that only the command line can say.
+const NO_KEYS: [&str; 2] = [CONFIG, "help"];
+
 /// Parses `args`, and with them the file that they name, if they name one.
 pub fn matches(command: Command, args: Vec<OsString>) -> Result<ArgMatches, Error> {
     let matches = command.clone().try_get_matches_from(&args)?;
@@ -41,14 +44,14 @@ pub fn matches(command: Command, args: Vec<OsString>) -> Result<ArgMatches, Erro
                 format!("{}: {why}", path.display()),
             )
         };
-        let option = options
-            .get_arguments()
-            .find(|arg| arg.get_long() == Some(&key) && key != CONFIG && key != "help");
-        let Some(option) = option else {
-            let known: Vec<_> = options
+        let known = || {
+            options
                 .get_arguments()
-                .filter_map(clap::Arg::get_long)
-                .collect();
+                .filter_map(|arg| Some((arg.get_long()?, arg)))
+                .filter(|(long, _)| !NO_KEYS.contains(long))
+        };
+        let Some((_, option)) = known().find(|(long, _)| *long == key) else {
+            let known: Vec<_> = known().map(|(long, _)| long).collect();
             return Err(mistake(format!(
                 "unknown key {key:?}; known are {}",
                 known.join(", ")
@@ -163,6 +166,12 @@ mod tests {
             error.contains("layerd.toml") && error.contains("projct") && error.contains("project"),
             "{error}"
         );
+        let (_, known) = error.split_once("known are ").unwrap();
+        assert_eq!(known.lines().next().unwrap(), "listen, project");
+        for key in NO_KEYS {
+            let error = parse(&format!("{key} = 'x'"), &[]).unwrap_err();
+            assert!(error.to_string().contains("unknown key"), "{error}");
+        }
         assert!(
             parse("project = { a = 1 }", &[])
                 .unwrap_err()

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use super::errors::{blocking, write_failed};
 use super::layout::Layout;
 use super::scratch::Scratch;
+use super::with_directories;
 use super::{BlobError, Ingest};
 use crate::digest::{Digest, Hasher};
 
@@ -49,7 +50,8 @@ impl DiskIngest {
     /// Opens or resumes; reads all that is there. Blocks.
     pub(super) fn open(layout: Arc<Layout>, name: Digest) -> Result<Self, BlobError> {
         let failed = |error| write_failed(error, "open an ingest in", layout.root());
-        let scratch = Scratch::open(&layout, &name).map_err(failed)?;
+        let scratch =
+            with_directories(&layout, || Scratch::open(&layout, &name)).map_err(failed)?;
         let (hasher, offset) = rehash(scratch.file()).map_err(failed)?;
         let found = scratch.file().metadata().map_err(failed)?;
         let updated_at = found.modified().map_err(failed)?;
@@ -220,7 +222,7 @@ impl Written {
         // Over a blob of the same name, too: these bytes are verified just now.
         self.scratch
             .take()
-            .map_or(Ok(()), |scratch| scratch.publish(&layout.blob(&actual)))
+            .map_or(Ok(()), |scratch| scratch.publish(layout, &actual))
             .map_err(failed)?;
         Ok((actual, offset))
     }

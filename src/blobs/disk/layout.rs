@@ -43,6 +43,11 @@ impl Layout {
             .join(format!("{}.{:016x}", name.hex(), rand::random::<u64>()))
     }
 
+    /// Whether its directories are there.
+    pub(super) fn exists(&self) -> bool {
+        self.blobs().is_dir() && self.ingests().is_dir()
+    }
+
     /// The directories whose entries make the others findable after a crash.
     pub(super) fn parents(&self) -> [PathBuf; 2] {
         [self.root.clone(), self.root.join("blobs")]

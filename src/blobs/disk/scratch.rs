@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::layout::{Layout, is_named};
+use super::with_directories;
 use crate::digest::Digest;
 
 /// How long an unfinished ingest waits for its writer to come back.
@@ -59,8 +60,9 @@ impl Scratch {
     }
 
     /// Moves the file to its place among the blobs.
-    pub(super) fn publish(mut self, blob: &Path) -> io::Result<()> {
-        fs::rename(&self.path, blob)?;
+    pub(super) fn publish(mut self, layout: &Layout, digest: &Digest) -> io::Result<()> {
+        let blob = layout.blob(digest);
+        with_directories(layout, || fs::rename(&self.path, &blob))?;
         // From here on the name in `ingest/` is nobody's, or another writer's.
         self.resumable = true;
         Ok(())

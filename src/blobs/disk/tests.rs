@@ -2,6 +2,7 @@
 //! on the directory, and over crashes.
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -161,6 +162,44 @@ async fn a_directory_that_cannot_be_made_is_read_only() {
     // Not even root makes directories in sysfs.
     let opened = DiskStore::open("/sys/kernel/layerd").await;
     assert!(matches!(opened, Err(BlobError::ReadOnly(_))));
+}
+
+#[tokio::test]
+async fn directories_that_were_removed_under_us_are_made_anew() {
+    let (dir, store) = open().await;
+    let remove = |names: &[&str]| {
+        for name in names {
+            fs::remove_dir_all(dir.path().join(name)).unwrap();
+        }
+    };
+    for gone in [&["blobs"][..], &["ingest"], &["blobs", "ingest"]] {
+        remove(gone);
+        store.probe().await.unwrap();
+        assert!(store.layout.exists(), "{gone:?}");
+        remove(gone);
+        let digest = put(&store, "layer", &content(10)).await;
+        assert_eq!(get(&store, &digest, 0, 10).await, content(10), "{gone:?}");
+    }
+    let mut ingest = store.ingest("layer").await.unwrap();
+    ingest.write(content(20)).await.unwrap();
+    remove(&["blobs"]);
+    let (digest, _) = ingest.commit(None, None).await.unwrap();
+    assert_eq!(store.size(&digest).await.unwrap(), Some(20));
+}
+
+#[tokio::test]
+async fn a_directory_is_made_for_its_user_alone_and_an_existing_one_is_left_as_it_is() {
+    let dir = TempDir::new().unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let new = dir.path().join("parent/new");
+    DiskStore::open(&new).await.unwrap();
+    assert_eq!(mode(&new), 0o700);
+    let given = dir.path().join("given");
+    fs::create_dir(&given).unwrap();
+    fs::set_permissions(&given, fs::Permissions::from_mode(0o755)).unwrap();
+    DiskStore::open(&given).await.unwrap();
+    DiskStore::open(&given).await.unwrap();
+    assert_eq!(mode(&given), 0o755);
 }
 
 #[tokio::test]

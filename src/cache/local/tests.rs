@@ -12,7 +12,6 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::blobs::DiskStore;
 use crate::cache::check::{Problem, check};
 use crate::catalog::{ExportId, SqliteCatalog};
 use crate::graph::CONFIG_MEDIA_TYPE;

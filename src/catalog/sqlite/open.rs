@@ -25,8 +25,21 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// just switching to write-ahead logging: there SQLite itself does not wait.
 const REOPEN_AFTER: Duration = Duration::from_millis(20);
 
-/// Readers at once; writers take turns anyway.
-const CONNECTIONS: u32 = 4;
+/// Readers at once.
+const READERS: u32 = 4;
+
+/// Writers at once: SQLite lets one write at a time, and the queue of a pool is
+/// fairer than its retries.
+const WRITERS: u32 = 1;
+
+/// Connections to one catalog. Readers have their own, so that writers that
+/// wait for the lock leave none of them without.
+#[derive(Clone, Debug)]
+pub(super) struct Pools {
+    pub(super) readers: SqlitePool,
+    /// Or why it takes no writes.
+    pub(super) writers: Result<SqlitePool, Refusal>,
+}
 
 /// Why a catalog that opens for reading takes no writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,25 +63,25 @@ impl Refusal {
     }
 }
 
-/// A pool, and why it takes no writes if it doesn't.
-pub(super) async fn open(
-    path: &Path,
-    context: &Context,
-) -> Result<(SqlitePool, Option<Refusal>), CatalogError> {
+/// Opens for writing, or for reading where only that works.
+pub(super) async fn open(path: &Path, context: &Context) -> Result<Pools, CatalogError> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let deadline = Instant::now() + BUSY_TIMEOUT;
     let error = loop {
         match open_for_writing(path, context).await {
             Err(CatalogError::Busy(_)) if Instant::now() < deadline => sleep(REOPEN_AFTER).await,
             Err(error) => break error,
-            Ok(pool) => return Ok((pool, None)),
+            Ok(pools) => return Ok(pools),
         }
     };
     let Some(refusal) = Refusal::of(&error, dir) else {
         return Err(error);
     };
     match open_for_reading(path, context).await {
-        Ok(pool) => Ok((pool, Some(refusal))),
+        Ok(readers) => Ok(Pools {
+            readers,
+            writers: Err(refusal),
+        }),
         Err(error @ CatalogError::Corrupt { .. }) => Err(error),
         Err(_) => Err(context.refused(refusal)),
     }
@@ -81,13 +94,13 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .foreign_keys(true)
 }
 
-fn pool() -> SqlitePoolOptions {
+fn pool(connections: u32) -> SqlitePoolOptions {
     SqlitePoolOptions::new()
-        .max_connections(CONNECTIONS)
+        .max_connections(connections)
         .acquire_timeout(2 * BUSY_TIMEOUT)
 }
 
-async fn open_for_writing(path: &Path, context: &Context) -> Result<SqlitePool, CatalogError> {
+async fn open_for_writing(path: &Path, context: &Context) -> Result<Pools, CatalogError> {
     // SQLite would silently open it for reading, and only fail when it writes.
     if path.exists() && access(path, Access::WRITE_OK).is_err() {
         return Err(context.refused(Refusal::ReadOnly));
@@ -96,17 +109,20 @@ async fn open_for_writing(path: &Path, context: &Context) -> Result<SqlitePool, 
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full);
-    let pool = pool()
-        .connect_with(options)
+    let writers = pool(WRITERS)
+        .connect_with(options.clone())
         .await
         .map_err(|error| context.of(error))?;
-    match migrate(&pool, context).await {
-        Ok(()) => Ok(pool),
-        Err(error) => {
-            pool.close().await;
-            Err(error)
-        }
+    if let Err(error) = migrate(&writers, context).await {
+        writers.close().await;
+        return Err(error);
     }
+    // Able to write too: the last to close puts the log back into the file,
+    // which a connection that only reads could not.
+    Ok(Pools {
+        readers: pool(READERS).connect_lazy_with(options),
+        writers: Ok(writers),
+    })
 }
 
 /// Brings the schema up to date under the write lock, since several processes
@@ -151,7 +167,7 @@ async fn connect_and_read(
     options: SqliteConnectOptions,
     context: &Context,
 ) -> Result<SqlitePool, CatalogError> {
-    let pool = pool()
+    let pool = pool(READERS)
         .connect_with(options)
         .await
         .map_err(|error| context.of(error))?;

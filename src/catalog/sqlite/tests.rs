@@ -65,7 +65,8 @@ async fn a_locked_catalog_is_busy_for_writers_and_open_for_readers() {
         .await
         .unwrap();
     let other = SqliteCatalog::open(dir.path()).await.unwrap();
-    let lock = other.write().await.unwrap();
+    let mut turn = Turn::of(other.writers().unwrap()).await.unwrap();
+    let lock = turn.write().await.unwrap();
     let appended = catalog.append(export(place("p", "main"), &["b"])).await;
     assert!(
         matches!(appended, Err(CatalogError::Busy(_))),
@@ -82,6 +83,92 @@ async fn a_locked_catalog_is_busy_for_writers_and_open_for_readers() {
         Some(id)
     );
     drop(lock);
+}
+
+#[tokio::test]
+async fn a_full_disk_costs_only_the_appends_that_meet_it() {
+    let (_dir, catalog) = open().await;
+    let small = || catalog.append(export(place("p", "main"), &["a"]));
+    let mut large = export(place("p", "main"), &["a"]);
+    // Noise, so that it needs pages however it is compressed.
+    large.config = (0..20_000_u32)
+        .flat_map(|at| *Digest::of(&at.to_le_bytes()).as_bytes())
+        .collect();
+    let mut kept = vec![small().await.unwrap()];
+    for _ in 0..3 {
+        // Less than there is already means: no page more. Only the connection
+        // that it is said to knows of it.
+        sqlx::query("PRAGMA max_page_count = 1")
+            .execute(catalog.writers().unwrap())
+            .await
+            .unwrap();
+        let appended = catalog.append(large.clone()).await;
+        assert!(
+            matches!(appended, Err(CatalogError::Full(_))),
+            "{appended:?}"
+        );
+        for _ in 0..10 {
+            catalog.writable().await.unwrap();
+            kept.push(small().await.unwrap());
+        }
+    }
+    kept.push(catalog.append(large).await.unwrap());
+    let listed = catalog.list(&Filter::default()).await.unwrap();
+    assert!(listed.iter().rev().map(|head| head.id).eq(kept));
+}
+
+#[tokio::test]
+async fn a_transaction_that_sqlite_ended_itself_spoils_no_later_one() {
+    let (_dir, catalog) = open().await;
+    for _ in 0..3 {
+        let mut turn = Turn::of(catalog.writers().unwrap()).await.unwrap();
+        let mut tx = turn.write().await.unwrap();
+        // Unknown to sqlx, as when the disk is full.
+        sqlx::query("ROLLBACK").execute(&mut *tx).await.unwrap();
+        assert!(tx.commit().await.is_err());
+        drop(turn);
+        catalog
+            .append(export(place("p", "main"), &["a"]))
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn readers_are_answered_while_writers_wait_for_the_lock() {
+    let (dir, catalog) = open().await;
+    let append = |catalog: SqliteCatalog| async move {
+        catalog.append(export(place("p", "main"), &["a"])).await
+    };
+    let id = append(catalog.clone()).await.unwrap();
+    let other = SqliteCatalog::open(dir.path()).await.unwrap();
+    let mut turn = Turn::of(other.writers().unwrap()).await.unwrap();
+    let lock = turn.write().await.unwrap();
+    let mut appends = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        appends.spawn(append(catalog.clone()));
+    }
+    while catalog.writers().unwrap().num_idle() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let reads = async {
+        for _ in 0..50 {
+            assert_eq!(
+                catalog.newest(&place("p", "main"), None).await.unwrap(),
+                Some(id)
+            );
+            assert!(catalog.get(id).await.unwrap().is_some());
+        }
+    };
+    tokio::select! {
+        biased;
+        appended = appends.join_next() => panic!("the lock is held: {appended:?}"),
+        () = reads => {}
+    }
+    lock.rollback().await.unwrap();
+    for appended in appends.join_all().await {
+        appended.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -105,7 +192,7 @@ async fn a_changed_config_is_corrupt_and_not_served() {
     let other = zstd::bulk::compress(&[b'y'; 10], ZSTD_LEVEL).unwrap();
     sqlx::query("UPDATE export SET config = ?1")
         .bind(other)
-        .execute(&catalog.pool)
+        .execute(catalog.writers().unwrap())
         .await
         .unwrap();
     assert!(matches!(
@@ -120,7 +207,7 @@ async fn a_catalog_of_a_newer_version_is_told_apart() {
     sqlx::query(
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9999, 'later', 1, x'00', 0)",
     )
-    .execute(&catalog.pool)
+    .execute(catalog.writers().unwrap())
     .await
     .unwrap();
     let opened = SqliteCatalog::open(dir.path()).await;
@@ -152,7 +239,7 @@ async fn look_ups_that_every_build_does_use_an_index() {
         (PAGE_AFTER, "layer_by_digest"),
     ] {
         let plan = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {query}")))
-            .fetch_all(&catalog.pool)
+            .fetch_all(catalog.writers().unwrap())
             .await
             .unwrap();
         let steps: Vec<String> = plan

@@ -1,5 +1,6 @@
 //! `layerd cache ls`: the export log.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -21,7 +22,7 @@ use crate::units::ByteSize;
 Examples:
   layerd cache ls --data-dir /var/lib/layerd
   layerd cache ls --ref main --limit 5
-  layerd cache ls --limit 0 --json | jq '.[].bytes'")]
+  layerd cache ls --json | jq '.[].bytes'")]
 pub(super) struct LsArgs {
     #[command(flatten)]
     store: Store,
@@ -38,25 +39,42 @@ pub(super) struct LsArgs {
     #[arg(long, value_name = "SCOPE")]
     scope: Option<Scope>,
 
-    /// At most so many; 0 for all.
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    limit: u32,
+    /// At most so many; 0 for all. Unless given, a table has 50 and JSON has
+    /// all.
+    #[arg(long, value_name = "N")]
+    limit: Option<u32>,
 
     /// Print a JSON array: times in UTC, sizes in bytes.
     #[arg(long)]
     json: bool,
 }
 
+/// Rows of a table unless more are asked for.
+const ROWS: u32 = 50;
+
+impl LsArgs {
+    fn limit(&self) -> Option<u32> {
+        let unless_given = if self.json { 0 } else { ROWS };
+        Some(self.limit.unwrap_or(unless_given)).filter(|limit| *limit > 0)
+    }
+}
+
 pub(super) async fn run(args: LsArgs) -> anyhow::Result<ExitCode> {
     let catalog = args.store.catalog().await?;
+    let limit = args.limit();
     let filter = Filter {
         project: args.project,
         git_ref: args.git_ref,
         scope: args.scope,
         before: None,
-        limit: (args.limit > 0).then_some(args.limit),
+        limit,
     };
     let exports = catalog.list(&filter).await?;
+    let all = if args.json {
+        None
+    } else {
+        Some(catalog.count(&filter).await?)
+    };
     catalog.close().await;
     if args.json {
         print_json(&exports)?;
@@ -66,6 +84,7 @@ pub(super) async fn run(args: LsArgs) -> anyhow::Result<ExitCode> {
         print("no exports")?;
         return Ok(ExitCode::SUCCESS);
     }
+    let left_out = all.and_then(|all| left_out(exports.len(), all));
     let now = Timestamp::now();
     let mut rows = table(
         [
@@ -87,5 +106,51 @@ pub(super) async fn run(args: LsArgs) -> anyhow::Result<ExitCode> {
         ]);
     }
     print(rows.trim_fmt())?;
+    if let Some(note) = left_out {
+        // Nobody may be there to be told, which is no reason to fail.
+        writeln!(std::io::stderr(), "{note}").ok();
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// That a table does not have all.
+fn left_out(shown: usize, all: u64) -> Option<String> {
+    ((shown as u64) < all).then(|| format!("{shown} of {all} shown; --limit 0 for all"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Typed {
+        #[command(flatten)]
+        args: LsArgs,
+    }
+
+    #[test]
+    fn a_table_has_the_newest_and_json_has_all_unless_a_limit_is_given() {
+        for (typed, limit) in [
+            (&["ls"][..], Some(50)),
+            (&["ls", "--json"], None),
+            (&["ls", "--limit", "0"], None),
+            (&["ls", "--limit", "7"], Some(7)),
+            (&["ls", "--json", "--limit", "7"], Some(7)),
+        ] {
+            let args = Typed::try_parse_from(typed).unwrap().args;
+            assert_eq!(args.limit(), limit, "{typed:?}");
+        }
+    }
+
+    #[test]
+    fn a_table_that_does_not_have_all_says_so() {
+        assert_eq!(
+            left_out(50, 122).as_deref(),
+            Some("50 of 122 shown; --limit 0 for all")
+        );
+        assert_eq!(left_out(50, 50), None);
+        assert_eq!(left_out(51, 50), None, "one came meanwhile");
+    }
 }

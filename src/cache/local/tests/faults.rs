@@ -63,3 +63,31 @@ async fn a_locked_catalog_costs_only_the_export() {
     ));
     assert_eq!(found(&cache, &[want("main", &[])]).await, Some(id));
 }
+
+#[tokio::test]
+async fn a_promised_blob_is_read_also_when_the_catalog_is_damaged_since() {
+    let (dir, cache) = cache();
+    publish(&cache, place("p", "main"), &["base"]).await;
+    let import = cache
+        .look_up(&[want("main", &[])], usize::MAX)
+        .await
+        .unwrap()
+        .unwrap();
+    let file = SqliteCatalog::path(&dir.path().join("data"));
+    // With its log, which would mend it.
+    for suffix in ["", "-wal", "-shm"] {
+        fs::remove_file(format!("{}{suffix}", file.display())).unwrap();
+    }
+    fs::write(&file, [b'x'; 8192]).unwrap();
+    assert!(
+        cache
+            .look_up(&[want("main", &[])], usize::MAX)
+            .await
+            .is_err()
+    );
+    for (digest, size) in &import.layers {
+        let stream = cache.read(digest, 0, *size).await.unwrap();
+        let read = stream.try_collect::<BytesMut>().await.unwrap();
+        assert_eq!(Digest::of(&read), *digest);
+    }
+}
