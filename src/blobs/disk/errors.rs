@@ -35,12 +35,15 @@ where
 {
     tokio::task::spawn_blocking(work)
         .await
-        .unwrap_or_else(|stopped| {
-            Err(BlobError::Io {
-                context: "file work was cut off".to_owned(),
-                source: stopped.into(),
-            })
-        })
+        .unwrap_or_else(|_| Err(cut_off()))
+}
+
+/// Work whose thread has gone before its end.
+pub(super) fn cut_off() -> BlobError {
+    BlobError::Io {
+        context: "file work was cut off".to_owned(),
+        source: io::ErrorKind::Interrupted.into(),
+    }
 }
 
 #[cfg(test)]

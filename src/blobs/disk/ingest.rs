@@ -13,8 +13,10 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
-use super::errors::{blocking, write_failed};
+use super::errors::{cut_off, write_failed};
 use super::layout::Layout;
 use super::scratch::Scratch;
 use super::with_directories;
@@ -33,6 +35,8 @@ pub(super) struct DiskIngest {
     layout: Arc<Layout>,
     written: Arc<Mutex<Written>>,
     gathered: Vec<Bytes>,
+    /// The latest work on the file, where its end has not been seen.
+    under_way: Option<JoinHandle<()>>,
     started_at: SystemTime,
     updated_at: SystemTime,
 }
@@ -66,6 +70,7 @@ impl DiskIngest {
             layout,
             written,
             gathered: Vec::new(),
+            under_way: None,
             started_at,
             updated_at,
         })
@@ -85,16 +90,30 @@ impl DiskIngest {
         T: Send + 'static,
         F: FnOnce(&Layout, &mut Written) -> Result<T, BlobError> + Send + 'static,
     {
+        // A write whose caller gave up goes on in its thread, and nothing may
+        // overtake it.
+        if let Some(before) = self.under_way.as_mut() {
+            before.await.ok();
+        }
         let (layout, written) = (Arc::clone(&self.layout), Arc::clone(&self.written));
         let batch = std::mem::take(&mut self.gathered);
-        blocking(move || {
-            let mut written = written.lock().unwrap_or_else(PoisonError::into_inner);
-            written
-                .append(&batch)
-                .map_err(|error| write_failed(error, "write to", layout.root()))?;
-            then(&layout, &mut written)
-        })
-        .await
+        let (done, outcome) = oneshot::channel();
+        self.under_way = Some(tokio::task::spawn_blocking(move || {
+            let outcome = {
+                let mut written = written.lock().unwrap_or_else(PoisonError::into_inner);
+                let appended = written
+                    .append(&batch)
+                    .map_err(|error| write_failed(error, "write to", layout.root()));
+                appended.and_then(|()| then(&layout, &mut written))
+            };
+            // The file's lock must not outlive the answer.
+            drop(written);
+            // A caller that gave up wants none.
+            done.send(outcome).ok();
+        }));
+        let outcome = outcome.await;
+        self.under_way = None;
+        outcome.unwrap_or_else(|_| Err(cut_off()))
     }
 }
 
@@ -156,6 +175,13 @@ impl Ingest for DiskIngest {
 
 impl Drop for DiskIngest {
     fn drop(&mut self) {
+        if self
+            .under_way
+            .as_ref()
+            .is_some_and(|write| !write.is_finished())
+        {
+            return;
+        }
         let gathered = std::mem::take(&mut self.gathered);
         // Less than a batch, into the page cache; what fails is only not resumed.
         self.written().append(&gathered).ok();
