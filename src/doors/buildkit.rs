@@ -73,7 +73,9 @@ const MESSAGE_BUDGET: usize = 4 * MAX_MESSAGE;
 /// Calls that one client connection may have open.
 const MAX_CALLS: u32 = 1000;
 /// How often a client is asked whether it is still there.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// How long it may take to answer: one that was suspended comes back.
+const KEEP_ALIVE_PATIENCE: Duration = Duration::from_secs(900);
 /// How often stores that nobody can ask for any more are ended.
 const SWEEP: Duration = Duration::from_secs(10);
 /// How long builds may go on after the door was told to close.
@@ -249,6 +251,7 @@ async fn converse(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(MAX_CALLS)
         .keep_alive_interval(Some(KEEP_ALIVE))
+        .keep_alive_timeout(KEEP_ALIVE_PATIENCE)
         .max_header_list_size(MAX_HEADER_LIST)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
