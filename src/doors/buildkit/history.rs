@@ -103,3 +103,30 @@ pub async fn listen(
     });
     Ok(Response::from_parts(head, body))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(key: &str, value: &str) -> Entry {
+        Entry {
+            kind: "gha-compatible".to_owned(),
+            attributes: [(key.to_owned(), value.to_owned())].into(),
+        }
+    }
+
+    #[test]
+    fn what_is_kept_holds_no_secret_and_is_bounded() {
+        let left_out = LeftOut::default();
+        left_out.remember("secret", &[entry("token", "s3cret"), entry("scope", "a")]);
+        assert!(left_out.of("secret")[0].attributes.is_empty());
+        assert_eq!(left_out.of("secret")[1], entry("scope", "a"));
+        left_out.remember("huge", &[entry("scope", &"x".repeat(MAX_WRITTEN + 1))]);
+        assert!(left_out.of("huge").is_empty());
+        for build in 0..MAX_BUILDS {
+            left_out.remember(&build.to_string(), &[entry("scope", "b")]);
+        }
+        assert!(left_out.of("secret").is_empty(), "the oldest goes first");
+        assert_eq!(left_out.of("0").len(), 1);
+    }
+}
