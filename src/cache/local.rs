@@ -223,7 +223,6 @@ impl Cache for LocalCache {
         let (expected, actual) = (*digest, hasher.finish());
         if actual != expected {
             tracing::error!(blob = %expected, %actual, "a blob has rotted, and is withdrawn");
-            self.verified.suspect();
             self.withdraw(digest).await?;
             return Err(BlobError::WrongDigest { expected, actual }.into());
         }
@@ -232,6 +231,7 @@ impl Cache for LocalCache {
     }
 
     async fn withdraw(&self, digest: &Digest) -> Result<(), CacheError> {
+        self.verified.suspect();
         let opened = self.opener.opened_for_writing().await?;
         Ok(opened.blobs.remove(digest).await?)
     }
