@@ -63,6 +63,29 @@ impl Builds {
     }
 }
 
+/// The builds that share something, and are told how it does.
+#[derive(Clone, Default)]
+pub struct Audience(Arc<Mutex<Vec<Weak<Build>>>>);
+
+impl Audience {
+    /// From now on, `build` is told too.
+    pub fn admit(&self, build: &Arc<Build>) {
+        let mut builds = lock(&self.0);
+        builds.retain(|build| build.strong_count() > 0);
+        builds.push(Arc::downgrade(build));
+    }
+
+    /// Tells each that still runs. The lock is not held: the last to hold a
+    /// build ends it.
+    pub fn each(&self, tell: impl Fn(&Build)) {
+        let builds = lock(&self.0).clone();
+        builds
+            .iter()
+            .filter_map(Weak::upgrade)
+            .for_each(|build| tell(&build));
+    }
+}
+
 /// What is known about one build.
 pub struct Build {
     /// `SolveRequest.Ref`.

@@ -19,6 +19,8 @@ use tonic::{Code, Status};
 
 /// A body on its way through; its errors reset the stream.
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+/// What feeds a body; see [`channel`].
+pub type Sender = mpsc::Sender<Result<Frame<Bytes>, BoxError>>;
 /// Whatever broke a body.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -77,7 +79,7 @@ pub fn status_trailers(status: &Status) -> HeaderMap {
 
 /// A body fed through a bounded channel: back-pressure goes to the sender, an
 /// `Err` resets the stream, and dropping the sender ends it.
-pub fn channel(capacity: usize) -> (mpsc::Sender<Result<Frame<Bytes>, BoxError>>, Body) {
+pub fn channel(capacity: usize) -> (Sender, Body) {
     let (sender, mut receiver) = mpsc::channel(capacity);
     let frames = futures::stream::poll_fn(move |cx| receiver.poll_recv(cx));
     (sender, BodyExt::boxed_unsync(StreamBody::new(frames)))

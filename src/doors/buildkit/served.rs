@@ -150,8 +150,8 @@ impl ServedImports {
     /// Has a store tell `build` too how it does.
     fn tell(&self, store: &str, build: &Arc<Build>) {
         match self.stores.get(store).as_deref() {
-            Some(Store::Import(store)) => store.told_to(build),
-            Some(Store::Pull(store)) => store.told_to(build),
+            Some(Store::Import(store)) => store.audience().admit(build),
+            Some(Store::Pull(store)) => store.audience().admit(build),
             Some(Store::Export(_)) | None => {}
         }
     }

@@ -25,7 +25,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::io::{AsyncRead, AsyncReadExt as _, join};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 use tonic::Status;
 
 use super::Door;
@@ -173,9 +173,9 @@ fn offer_content(headers: &mut HeaderMap<HeaderValue>) {
 /// The four half-streams of a session.
 struct Tunnels {
     from_client: Incoming,
-    to_client: mpsc::Sender<Result<Frame<bytes::Bytes>, BoxError>>,
+    to_client: grpc::Sender,
     from_buildkitd: Incoming,
-    to_buildkitd: mpsc::Sender<Result<Frame<bytes::Bytes>, BoxError>>,
+    to_buildkitd: grpc::Sender,
 }
 
 impl Tunnels {
@@ -257,11 +257,7 @@ impl ClientEnd {
 }
 
 /// Ends the client's stream: with buildkitd's trailers where it sent them.
-async fn finish(
-    to_client: mpsc::Sender<Result<Frame<bytes::Bytes>, BoxError>>,
-    ending: &Ending,
-    outcome: &Result<(), BoxError>,
-) {
+async fn finish(to_client: grpc::Sender, ending: &Ending, outcome: &Result<(), BoxError>) {
     let trailers = ending.trailers().unwrap_or_else(|| {
         grpc::status_trailers(&match outcome {
             Ok(()) => Status::ok(""),

@@ -64,13 +64,11 @@ pub async fn status(
     Ok(Response::from_parts(head, body))
 }
 
-type Sender = tokio::sync::mpsc::Sender<Result<Frame<bytes::Bytes>, grpc::BoxError>>;
-
 /// Passes messages and notices on as they come; gives the trailers.
 async fn relay(
     build: &Build,
     mut messages: Messages<Incoming>,
-    to_client: &Sender,
+    to_client: &grpc::Sender,
 ) -> Result<Option<http::HeaderMap>, Status> {
     let mut told = build.told();
     let mut said = say(build, 0, to_client).await;
@@ -99,7 +97,7 @@ async fn relay(
 }
 
 /// Sends the notices from number `from` on; gives how many there are.
-async fn say(build: &Build, from: usize, to_client: &Sender) -> usize {
+async fn say(build: &Build, from: usize, to_client: &grpc::Sender) -> usize {
     let notices = build.notices(from);
     let said = from + notices.len();
     if !notices.is_empty() {

@@ -17,10 +17,9 @@ use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame};
 use prost::encoding::{encode_varint, encoded_len_varint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::mpsc;
 use tokio_util::sync::PollSender;
 
-use super::grpc::BoxError;
+use super::grpc::{BoxError, Sender};
 
 /// `data`, field 1 of `BytesMessage`, length-delimited.
 const DATA_KEY: u8 = 0x0a;
@@ -288,7 +287,7 @@ pub struct TunnelWriter {
 
 impl TunnelWriter {
     /// Feeds the body behind `sender`, until `peer` has ended.
-    pub fn new(sender: mpsc::Sender<Result<Frame<Bytes>, BoxError>>, peer: Ending) -> Self {
+    pub fn new(sender: Sender, peer: Ending) -> Self {
         Self {
             sender: PollSender::new(sender),
             peer,

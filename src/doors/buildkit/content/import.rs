@@ -1,13 +1,13 @@
 //! The store behind an import: a manifest, a config, and the layers they name.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, stream};
 use tonic::Status;
 
-use super::super::build::Build;
+use super::super::build::Audience;
 use super::refusal::{blob_refusal, refusal, unknown_content};
 use crate::cache::{Cache, Document, Import};
 use crate::digest::Digest;
@@ -16,7 +16,7 @@ use crate::digest::Digest;
 pub struct ImportStore {
     import: Import,
     cache: Arc<dyn Cache>,
-    builds: Arc<Mutex<Vec<Weak<Build>>>>,
+    audience: Audience,
 }
 
 impl ImportStore {
@@ -25,15 +25,13 @@ impl ImportStore {
         Self {
             import,
             cache,
-            builds: Arc::default(),
+            audience: Audience::default(),
         }
     }
 
-    /// From now on, `build` too is told what goes wrong.
-    pub fn told_to(&self, build: &Arc<Build>) {
-        let mut builds = self.builds.lock().unwrap_or_else(PoisonError::into_inner);
-        builds.retain(|build| build.strong_count() > 0);
-        builds.push(Arc::downgrade(build));
+    /// Who is told what goes wrong.
+    pub fn audience(&self) -> &Audience {
+        &self.audience
     }
 
     /// Bytes of what is served under this digest.
@@ -53,14 +51,14 @@ impl ImportStore {
         if let Some(document) = self.document(digest) {
             return Ok(slice(&document.bytes, offset, length));
         }
-        let builds = self.builds.clone();
+        let audience = self.audience.clone();
         let digest = *digest;
         // BuildKit fails a build for wrong bytes. Told that there are none, it
         // runs the step again, unless others stand on it.
         if offset == 0
             && let Err(error) = self.cache.verify(&digest).await
         {
-            lost(&builds, &digest, &error);
+            lost(&audience, &digest, &error);
             return Err(unknown_content(&digest));
         }
         let bytes = self
@@ -68,12 +66,12 @@ impl ImportStore {
             .read(&digest, offset, length)
             .await
             .map_err(|error| {
-                lost(&builds, &digest, &error);
+                lost(&audience, &digest, &error);
                 refusal(&error)
             })?;
         let bytes = bytes.map(move |chunk| {
             chunk.map_err(|error| {
-                lost(&builds, &digest, &error);
+                lost(&audience, &digest, &error);
                 blob_refusal(error)
             })
         });
@@ -104,14 +102,10 @@ pub(super) fn slice(
 
 /// A blob that was there when it was named can't be read: the build may fail,
 /// and the user should know why.
-fn lost(builds: &Mutex<Vec<Weak<Build>>>, digest: &Digest, error: &dyn std::error::Error) {
+fn lost(audience: &Audience, digest: &Digest, error: &dyn std::error::Error) {
     let text = format!(
         "cached layer {digest} can't be used: {error}; if this build fails for it, the next one runs without it"
     );
     tracing::error!("{text}");
-    let builds = builds.lock().unwrap_or_else(PoisonError::into_inner);
-    builds
-        .iter()
-        .filter_map(Weak::upgrade)
-        .for_each(|build| build.warn(text.clone()));
+    audience.each(|build| build.warn(text.clone()));
 }

@@ -6,13 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderValue, Response};
 use jiff::Timestamp;
 
-use super::super::build::Build;
+use super::super::build::Audience;
 use super::super::grpc::Body;
 use super::super::metrics::{Carrier, ImportOutcome};
 use super::super::plan::nothing_for;
@@ -31,7 +31,7 @@ pub struct PullImport {
     limit: Duration,
     cache: Arc<dyn Cache>,
     imports: CounterBy<(Carrier, ImportOutcome)>,
-    builds: Mutex<Vec<Weak<Build>>>,
+    audience: Audience,
     /// Every layer that a config has named so far: bytes.
     named: Mutex<BTreeMap<Digest, u64>>,
 }
@@ -51,16 +51,14 @@ impl PullImport {
             limit,
             cache,
             imports,
-            builds: Mutex::default(),
+            audience: Audience::default(),
             named: Mutex::default(),
         }
     }
 
-    /// From now on, `build` is told how this import does.
-    pub fn told_to(&self, build: &Arc<Build>) {
-        let mut builds = lock(&self.builds);
-        builds.retain(|build| build.strong_count() > 0);
-        builds.push(Arc::downgrade(build));
+    /// Who is told how this import does.
+    pub fn audience(&self) -> &Audience {
+        &self.audience
     }
 
     /// The config, or an empty cache and the reason for it in the progress.
@@ -77,16 +75,18 @@ impl PullImport {
                 ImportOutcome::Served,
             ),
             Ok(Ok(None)) => {
-                self.each(|build| build.tell(nothing_for(&self.wants)));
+                self.audience
+                    .each(|build| build.tell(nothing_for(&self.wants)));
                 (answer::no_such_key(), ImportOutcome::Empty)
             }
             Ok(Err(error)) => {
-                self.each(|build| build.warn(format!("cache not imported: {error}")));
+                self.audience
+                    .each(|build| build.warn(format!("cache not imported: {error}")));
                 (answer::no_such_key(), ImportOutcome::Failed)
             }
             Err(_) => {
                 let seconds = self.limit.as_secs_f32();
-                self.each(|build| {
+                self.audience.each(|build| {
                     build.warn(format!(
                         "cache not imported: the look-up took longer than {seconds} s"
                     ))
@@ -111,9 +111,10 @@ impl PullImport {
         let config = config?;
         lock(&self.named).extend(&import.layers);
         let described = describe(&import, Timestamp::now());
-        self.each(|build| build.tell(format!("imported cache of {described}")));
+        self.audience
+            .each(|build| build.tell(format!("imported cache of {described}")));
         if let Some(missing) = missing(&import) {
-            self.each(|build| build.warn(missing.clone()));
+            self.audience.each(|build| build.warn(missing.clone()));
         }
         Ok(Some(config))
     }
@@ -130,13 +131,8 @@ impl PullImport {
         let Some(size) = size else {
             return answer::no_such_key();
         };
-        let builds = lock(&self.builds).clone();
-        let told = move |text: String| {
-            builds
-                .iter()
-                .filter_map(Weak::upgrade)
-                .for_each(|build| build.warn(text.clone()))
-        };
+        let audience = self.audience.clone();
+        let told = move |text: String| audience.each(|build| build.warn(text.clone()));
         blob::answer(
             self.cache.clone(),
             *digest,
@@ -146,14 +142,6 @@ impl PullImport {
             Box::new(told),
         )
         .await
-    }
-
-    fn each(&self, tell: impl Fn(&Build)) {
-        let builds = lock(&self.builds).clone();
-        builds
-            .iter()
-            .filter_map(Weak::upgrade)
-            .for_each(|build| tell(&build));
     }
 }
 
