@@ -2,10 +2,13 @@
 //! session where it does not.
 
 use std::path::PathBuf;
+use std::process::Command;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::harness::store::{blobs, rot};
 use crate::harness::{Build, BuildKit, Buildkitd, Lab, MULTISTAGE_STEPS, Sidecar, tree};
 
 const TO: &str = "type=gha-compatible,mode=max";
@@ -88,14 +91,7 @@ async fn where_the_port_is_not_reached_the_session_carries() {
 #[tokio::test]
 async fn blobs_that_have_rotted_fail_one_build_at_most() {
     let (lab, context) = filled().await;
-    for entry in std::fs::read_dir(lab.path("data/blobs/sha256")).unwrap() {
-        let path = entry.unwrap().path();
-        let mut bytes = std::fs::read(&path).unwrap();
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-        std::fs::remove_file(&path).unwrap();
-        std::fs::write(&path, bytes).unwrap();
-    }
+    rot(&lab.path("data"));
     let (_daemon, sidecar) = cold(
         &lab,
         "two",
@@ -157,11 +153,89 @@ async fn silent_connections_keep_nobody_out() {
     )
     .await;
     let address = sidecar.pull.clone().unwrap();
+    raise_file_limit();
     let mut silent = Vec::new();
-    for _ in 0..1000 {
+    for _ in 0..10_000 {
         silent.push(TcpStream::connect(&address).await.unwrap());
     }
     let build = Build::of(&context).cache_from(FROM);
     let outcome = lab.buildctl(sidecar.address()).build(&build).await.ok();
     outcome.assert_all_cached(MULTISTAGE_STEPS);
+}
+
+/// Lets this process have as many open files as it may.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    setrlimit(Resource::Nofile, raised).unwrap();
+}
+
+#[tokio::test]
+async fn a_daemon_that_lives_on_hits_with_a_new_import_after_its_sidecar_was_restarted() {
+    let (lab, context) = filled().await;
+    let (_daemon, mut sidecar) = cold(&lab, "two", BuildKit::Current, &[]).await;
+    let client = lab.buildctl(sidecar.address());
+    let build = Build::of(&context).cache_from(FROM);
+    let outcome = client.build(&build).await.ok();
+    outcome.assert_all_cached(MULTISTAGE_STEPS);
+    assert!(sidecar.terminate().await.success());
+    let before = sidecar.pull.clone();
+    sidecar = sidecar.start_again().await;
+    assert_ne!(sidecar.pull, before, "another port");
+    let out = lab.path("out");
+    let outcome = client.build(&build.output_folder(&out)).await.ok();
+    outcome.assert_all_cached(MULTISTAGE_STEPS);
+    assert_eq!(tree(&lab.path("first")), tree(&out));
+}
+
+#[tokio::test]
+async fn a_daemon_that_lives_on_builds_without_an_import_and_without_its_sidecar() {
+    let (lab, context) = filled().await;
+    let (daemon, mut sidecar) = cold(&lab, "two", BuildKit::Current, &[]).await;
+    let client = lab.buildctl(sidecar.address());
+    let build = Build::of(&context);
+    let lazily = client.build(&build.clone().cache_from(FROM)).await.ok();
+    lazily.assert_all_cached(MULTISTAGE_STEPS);
+    // What was never pulled is run again; nothing fails for it.
+    let target = build.clone().target("compile");
+    let out = lab.path("with");
+    client.build(&target.output_folder(&out)).await.ok();
+    assert!(sidecar.terminate().await.success());
+    let out = lab.path("without");
+    let direct = lab.buildctl(&daemon.address);
+    direct.build(&build.output_folder(&out)).await.ok();
+    let names = |folder: &str| tree(&lab.path(folder)).into_keys().collect::<Vec<_>>();
+    assert_eq!(names("first"), names("without"));
+}
+
+#[tokio::test]
+async fn an_archive_is_written_straight_from_layers_that_were_never_pulled() {
+    let (lab, context) = filled().await;
+    for version in [BuildKit::Current, BuildKit::Old] {
+        let name = format!("{version:?}");
+        let (_daemon, sidecar) = cold(&lab, &name, version, &["--import-carrier=pull"]).await;
+        let archive = lab.path(&format!("{name}.tar"));
+        let build = Build::of(&context).cache_from(FROM);
+        let build = build.output(&format!("type=docker,dest={}", archive.display()));
+        let outcome = lab.buildctl(sidecar.address()).build(&build).await.ok();
+        outcome.assert_all_cached(MULTISTAGE_STEPS);
+        assert!(
+            !outcome.stderr.contains("extracting sha256:"),
+            "{}",
+            outcome.stderr
+        );
+        // Its layers are the blobs that were exported.
+        let listed = Command::new("tar").arg("-tf").arg(&archive).output();
+        let listed = String::from_utf8(listed.unwrap().stdout).unwrap();
+        let stored = blobs(&lab.path("data"));
+        let stored = stored
+            .iter()
+            .map(|blob| blob.file_name().unwrap().to_str().unwrap());
+        let layers = stored.filter(|blob| listed.contains(blob)).count();
+        // ADD, two COPY, one RUN.
+        assert_eq!(layers, 4, "{listed}");
+    }
 }

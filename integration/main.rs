@@ -19,6 +19,7 @@ mod descriptors;
 mod direct;
 mod endings;
 mod failopen;
+mod faults;
 mod frontend;
 mod history;
 mod imports;

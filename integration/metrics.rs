@@ -24,7 +24,7 @@ async fn settled(runner: &Runner, solves: f64) -> Metrics {
 }
 
 fn import(outcome: &str) -> String {
-    format!(r#"layerd_imports_total{{carrier="session",outcome="{outcome}"}}"#)
+    format!(r#"layerd_imports_total{{carrier="pull",outcome="{outcome}"}}"#)
 }
 
 fn export(outcome: &str) -> String {
@@ -60,7 +60,7 @@ async fn tells(lab: &Lab, one: Runner, writer: Client, two: Runner, reader: Clie
     assert_eq!(seen.value(&import("empty")), 1.0, "{seen:#?}");
     assert_eq!(seen.value(&export("published")), 1.0, "{seen:#?}");
     assert_eq!(seen.sum("layerd_exports_total"), 1.0, "{seen:#?}");
-    assert_eq!(seen.value("layerd_leases"), 0.0, "{seen:#?}");
+    assert_eq!(seen.value("layerd_leases"), 1.0, "{seen:#?}");
     assert_eq!(seen.sum("layerd_ingest_errors_total"), 0.0, "{seen:#?}");
     let (blobs, bytes) = stored(&data);
     let written = r#"layerd_blob_bytes_total{direction="written"}"#;

@@ -1,4 +1,4 @@
-//! Sizes and ages as people read them.
+//! Sizes, ages and durations as people read and write them.
 
 use std::fmt;
 use std::time::Duration;
@@ -44,9 +44,29 @@ impl fmt::Display for Age {
     }
 }
 
+/// A duration as people write it: `90s`, `10m`, `1h30m`, `7d`.
+pub fn parse_duration(text: &str) -> Result<Duration, &'static str> {
+    const EXPECTED: &str = "expected a duration such as 90s, 10m, 1h30m or 7d";
+    let span: jiff::Span = text.parse().map_err(|_| EXPECTED)?;
+    let signed = span
+        .to_duration(jiff::SpanRelativeTo::days_are_24_hours())
+        .map_err(|_| EXPECTED)?;
+    Duration::try_from(signed).map_err(|_| "a duration can't be negative")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        for (text, seconds) in [("90s", 90), ("10m", 600), ("1h30m", 5400), ("7d", 604_800)] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)));
+        }
+        for text in ["", "90", "-1s", "soon", "1s2"] {
+            assert!(parse_duration(text).is_err(), "{text:?}");
+        }
+    }
 
     #[test]
     fn sizes_are_shown_in_the_unit_that_fits() {

@@ -85,8 +85,13 @@ impl Progress {
     }
 
     /// Takes in the newest state of a vertex. It may start and complete several
-    /// times; the last event is what became of it.
-    pub(super) fn see(&mut self, vertex: Vertex) {
+    /// times: a layer that can't be loaded shows as cached with an error, and
+    /// then the step runs; a cached one whose layers are pulled later starts
+    /// and completes again for each, without the mark.
+    pub(super) fn see(&mut self, mut vertex: Vertex) {
+        let before = self.vertexes.get(&vertex.digest);
+        let loaded = before.is_some_and(|before| before.fate() == Fate::Cached);
+        vertex.cached |= loaded && vertex.error.is_empty();
         self.vertexes.insert(vertex.digest.clone(), vertex);
     }
 
@@ -185,16 +190,23 @@ fn text_of(data: &str) -> String {
 }
 
 #[test]
-fn the_last_event_of_a_vertex_is_what_became_of_it() {
+fn what_is_loaded_stays_cached_and_what_could_not_be_loaded_ran() {
     let text = concat!(
-        r#"{"vertexes":[{"digest":"a","name":"[a 1/1] RUN x","started":"1","completed":"2","cached":true,"error":"gone"}]}"#,
+        r#"{"vertexes":[{"digest":"a","name":"[a 1/2] RUN x","started":"1","completed":"2","cached":true,"error":"gone"}]}"#,
         "\n",
-        r#"{"vertexes":[{"digest":"a","name":"[a 1/1] RUN x","started":"2","completed":"3"}]}"#,
+        r#"{"vertexes":[{"digest":"a","name":"[a 1/2] RUN x","started":"2","completed":"3"}]}"#,
+        "\n",
+        r#"{"vertexes":[{"digest":"b","name":"[a 2/2] RUN y","started":"1","completed":"2","cached":true}]}"#,
+        "\n",
+        r#"{"vertexes":[{"digest":"b","name":"[a 2/2] RUN y","started":"3"}]}"#,
+        "\n",
+        r#"{"vertexes":[{"digest":"b","name":"[a 2/2] RUN y","started":"3","completed":"4"}]}"#,
         "\n",
         r#"{"logs":[{"vertex":"a","data":"bGF5ZXJkOiBubyBjYWNoZSB5ZXQK"}]}"#,
         "\nERROR: not JSON\n",
     );
     let progress = Progress::parse(text);
     assert_eq!(progress.fate("RUN x"), Fate::Ran);
+    assert_eq!(progress.fate("RUN y"), Fate::Cached);
     assert_eq!(progress.messages(), ["layerd: no cache yet"]);
 }

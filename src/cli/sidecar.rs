@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -23,6 +24,7 @@ use crate::doors::buildkit::{
 };
 use crate::doors::operator::{self, Check, Shown};
 use crate::place::{GitRef, ProjectId};
+use crate::units::parse_duration;
 
 /// Where buildkitd listens unless it is told otherwise.
 const BUILDKITD: &str = "unix:///run/buildkit/buildkitd.sock";
@@ -109,12 +111,12 @@ pub struct SidecarArgs {
 
     /// How imports travel: `pull` is lazy, and needs a port that buildkitd
     /// reaches; `session` always works, and makes BuildKit load what it does
-    /// not need; `auto` tries whether the port is reached.
+    /// not need; `auto` tries whether the port is reached, and uses it then.
     #[arg(
         long,
         env = "LAYERD_IMPORT_CARRIER",
         value_name = "CARRIER",
-        default_value = "session"
+        default_value = "auto"
     )]
     import_carrier: ImportCarrier,
 
@@ -131,6 +133,17 @@ pub struct SidecarArgs {
     /// The address of --pull-listen as buildkitd sees it, where that differs.
     #[arg(long, env = "LAYERD_PULL_ADVERTISE", value_name = "HOST:PORT")]
     pull_advertise: Option<String>,
+
+    /// How long the read of a layer that an import has named is tried again
+    /// while it fails: BuildKit fails a build that can't read one.
+    #[arg(
+        long,
+        env = "LAYERD_BLOB_PATIENCE",
+        value_name = "DURATION",
+        value_parser = parse_duration,
+        default_value = "60s"
+    )]
+    blob_patience: Duration,
 
     /// TCP: the certificate chain to show, PEM.
     #[arg(
@@ -311,6 +324,7 @@ fn door(args: SidecarArgs, upstream: Upstream, beside: Beside) -> (buildkit::Con
         builder,
         carrier: args.import_carrier,
         pull: beside.pull,
+        blob_patience: args.blob_patience,
         metrics: metrics.door,
     };
     (config, tasks)

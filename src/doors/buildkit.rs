@@ -97,6 +97,8 @@ pub struct Config {
     pub carrier: ImportCarrier,
     /// Where they are pulled from, unless they travel over sessions alone.
     pub pull: Option<PullListener>,
+    /// How long a read by pull that fails is tried again.
+    pub blob_patience: Duration,
     /// What is counted.
     pub metrics: Metrics,
 }
@@ -139,7 +141,11 @@ pub async fn serve(config: Config, listeners: Vec<Listener>, closing: Closing) {
     let stores = Arc::new(Stores::new(metrics.leases.clone()));
     let pull = config.pull.map(|listener| {
         (
-            Arc::new(Pull::new(&listener, config.carrier == ImportCarrier::Pull)),
+            Arc::new(Pull::new(
+                &listener,
+                config.carrier == ImportCarrier::Pull,
+                config.blob_patience,
+            )),
             listener,
         )
     });

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 
 use crate::cache::Want;
 use crate::place::{GitRef, Place, ProjectId};
+use crate::units::parse_duration;
 
 /// The type that users write.
 pub const TYPE: &str = "gha-compatible";
@@ -281,16 +282,6 @@ fn parsed<T: FromStr<Err: fmt::Display>>(key: &str, value: &str) -> Result<T, In
 fn wrong(key: &str, value: &str, why: impl fmt::Display) -> InvalidAttribute {
     let short: String = value.chars().take(80).collect();
     InvalidAttribute(format!("{key}={short:?}: {why}"))
-}
-
-/// `90s`, `10m`, `1h30m`, `7d`.
-fn parse_duration(text: &str) -> Result<Duration, &'static str> {
-    const EXPECTED: &str = "expected a duration such as 90s, 10m, 1h30m or 7d";
-    let span: jiff::Span = text.parse().map_err(|_| EXPECTED)?;
-    let signed = span
-        .to_duration(jiff::SpanRelativeTo::days_are_24_hours())
-        .map_err(|_| EXPECTED)?;
-    Duration::try_from(signed).map_err(|_| "a duration can't be negative")
 }
 
 #[cfg(test)]

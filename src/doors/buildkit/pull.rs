@@ -55,11 +55,11 @@ const NO_SECRET: &str = "layerd";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum ImportCarrier {
     /// By pull where buildkitd reaches the endpoint, else over the session.
+    #[default]
     Auto,
     /// By pull, lazily; an import fails where buildkitd does not reach it.
     Pull,
     /// Over the session, eagerly.
-    #[default]
     Session,
 }
 
@@ -95,14 +95,17 @@ pub struct Pull {
     pub forced: bool,
     /// Whether buildkitd reaches this.
     pub probe: Probe,
+    /// How long a read that fails is tried again.
+    pub patience: Duration,
     advertised: String,
 }
 
 impl Pull {
     /// An endpoint that buildkitd is told to find at `listener`'s address.
-    pub fn new(listener: &PullListener, forced: bool) -> Self {
+    pub fn new(listener: &PullListener, forced: bool, patience: Duration) -> Self {
         Self {
             forced,
+            patience,
             probe: Probe::default(),
             advertised: listener.advertised.clone(),
         }

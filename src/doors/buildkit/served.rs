@@ -113,6 +113,7 @@ impl ServedImports {
                 let store = self.stores.open(Store::Pull(PullImport::new(
                     wants,
                     timeout,
+                    pull.patience,
                     door.cache.clone(),
                     door.metrics.imports.clone(),
                 )));

@@ -137,7 +137,7 @@ impl Inner {
         let imports = self
             .open
             .values()
-            .filter(|store| matches!(***store, Store::Import(_)));
+            .filter(|store| matches!(***store, Store::Import(_) | Store::Pull(_)));
         self.leases.set(imports.count() as i64);
     }
 }

@@ -3,9 +3,10 @@
 //! A vertex of the progress counts as a step if it has inputs. That leaves out
 //! sources (images, contexts), the frontend's own `[internal]` vertices and
 //! what buildkitd does around a build (importing, exporting, resolving names):
-//! none of them has any. What it became is what its last event says, since a
-//! vertex may start and complete several times: a layer that can't be loaded
-//! shows as cached with an error, and then the step runs (BuildKit v0.32.2).
+//! none of them has any. A vertex may start and complete several times (BuildKit
+//! v0.32.2): a layer that can't be loaded shows as cached with an error, and
+//! then the step runs; a cached one whose layers are pulled later starts and
+//! completes again, without the mark.
 
 use std::collections::HashMap;
 
@@ -31,7 +32,9 @@ impl Vertices {
         let (Some(fate), Ok(digest)) = (fate(vertex), vertex.digest.parse()) else {
             return;
         };
-        if self.0.len() < MAX_VERTICES || self.0.contains_key(&digest) {
+        let before = self.0.get(&digest);
+        let pulled = before == Some(&Fate::Cached) && fate == Fate::Ran;
+        if !pulled && (before.is_some() || self.0.len() < MAX_VERTICES) {
             self.0.insert(digest, fate);
         }
     }
@@ -81,13 +84,14 @@ mod tests {
     }
 
     #[test]
-    fn the_last_event_of_a_step_is_what_became_of_it() {
+    fn a_step_is_cached_once_it_is_loaded_and_ran_where_it_could_not_be() {
         let events = [
             event("loaded", true, ""),
             event("lost", true, "content not found"),
             event("lost", false, ""),
             event("broken", false, "exit code 1"),
             event("loaded", true, ""),
+            event("loaded", false, ""),
         ];
         assert_eq!(counted(&events), [1, 1, 1]);
     }

@@ -22,9 +22,7 @@ use crate::blobs::{BlobError, BlobStream};
 use crate::cache::{Cache, CacheError};
 use crate::digest::{Digest, Hasher};
 
-/// How long a read that fails is tried again.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How long it waits before that.
+/// How long it takes until a read that failed is tried again.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Tells the builds that read a blob what is wrong with it.
@@ -37,6 +35,7 @@ pub async fn answer(
     size: u64,
     range: Option<&HeaderValue>,
     broken: Arc<AtomicBool>,
+    patience: Duration,
     tell: Tell,
 ) -> Response<Body> {
     let Some(offset) = range.map_or(Some(0), |range| from(range, size)) else {
@@ -49,20 +48,22 @@ pub async fn answer(
         offset,
         stream: None,
         hasher: None,
+        patience,
         tell,
         deadline: None,
     };
     if offset == 0 {
         reading.hasher = Some(Hasher::default());
     }
-    if let Err(error) = reading.open().await {
-        return match error {
-            CacheError::Blob(BlobError::NotFound(_)) => {
-                reading.lost(&error).await;
+    while let Err(error) = reading.open().await {
+        let gone = is_gone(&error);
+        if reading.recover(error).await.is_err() {
+            return if gone {
                 answer::no_such_key()
-            }
-            _ => answer::refused(StatusCode::SERVICE_UNAVAILABLE, "SlowDown"),
-        };
+            } else {
+                answer::refused(StatusCode::SERVICE_UNAVAILABLE, "SlowDown")
+            };
+        }
     }
     let chunks = stream::try_unfold(reading, Reading::next)
         .map_ok(Frame::data)
@@ -104,6 +105,8 @@ struct Reading {
     stream: Option<BlobStream>,
     /// Only where the read began at 0.
     hasher: Option<Hasher>,
+    /// How long it may keep failing.
+    patience: Duration,
     tell: Tell,
     /// Set while a read keeps failing.
     deadline: Option<Instant>,
@@ -170,18 +173,10 @@ impl Reading {
     /// Waits to try again, or gives up.
     async fn recover(&mut self, error: CacheError) -> Result<(), BoxError> {
         self.stream = None;
-        let gone = matches!(
-            error,
-            CacheError::Blob(
-                BlobError::NotFound(_)
-                    | BlobError::WrongSize { .. }
-                    | BlobError::WrongDigest { .. }
-            )
-        );
         let deadline = *self
             .deadline
-            .get_or_insert_with(|| Instant::now() + PATIENCE);
-        if gone || Instant::now() >= deadline {
+            .get_or_insert_with(|| Instant::now() + self.patience);
+        if is_gone(&error) || Instant::now() >= deadline {
             self.lost(&error).await;
             return Err(error.into());
         }
@@ -200,4 +195,14 @@ impl Reading {
             "cached layer {digest} is lost ({error}): if this build fails for it, the next one runs clean"
         ));
     }
+}
+
+/// Whether trying again can't help.
+fn is_gone(error: &CacheError) -> bool {
+    matches!(
+        error,
+        CacheError::Blob(
+            BlobError::NotFound(_) | BlobError::WrongSize { .. } | BlobError::WrongDigest { .. }
+        )
+    )
 }

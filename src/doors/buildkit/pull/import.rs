@@ -29,6 +29,7 @@ const LOOK_UP_LIMIT: Duration = Duration::from_secs(5);
 pub struct PullImport {
     wants: Vec<Want>,
     limit: Duration,
+    patience: Duration,
     cache: Arc<dyn Cache>,
     imports: CounterBy<(Carrier, ImportOutcome)>,
     audience: Audience,
@@ -38,10 +39,12 @@ pub struct PullImport {
 
 impl PullImport {
     /// Serves the first of `wants` that `cache` has; a look-up may take
-    /// `timeout` where that is shorter than what it may take anyway.
+    /// `timeout` where that is shorter than what it may take anyway, and a read
+    /// that fails is tried again for `patience`.
     pub fn new(
         wants: Vec<Want>,
         timeout: Option<Duration>,
+        patience: Duration,
         cache: Arc<dyn Cache>,
         imports: CounterBy<(Carrier, ImportOutcome)>,
     ) -> Self {
@@ -49,6 +52,7 @@ impl PullImport {
         Self {
             wants,
             limit,
+            patience,
             cache,
             imports,
             audience: Audience::default(),
@@ -139,6 +143,7 @@ impl PullImport {
             size,
             range,
             broken,
+            self.patience,
             Box::new(told),
         )
         .await

@@ -1,0 +1,225 @@
+//! A runner whose sidecar stands in this process, on a cache that can be made
+//! to fail.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::{StreamExt as _, stream};
+use layerd::blobs::{BlobError, BlobStream, Ingest};
+use layerd::cache::{Cache, CacheError, Import, LocalCache, Publication, Published, Want};
+use layerd::config::Endpoint;
+use layerd::digest::Digest;
+use layerd::doors::buildkit::{self, Closing, Defaults, ImportCarrier, Listener, PullListener};
+use layerd::place::ProjectId;
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{Buildkitd, Lab};
+
+/// What goes wrong from now on.
+#[derive(Clone, Debug, Default)]
+pub enum Fault {
+    /// Nothing.
+    #[default]
+    None,
+    /// Look-ups never answer.
+    LookUpHangs,
+    /// Every read of a layer is cut off by an error, that of its beginning after
+    /// one byte, this often in all; then reads work.
+    ReadsBreak(usize),
+    /// Reads give one small piece at a time.
+    ReadsCrawl,
+    /// Reads give one byte, and the rest when this says so.
+    ReadsWait(watch::Receiver<bool>),
+}
+
+/// A cache in a data directory, with faults.
+struct FaultyCache {
+    inner: Arc<LocalCache>,
+    fault: Arc<Mutex<Fault>>,
+    broken: AtomicUsize,
+    waiting: Arc<AtomicUsize>,
+    looked_up: Arc<AtomicUsize>,
+}
+
+impl FaultyCache {
+    fn fault(&self) -> Fault {
+        self.fault
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+#[async_trait]
+impl Cache for FaultyCache {
+    async fn look_up(
+        &self,
+        wants: &[Want],
+        max_document: usize,
+    ) -> Result<Option<Import>, CacheError> {
+        if matches!(self.fault(), Fault::LookUpHangs) {
+            std::future::pending::<()>().await;
+        }
+        let import = self.inner.look_up(wants, max_document).await;
+        self.looked_up.fetch_add(1, Ordering::SeqCst);
+        import
+    }
+
+    async fn writable(&self) -> Result<(), CacheError> {
+        self.inner.writable().await
+    }
+
+    async fn holds(&self, project: &ProjectId, digest: &Digest) -> Result<Option<u64>, CacheError> {
+        self.inner.holds(project, digest).await
+    }
+
+    async fn ingest(&self, project: &ProjectId, name: &str) -> Result<Box<dyn Ingest>, CacheError> {
+        self.inner.ingest(project, name).await
+    }
+
+    async fn read(
+        &self,
+        digest: &Digest,
+        offset: u64,
+        length: u64,
+    ) -> Result<BlobStream, CacheError> {
+        let whole = self.inner.read(digest, offset, length).await?;
+        match self.fault() {
+            Fault::None | Fault::LookUpHangs => Ok(whole),
+            Fault::ReadsBreak(times) if self.broken.fetch_add(1, Ordering::SeqCst) < times => {
+                let error = BlobError::Io {
+                    context: "reading a layer".to_owned(),
+                    source: std::io::Error::other("a fault that was asked for"),
+                };
+                let first = u64::from(offset == 0);
+                let begun = self.inner.read(digest, offset, first).await?;
+                Ok(begun.chain(stream::iter([Err(error)])).boxed())
+            }
+            Fault::ReadsBreak(_) => Ok(whole),
+            Fault::ReadsCrawl => Ok(crawling(whole)),
+            Fault::ReadsWait(mut go) => {
+                let begun = self.inner.read(digest, offset, 1).await?;
+                let (inner, waiting, digest) = (self.inner.clone(), self.waiting.clone(), *digest);
+                let rest = stream::once(async move {
+                    waiting.fetch_add(1, Ordering::SeqCst);
+                    // A sender that is gone lets everything through.
+                    let _ = go.wait_for(|go| *go).await;
+                    match inner.read(&digest, offset + 1, length - 1).await {
+                        Ok(rest) => rest,
+                        Err(CacheError::Blob(error)) => stream::iter([Err(error)]).boxed(),
+                        Err(error) => panic!("{error}"),
+                    }
+                });
+                Ok(begun.chain(rest.flatten()).boxed())
+            }
+        }
+    }
+
+    async fn verify(&self, digest: &Digest) -> Result<(), CacheError> {
+        self.inner.verify(digest).await
+    }
+
+    async fn withdraw(&self, digest: &Digest) -> Result<(), CacheError> {
+        self.inner.withdraw(digest).await
+    }
+
+    async fn publish(&self, export: Publication) -> Result<Published, CacheError> {
+        self.inner.publish(export).await
+    }
+}
+
+/// The same bytes, a few at a time, with a pause between them.
+fn crawling(whole: BlobStream) -> BlobStream {
+    const PIECE: usize = 16 << 10;
+    let pieces = whole.flat_map(|chunk| match chunk {
+        Ok(chunk) => {
+            let pieces: Vec<_> = (0..chunk.len())
+                .step_by(PIECE)
+                .map(|at| Ok(chunk.slice(at..chunk.len().min(at + PIECE))))
+                .collect();
+            stream::iter(pieces).boxed()
+        }
+        Err(error) => stream::iter([Err(error)]).boxed(),
+    });
+    pieces
+        .then(async |piece| {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            piece
+        })
+        .boxed()
+}
+
+/// A buildkitd, and a door in this process before it.
+pub struct FaultyRunner {
+    /// Where its clients go.
+    pub address: String,
+    fault: Arc<Mutex<Fault>>,
+    waiting: Arc<AtomicUsize>,
+    looked_up: Arc<AtomicUsize>,
+    _serving: AbortOnDropHandle<()>,
+    _buildkitd: Buildkitd,
+}
+
+impl FaultyRunner {
+    /// Starts both; imports travel by pull, and a read that fails is tried
+    /// again for `patience`.
+    pub async fn start(lab: &Lab, name: &str, data: &Path, patience: Duration) -> Self {
+        let buildkitd = lab.buildkitd(name).start().await;
+        let (fault, waiting, looked_up) = Default::default();
+        let cache = FaultyCache {
+            inner: Arc::new(LocalCache::new(data)),
+            fault: Arc::clone(&fault),
+            broken: AtomicUsize::new(0),
+            waiting: Arc::clone(&waiting),
+            looked_up: Arc::clone(&looked_up),
+        };
+        let address = format!("unix://{}", lab.folder(name).join("door.sock").display());
+        let listen: Endpoint = address.parse().expect("an endpoint");
+        let listener = Listener::bind(&listen, None).await.expect("a free path");
+        let pull = PullListener::bind("127.0.0.1:0", None).await;
+        let pull = pull.expect("a free port");
+        let upstream: Endpoint = buildkitd.address.parse().expect("an endpoint");
+        let config = buildkit::Config {
+            upstream: buildkit::Upstream::new(upstream, None),
+            cache: Arc::new(cache),
+            defaults: Defaults {
+                project: "default".parse().expect("a project"),
+                git_ref: "main".parse().expect("a ref"),
+                fallbacks: Vec::new(),
+            },
+            builder: name.to_owned(),
+            carrier: ImportCarrier::Pull,
+            pull: Some(pull),
+            blob_patience: patience,
+            metrics: buildkit::Metrics::default(),
+        };
+        let serving = buildkit::serve(config, vec![listener], Closing::default());
+        Self {
+            address,
+            fault,
+            waiting,
+            looked_up,
+            _serving: AbortOnDropHandle::new(tokio::spawn(serving)),
+            _buildkitd: buildkitd,
+        }
+    }
+
+    /// From now on, this goes wrong.
+    pub fn fail(&self, fault: Fault) {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+
+    /// How many look-ups were answered.
+    pub fn looked_up(&self) -> usize {
+        self.looked_up.load(Ordering::SeqCst)
+    }
+
+    /// How many reads have come to a gate.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::SeqCst)
+    }
+}
