@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -78,9 +79,25 @@ pub trait Catalog: Send + Sync + 'static {
         digests: &[Digest],
     ) -> Result<Vec<Digest>, CatalogError>;
 
-    /// Every blob that any export names, with its size in bytes, by digest.
+    /// Every blob that any export names, retired ones included, with its size in
+    /// bytes, by digest.
     /// Read in pages, so that a slow reader holds nothing up.
     fn referenced(&self) -> BoxStream<'_, Result<(Digest, u64), CatalogError>>;
+
+    /// Takes a lease that ends after `ttl` unless it is renewed: whatever leaves
+    /// the log from now on keeps naming its blobs until then.
+    async fn take_lease(&self, ttl: Duration) -> Result<LeaseId, CatalogError>;
+
+    /// Has a lease end `ttl` from now; false where it has ended already.
+    async fn renew_lease(&self, lease: LeaseId, ttl: Duration) -> Result<bool, CatalogError>;
+
+    /// Ends a lease; one that has ended is ended already.
+    async fn end_lease(&self, lease: LeaseId) -> Result<(), CatalogError>;
+
+    /// Takes exports out of the log: nothing lists, gets or holds them any
+    /// more. Their blobs stay [referenced](Catalog::referenced) until every
+    /// lease has ended that was taken before. Gives how many were in the log.
+    async fn retire(&self, exports: &[ExportId]) -> Result<u64, CatalogError>;
 
     /// The exports that name a blob, oldest first.
     async fn naming(&self, digest: &Digest) -> Result<Vec<ExportId>, CatalogError>;
@@ -104,6 +121,10 @@ impl FromStr for ExportId {
         text.parse().map(Self)
     }
 }
+
+/// The right to read what was in the log when it was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseId(pub i64);
 
 /// An export to be appended.
 #[derive(Clone, Debug)]
@@ -181,6 +202,8 @@ pub struct Filter {
     pub git_ref: Option<GitRef>,
     /// Only of this scope.
     pub scope: Option<Scope>,
+    /// Only newer than this one.
+    pub after: Option<ExportId>,
     /// Only older than this one: the last of the page before.
     pub before: Option<ExportId>,
     /// At most so many; `None` for all.

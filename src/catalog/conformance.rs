@@ -30,6 +30,9 @@ macro_rules! catalog_conformance {
             concurrent_appends_are_all_kept_in_order,
             an_absent_export_is_none,
             an_empty_catalog_has_nothing,
+            what_has_left_the_log_is_gone_for_readers_and_kept_for_leases,
+            a_lease_ends_by_itself_unless_it_is_renewed,
+            an_export_that_nobody_reads_goes_at_once,
         }
     };
 }
@@ -261,4 +264,62 @@ pub(super) async fn an_empty_catalog_has_nothing(catalog: &dyn Catalog) {
         catalog.referenced().try_collect::<Vec<_>>().await.unwrap(),
         []
     );
+}
+
+async fn referenced(catalog: &dyn Catalog) -> BTreeSet<Digest> {
+    let blobs = catalog.referenced().map_ok(|(digest, _)| digest);
+    blobs.try_collect().await.unwrap()
+}
+
+const LONG: Duration = Duration::from_secs(3600);
+
+pub(super) async fn what_has_left_the_log_is_gone_for_readers_and_kept_for_leases(
+    catalog: &dyn Catalog,
+) {
+    let gone = append(catalog, "p", "main", &["a", "b"]).await;
+    let kept = append(catalog, "p", "main", &["b"]).await;
+    let lease = catalog.take_lease(LONG).await.unwrap();
+    assert_eq!(catalog.retire(&[gone]).await.unwrap(), 1);
+    assert_eq!(catalog.retire(&[gone]).await.unwrap(), 0, "once");
+    // Taken too late to need it.
+    let late = catalog.take_lease(LONG).await.unwrap();
+
+    let [a, b] = ["a", "b"].map(|content| Digest::of(content.as_bytes()));
+    let (main, project) = (place("p", "main"), "p".parse().unwrap());
+    let heads = catalog.list(&Filter::default()).await.unwrap();
+    assert_eq!(heads.iter().map(|head| head.id).collect::<Vec<_>>(), [kept]);
+    assert_eq!(catalog.count(&Filter::default()).await.unwrap(), 1);
+    assert!(catalog.get(gone).await.unwrap().is_none());
+    assert_eq!(catalog.newest(&main, None).await.unwrap(), Some(kept));
+    assert_eq!(catalog.newest(&main, Some(kept)).await.unwrap(), None);
+    assert_eq!(catalog.holds(&project, &a).await.unwrap(), None);
+    assert_eq!(catalog.held(&project, &[a, b]).await.unwrap(), [b]);
+    assert_eq!(referenced(catalog).await, BTreeSet::from([a, b]));
+
+    catalog.end_lease(lease).await.unwrap();
+    assert_eq!(referenced(catalog).await, BTreeSet::from([b]));
+    assert!(catalog.renew_lease(late, LONG).await.unwrap());
+    assert!(!catalog.renew_lease(lease, LONG).await.unwrap());
+}
+
+pub(super) async fn a_lease_ends_by_itself_unless_it_is_renewed(catalog: &dyn Catalog) {
+    let gone = append(catalog, "p", "main", &["a"]).await;
+    let short = catalog.take_lease(Duration::ZERO).await.unwrap();
+    let renewed = catalog.take_lease(LONG).await.unwrap();
+    assert!(catalog.renew_lease(renewed, LONG).await.unwrap());
+    assert!(!catalog.renew_lease(short, LONG).await.unwrap(), "too late");
+    catalog.retire(&[gone]).await.unwrap();
+    assert_eq!(referenced(catalog).await.len(), 1);
+    assert!(catalog.renew_lease(renewed, Duration::ZERO).await.unwrap());
+    let other = catalog.take_lease(LONG).await.unwrap();
+    assert!(catalog.renew_lease(other, LONG).await.unwrap());
+    assert!(referenced(catalog).await.is_empty());
+}
+
+pub(super) async fn an_export_that_nobody_reads_goes_at_once(catalog: &dyn Catalog) {
+    let gone = append(catalog, "p", "main", &["a"]).await;
+    assert_eq!(catalog.retire(&[gone]).await.unwrap(), 1);
+    assert!(referenced(catalog).await.is_empty());
+    let next = append(catalog, "p", "main", &["a"]).await;
+    assert!(next > gone, "no number is used twice");
 }

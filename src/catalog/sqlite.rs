@@ -6,12 +6,14 @@
 //! directory that takes no writes opens for reading.
 
 mod errors;
+mod leases;
 mod open;
 mod rows;
 mod turn;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
@@ -22,7 +24,7 @@ use sqlx::{Sqlite, Transaction};
 use self::errors::{Context, blocking};
 use self::open::Pools;
 use self::turn::Turn;
-use super::{Catalog, CatalogError, Export, ExportHead, ExportId, Filter, NewExport};
+use super::{Catalog, CatalogError, Export, ExportHead, ExportId, Filter, LeaseId, NewExport};
 use crate::digest::Digest;
 use crate::place::{Place, ProjectId};
 
@@ -34,14 +36,17 @@ const ZSTD_LEVEL: i32 = 3;
 
 const NEWEST_OF_PLACE: &str = "SELECT id FROM export
     WHERE project = (SELECT id FROM project WHERE name = ?1) AND ref = ?2 AND scope = ?3 AND id < ?4
+      AND retired IS NULL
     ORDER BY id DESC LIMIT 1";
 
 const NEWEST_OF_REF: &str = "SELECT id FROM export
     WHERE project = (SELECT id FROM project WHERE name = ?1) AND ref = ?2 AND id < ?4
+      AND retired IS NULL
     ORDER BY id DESC LIMIT 1";
 
-const HOLDS: &str = "SELECT size FROM layer
-    WHERE digest = ?1 AND project = (SELECT id FROM project WHERE name = ?2) LIMIT 1";
+const HOLDS: &str = "SELECT size FROM layer JOIN export ON export.id = layer.export
+    WHERE digest = ?1 AND layer.project = (SELECT id FROM project WHERE name = ?2)
+      AND retired IS NULL LIMIT 1";
 
 const PAGE_AFTER: &str = "SELECT digest, max(size) AS size FROM layer
     WHERE digest > ?1 GROUP BY digest ORDER BY digest LIMIT ?2";
@@ -224,7 +229,7 @@ impl Catalog for SqliteCatalog {
             "SELECT export.id, project.name AS project, ref, scope, time, builder, records, layers, bytes
              FROM export JOIN project ON project.id = export.project
              WHERE (?1 IS NULL OR project.name = ?1) AND (?2 IS NULL OR ref = ?2) AND (?3 IS NULL OR scope = ?3)
-               AND export.id < ?4
+               AND export.id < ?4 AND export.id > ?6 AND retired IS NULL
              ORDER BY export.id DESC LIMIT ?5",
         )
         .bind(filter.project.as_ref().map(ProjectId::as_str))
@@ -232,6 +237,7 @@ impl Catalog for SqliteCatalog {
         .bind(filter.scope.as_ref().map(|scope| scope.as_str()))
         .bind(filter.before.map_or(i64::MAX, |id| id.0))
         .bind(filter.limit.map_or(-1, i64::from))
+        .bind(filter.after.map_or(i64::MIN, |id| id.0))
         .fetch_all(self.readers())
         .await
         .map_err(|error| self.context.of(error))?;
@@ -244,12 +250,13 @@ impl Catalog for SqliteCatalog {
         let row = sqlx::query(
             "SELECT count(*) AS exports FROM export JOIN project ON project.id = export.project
              WHERE (?1 IS NULL OR project.name = ?1) AND (?2 IS NULL OR ref = ?2) AND (?3 IS NULL OR scope = ?3)
-               AND export.id < ?4",
+               AND export.id < ?4 AND export.id > ?5 AND retired IS NULL",
         )
         .bind(filter.project.as_ref().map(ProjectId::as_str))
         .bind(filter.git_ref.as_ref().map(|git_ref| git_ref.as_str()))
         .bind(filter.scope.as_ref().map(|scope| scope.as_str()))
         .bind(filter.before.map_or(i64::MAX, |id| id.0))
+        .bind(filter.after.map_or(i64::MIN, |id| id.0))
         .fetch_one(self.readers())
         .await
         .map_err(|error| self.context.of(error))?;
@@ -264,7 +271,7 @@ impl Catalog for SqliteCatalog {
         let found: Option<SqliteRow> = sqlx::query(
             "SELECT export.id, project.name AS project, ref, scope, time, builder, records, layers, bytes,
                     config_digest, config_size, config
-             FROM export JOIN project ON project.id = export.project WHERE export.id = ?1",
+             FROM export JOIN project ON project.id = export.project WHERE export.id = ?1 AND retired IS NULL",
         )
         .bind(id.0)
         .fetch_optional(&mut *tx)
@@ -312,7 +319,9 @@ impl Catalog for SqliteCatalog {
         let asked: Vec<String> = digests.iter().map(Digest::hex).collect();
         let rows = sqlx::query(
             "SELECT DISTINCT unhex(value) AS digest FROM json_each(?1) WHERE EXISTS (
-                 SELECT 1 FROM layer WHERE digest = unhex(value) AND project = (SELECT id FROM project WHERE name = ?2))",
+                 SELECT 1 FROM layer JOIN export ON export.id = layer.export
+                 WHERE digest = unhex(value) AND layer.project = (SELECT id FROM project WHERE name = ?2)
+                   AND retired IS NULL)",
         )
         .bind(serde_json::json!(asked).to_string())
         .bind(project.as_str())
@@ -341,6 +350,22 @@ impl Catalog for SqliteCatalog {
         })
         .flatten()
         .boxed()
+    }
+
+    async fn take_lease(&self, ttl: Duration) -> Result<LeaseId, CatalogError> {
+        self.insert_lease(ttl).await
+    }
+
+    async fn renew_lease(&self, lease: LeaseId, ttl: Duration) -> Result<bool, CatalogError> {
+        self.update_lease(lease, ttl).await
+    }
+
+    async fn end_lease(&self, lease: LeaseId) -> Result<(), CatalogError> {
+        self.delete_lease(lease).await
+    }
+
+    async fn retire(&self, exports: &[ExportId]) -> Result<u64, CatalogError> {
+        self.retire_exports(exports).await
     }
 
     async fn naming(&self, digest: &Digest) -> Result<Vec<ExportId>, CatalogError> {

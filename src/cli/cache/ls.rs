@@ -68,6 +68,7 @@ pub(super) async fn run(args: LsArgs) -> anyhow::Result<ExitCode> {
         scope: args.scope,
         before: None,
         limit,
+        after: None,
     };
     let exports = catalog.list(&filter).await?;
     let all = if args.json {

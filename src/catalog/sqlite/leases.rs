@@ -1,0 +1,110 @@
+//! Leases, and the exports that are kept for them.
+//!
+//! A lease says nothing of what it is for. An export that leaves the log notes
+//! the newest lease of that moment; it goes for good when neither that one nor
+//! an older one is left. So a lease costs one small row however much is read
+//! under it, and an export that nobody reads costs nothing.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sqlx::{Sqlite, Transaction};
+
+use super::SqliteCatalog;
+use super::turn::Turn;
+use crate::catalog::{CatalogError, ExportId, LeaseId};
+
+impl SqliteCatalog {
+    pub(super) async fn insert_lease(&self, ttl: Duration) -> Result<LeaseId, CatalogError> {
+        let failed = |error| self.context.of(error);
+        let mut turn = Turn::of(self.writers()?).await.map_err(failed)?;
+        let mut tx = turn.write().await.map_err(failed)?;
+        let id = sqlx::query_scalar("INSERT INTO lease (expires) VALUES (?1) RETURNING id")
+            .bind(end(ttl))
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(failed)?;
+        tx.commit().await.map_err(failed)?;
+        turn.keep();
+        Ok(LeaseId(id))
+    }
+
+    pub(super) async fn update_lease(
+        &self,
+        lease: LeaseId,
+        ttl: Duration,
+    ) -> Result<bool, CatalogError> {
+        let failed = |error| self.context.of(error);
+        let mut turn = Turn::of(self.writers()?).await.map_err(failed)?;
+        let mut tx = turn.write().await.map_err(failed)?;
+        let renewed = sqlx::query("UPDATE lease SET expires = ?2 WHERE id = ?1 AND expires > ?3")
+            .bind(lease.0)
+            .bind(end(ttl))
+            .bind(Timestamp::now().as_microsecond())
+            .execute(&mut *tx)
+            .await
+            .map_err(failed)?
+            .rows_affected();
+        self.purge(&mut tx).await?;
+        tx.commit().await.map_err(failed)?;
+        turn.keep();
+        Ok(renewed > 0)
+    }
+
+    pub(super) async fn delete_lease(&self, lease: LeaseId) -> Result<(), CatalogError> {
+        let failed = |error| self.context.of(error);
+        let mut turn = Turn::of(self.writers()?).await.map_err(failed)?;
+        let mut tx = turn.write().await.map_err(failed)?;
+        sqlx::query("DELETE FROM lease WHERE id = ?1")
+            .bind(lease.0)
+            .execute(&mut *tx)
+            .await
+            .map_err(failed)?;
+        self.purge(&mut tx).await?;
+        tx.commit().await.map_err(failed)?;
+        turn.keep();
+        Ok(())
+    }
+
+    pub(super) async fn retire_exports(&self, exports: &[ExportId]) -> Result<u64, CatalogError> {
+        let failed = |error| self.context.of(error);
+        let ids: Vec<i64> = exports.iter().map(|export| export.0).collect();
+        let mut turn = Turn::of(self.writers()?).await.map_err(failed)?;
+        let mut tx = turn.write().await.map_err(failed)?;
+        let retired = sqlx::query(
+            "UPDATE export SET retired = (SELECT ifnull(max(id), 0) FROM lease)
+             WHERE retired IS NULL AND id IN (SELECT value FROM json_each(?1))",
+        )
+        .bind(serde_json::json!(ids).to_string())
+        .execute(&mut *tx)
+        .await
+        .map_err(failed)?
+        .rows_affected();
+        self.purge(&mut tx).await?;
+        tx.commit().await.map_err(failed)?;
+        turn.keep();
+        Ok(retired)
+    }
+
+    /// Drops leases that have expired, and what nobody can read any more.
+    async fn purge(&self, tx: &mut Transaction<'_, Sqlite>) -> Result<(), CatalogError> {
+        let failed = |error| self.context.of(error);
+        sqlx::query("DELETE FROM lease WHERE expires <= ?1")
+            .bind(Timestamp::now().as_microsecond())
+            .execute(&mut **tx)
+            .await
+            .map_err(failed)?;
+        sqlx::query(
+            "DELETE FROM export WHERE retired < (SELECT ifnull(min(id), 9223372036854775807) FROM lease)",
+        )
+        .execute(&mut **tx)
+        .await
+        .map_err(failed)?;
+        Ok(())
+    }
+}
+
+fn end(ttl: Duration) -> i64 {
+    let ttl = i64::try_from(ttl.as_micros()).unwrap_or(i64::MAX);
+    Timestamp::now().as_microsecond().saturating_add(ttl)
+}
