@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-pub use self::disk::{DiskStore, UnfinishedIngest};
+pub use self::disk::{DiskStore, Generation, UnfinishedIngest};
 use crate::digest::Digest;
 
 /// The bytes of a blob, in order. An error ends the stream.

@@ -12,7 +12,10 @@ mod metered;
 mod policy;
 mod usage;
 
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -24,9 +27,8 @@ pub use self::usage::{StoreSize, Usage};
 use crate::blobs::{BlobError, BlobStream, Ingest};
 use crate::catalog::{CatalogError, ExportId};
 use crate::digest::Digest;
-use crate::graph::{Config, GraphError, Manifest};
+use crate::graph::{Compression, GraphError};
 use crate::place::{GitRef, Place, ProjectId};
-use crate::units::ByteSize;
 
 /// A cache that a door can serve from.
 ///
@@ -38,15 +40,13 @@ use crate::units::ByteSize;
 ///   export of that project.
 #[async_trait]
 pub trait Cache: Send + Sync + 'static {
-    /// What the first of `wants` that has anything gives, or `None`;
-    /// [`CacheError::Lost`] where there was something that can't be served.
-    /// Exports whose manifest or config has more than `max_document` bytes are
-    /// passed over.
-    async fn look_up(
-        &self,
-        wants: &[Want],
-        max_document: usize,
-    ) -> Result<Option<Import>, CacheError>;
+    /// The union of all that `wants` see, cut to `limits`, or `None` where that
+    /// is nothing; [`CacheError::Lost`] where there was something that can't be
+    /// served.
+    async fn look_up(&self, wants: &[Want], limits: &Limits) -> Result<Option<Import>, CacheError>;
+
+    /// What is held now stays readable until this is dropped.
+    async fn lease(&self) -> Lease;
 
     /// Whether an export could be taken now; an error says why not.
     async fn writable(&self) -> Result<(), CacheError>;
@@ -80,15 +80,60 @@ pub trait Cache: Send + Sync + 'static {
     async fn publish(&self, export: Publication) -> Result<Published, CacheError>;
 }
 
-/// One place to look at, and the refs to try after its own.
+/// What a build wants to see: every ref of a project, in one scope or in all.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Want {
-    /// Where to look first; its scope may be [any](crate::place::Scope::is_any).
+    /// What comes first; its scope may be [any](crate::place::Scope::is_any).
     pub place: Place,
-    /// Other refs of the same project and scope, in order.
+    /// Refs of the same project and scope that come next, in order.
     pub fallbacks: Vec<GitRef>,
-    /// Exports older than this are not used.
+    /// Whether other refs are left out.
+    pub narrowed: bool,
+    /// Results older than this are not used. Of several wants the strictest
+    /// counts.
     pub not_before: Option<Timestamp>,
+    /// Which of a record's results is preferred. Of several wants the first
+    /// that has any counts.
+    pub compression: Option<Compression>,
+}
+
+/// How large an import may be, and in which form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Records of ordinary weight; see [`Budget`](crate::graph::Budget).
+    pub records: u64,
+    /// What BuildKit reads.
+    pub form: Form,
+}
+
+/// The form of an import.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// One config that says all of its layers.
+    Whole,
+    /// A config and a manifest.
+    Parts {
+        /// Bytes of each, at most.
+        max_bytes: usize,
+    },
+}
+
+/// Keeps what was there when it was taken readable, until the last clone is
+/// dropped.
+#[derive(Clone, Default)]
+pub struct Lease(Option<Arc<dyn Any + Send + Sync>>);
+
+impl Lease {
+    /// As long as `held` is.
+    pub fn of(held: Option<Arc<impl Any + Send + Sync>>) -> Self {
+        Self(held.map(|held| held as Arc<dyn Any + Send + Sync>))
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Lease").field(&self.0.is_some()).finish()
+    }
 }
 
 /// A small document: exact bytes and their digest.
@@ -110,44 +155,68 @@ impl Document {
     }
 }
 
-/// What an import serves: a cache manifest, its config, and the blobs that
-/// both name.
+/// What an import serves, and the blobs that it names. It comes out of one
+/// export or of several.
 #[derive(Clone, Debug)]
 pub struct Import {
-    /// Where it was found.
+    /// What was wanted first.
     pub place: Place,
-    /// The export that is served.
+    /// How many exports it comes out of.
+    pub exports: usize,
+    /// How many builders wrote those.
+    pub builders: usize,
+    /// The newest of those.
     pub export: ExportId,
-    /// When that export was written.
+    /// When the newest was written.
     pub exported_at: Timestamp,
-    /// Who wrote it: a host name.
+    /// Who wrote the newest: a host name.
     pub builder: String,
-    /// Cache records in the config.
+    /// Cache records in it.
     pub records: usize,
-    /// Layers that were withdrawn because their blob is missing or has
-    /// another size than the export recorded.
+    /// Records that the limits left out.
+    pub cut: u64,
+    /// Blobs that exports name and that are missing, or have another size than
+    /// was recorded: nothing that needs them is served.
     pub withdrawn: Vec<Digest>,
-    /// The OCI image manifest.
-    pub manifest: Document,
-    /// The cache config.
-    pub config: Document,
-    /// Size in bytes of every layer blob that `manifest` names.
-    pub layers: BTreeMap<Digest, u64>,
+    /// What BuildKit reads first.
+    pub documents: Documents,
+    /// Size in bytes of every layer blob that is named.
+    pub layers: Arc<BTreeMap<Digest, u64>>,
+    /// Keeps those readable.
+    pub lease: Lease,
 }
 
-impl Import {
-    /// Bytes of the larger of manifest and config.
-    pub fn largest_document(&self) -> usize {
-        self.manifest.bytes.len().max(self.config.bytes.len())
+/// The documents of an import.
+#[derive(Clone, Debug)]
+pub enum Documents {
+    /// A cache config that says all of its layers.
+    Whole(Bytes),
+    /// As over a session.
+    Parts {
+        /// The OCI image manifest.
+        manifest: Document,
+        /// The cache config that it names.
+        config: Document,
+    },
+}
+
+impl Documents {
+    /// The digest of what is read first.
+    pub fn root(&self) -> Digest {
+        match self {
+            Self::Whole(config) => Digest::of(config),
+            Self::Parts { manifest, .. } => manifest.digest,
+        }
     }
 
-    /// The config with what the manifest says of each layer, for an importer
-    /// that reads no manifest.
-    pub fn self_contained(&self) -> Result<Bytes, GraphError> {
-        let layers = Manifest::parse(&self.manifest.bytes)?.layers;
-        Ok(Config::parse(&self.config.bytes)?
-            .with_layers(&layers)?
-            .into())
+    /// The document of that digest, where documents have one.
+    pub fn get(&self, digest: &Digest) -> Option<&Document> {
+        match self {
+            Self::Whole(_) => None,
+            Self::Parts { manifest, config } => [manifest, config]
+                .into_iter()
+                .find(|document| document.digest == *digest),
+        }
     }
 }
 
@@ -191,9 +260,6 @@ pub enum CacheError {
     /// There are exports where one was looked for, and none can be served.
     #[error("nothing is left of {}: see layerd cache fsck", exports(.0))]
     Lost(Vec<ExportId>),
-    /// There are exports where one was looked for, and all are too large.
-    #[error("{} has a config or manifest of {}, and BuildKit takes at most {} over a session", exports(&[*.0]), ByteSize(*.1 as u64), ByteSize(*.2 as u64))]
-    TooLarge(ExportId, usize, usize),
     /// A publication names layers that were neither uploaded nor held.
     #[error("the export names {} that it did not upload and the project does not hold, first {}", count(.0.len()), .0[0])]
     Missing(Vec<Digest>),

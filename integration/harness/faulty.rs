@@ -9,7 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::{StreamExt as _, stream};
 use layerd::blobs::{BlobError, BlobStream, Ingest};
-use layerd::cache::{Cache, CacheError, Import, LocalCache, Publication, Published, Want};
+use layerd::cache::{
+    Cache, CacheError, Import, Lease, Limits, LocalCache, Publication, Published, Want,
+};
 use layerd::config::Endpoint;
 use layerd::digest::Digest;
 use layerd::doors::buildkit::{self, Closing, Defaults, ImportCarrier, Listener, PullListener};
@@ -56,17 +58,17 @@ impl FaultyCache {
 
 #[async_trait]
 impl Cache for FaultyCache {
-    async fn look_up(
-        &self,
-        wants: &[Want],
-        max_document: usize,
-    ) -> Result<Option<Import>, CacheError> {
+    async fn look_up(&self, wants: &[Want], limits: &Limits) -> Result<Option<Import>, CacheError> {
         if matches!(self.fault(), Fault::LookUpHangs) {
             std::future::pending::<()>().await;
         }
-        let import = self.inner.look_up(wants, max_document).await;
+        let import = self.inner.look_up(wants, limits).await;
         self.looked_up.fetch_add(1, Ordering::SeqCst);
         import
+    }
+
+    async fn lease(&self) -> Lease {
+        self.inner.lease().await
     }
 
     async fn writable(&self) -> Result<(), CacheError> {
@@ -194,6 +196,7 @@ impl FaultyRunner {
             builder: name.to_owned(),
             carrier: ImportCarrier::Pull,
             pull: Some(pull),
+            max_graph_records: 10_000,
             blob_patience: patience,
             metrics: buildkit::Metrics::default(),
         };

@@ -13,9 +13,10 @@ mod scratch;
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
@@ -75,6 +76,17 @@ impl DiskStore {
         .await
     }
 
+    /// Equal where no blob has come or gone in between; `None` where one has
+    /// this moment. What was written over in place does not show.
+    pub async fn generation(&self) -> Option<Generation> {
+        let directory = tokio::fs::metadata(self.layout.blobs()).await.ok()?;
+        let age = directory.modified().ok()?.elapsed().ok()?;
+        (age > TICK).then(|| Generation {
+            directory: (directory.dev(), directory.ino()),
+            changed: (directory.mtime(), directory.mtime_nsec()),
+        })
+    }
+
     /// What is in the making or was left behind, in no order.
     pub async fn unfinished(&self) -> Result<Vec<UnfinishedIngest>, BlobError> {
         let layout = Arc::clone(&self.layout);
@@ -85,6 +97,16 @@ impl DiskStore {
         .await
     }
 }
+
+/// Which blobs there are, as far as the directory's time of change tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Generation {
+    directory: (u64, u64),
+    changed: (i64, i64),
+}
+
+/// Changes that come sooner after one another may have one time.
+const TICK: Duration = Duration::from_millis(100);
 
 /// Creates the directories and sweeps.
 fn prepare(layout: &Layout) -> Result<(), BlobError> {

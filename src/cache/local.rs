@@ -5,28 +5,39 @@
 //! Several processes share the directory; the catalog and the files' locks
 //! keep them apart.
 
+mod lease;
 mod open;
+mod served;
+mod unions;
 mod verify;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use jiff::Timestamp;
+use tokio::sync::OwnedMutexGuard;
 
 use self::open::{Opened, Opener};
+use self::served::{Answer, Question, answer};
+use self::unions::United;
 use self::verify::Verified;
-use super::descriptors::{to_descriptor, to_layer};
-use super::policy::Candidate;
+use super::descriptors::to_layer;
 use super::usage::Usage;
-use super::{Cache, CacheError, Document, Import, Publication, Published, Want, policy};
+use super::{
+    Cache, CacheError, Document, Import, Lease, Limits, Publication, Published, Want, policy,
+};
 use crate::blobs::{BlobError, BlobStore as _, BlobStream, DiskStore, Ingest};
-use crate::catalog::{Catalog as _, CatalogError, Export, ExportId, NewExport};
+use crate::catalog::{Catalog as _, ExportHead, ExportId, NewExport};
 use crate::digest::{Digest, Hasher};
-use crate::graph::{Config, Descriptor, GraphError, Manifest};
-use crate::place::ProjectId;
+use crate::graph::{Config, GraphError, Manifest};
+use crate::place::{Place, ProjectId};
+
+/// How long a look-up may hash blobs that are under suspicion.
+const SUSPICION: Duration = Duration::from_secs(1);
 
 /// A cache in a data directory.
 #[derive(Debug)]
@@ -61,122 +72,124 @@ impl LocalCache {
         Ok(Usage::of(&DiskStore::at(self.opener.dir())).await?)
     }
 
-    /// The newest export of a place of which anything is left and that fits;
-    /// what was passed over is added to `passed`.
-    async fn newest(
+    /// Blobs that are not as recorded: gone, of another size, or rotted.
+    async fn absent(
         &self,
         opened: &Opened,
-        candidate: &Candidate,
-        max_document: usize,
-        passed: &mut Passed,
-    ) -> Result<Option<Import>, CacheError> {
-        let place = &candidate.place;
-        let mut before = None;
-        for _ in 0..policy::EXPORTS_TRIED {
-            let Some(id) = opened.catalog.newest(place, before).await? else {
-                break;
-            };
-            match opened.catalog.get(id).await {
-                Ok(None) => break,
-                Ok(Some(export)) if candidate.rejects(export.head.time) => break,
-                Ok(Some(export)) => match self.import(opened, export).await? {
-                    Some(import) if import.largest_document() <= max_document => {
-                        return Ok(Some(import));
+        blobs: &HashMap<Digest, u64>,
+    ) -> Result<HashSet<Digest>, CacheError> {
+        let recorded: Vec<Digest> = blobs.keys().copied().collect();
+        let found = opened.blobs.sizes(&recorded).await?;
+        let gone = recorded.iter().zip(&found);
+        let gone = gone.filter(|(blob, found)| **found != blobs.get(blob).copied());
+        let mut absent: HashSet<Digest> = gone.map(|(blob, _)| *blob).collect();
+        if self.verified.is_suspect() {
+            let there: Vec<Digest> = recorded
+                .into_iter()
+                .filter(|blob| !absent.contains(blob))
+                .collect();
+            let looking = async {
+                for blob in &there {
+                    if self.verify(blob).await.is_err() {
+                        absent.insert(*blob);
                     }
-                    Some(import) => {
-                        tracing::warn!(%place, export = %id, "the export is too large: passed over");
-                        passed.large.get_or_insert((id, import.largest_document()));
-                        before = Some(id);
-                        continue;
-                    }
-                    None => {
-                        tracing::warn!(%place, export = %id, "every blob of the export is missing: passed over");
-                    }
-                },
-                Err(error @ CatalogError::Corrupt { .. }) => {
-                    tracing::warn!(%place, export = %id, %error, "the export can't be read: passed over");
                 }
-                Err(error) => return Err(error.into()),
-            }
-            passed.lost.push(id);
-            before = Some(id);
+            };
+            // What is not reached now may be by the next look-up.
+            let _ = tokio::time::timeout(SUSPICION, looking).await;
         }
-        Ok(None)
+        Ok(absent)
     }
 
-    async fn import(&self, opened: &Opened, export: Export) -> Result<Option<Import>, CacheError> {
-        let blobs: Vec<Digest> = export.layers.iter().map(|layer| layer.digest).collect();
-        let mut found = opened.blobs.sizes(&blobs).await?;
-        if self.verified.is_suspect() {
-            for (blob, found) in blobs.iter().zip(&mut found) {
-                if found.is_some() && self.verify(blob).await.is_err() {
-                    *found = None;
-                }
-            }
+    /// What `question` gets of what `united` has.
+    async fn serve(
+        &self,
+        opened: &Opened,
+        mut united: OwnedMutexGuard<United>,
+        question: Question,
+    ) -> Result<Arc<Answer>, CacheError> {
+        let known = united.lately.get(&question);
+        if let Some(known) = known.filter(|_| !self.verified.is_suspect()) {
+            return Ok(known);
         }
-        let (kept, withdrawn) = policy::withdraw(export.layers, &found);
-        if kept.is_empty() {
-            return Ok(None);
-        }
-        let config = Document {
-            digest: export.config_digest,
-            bytes: export.config,
-        };
-        let manifest = Manifest {
-            config: Descriptor::of_config(config.digest, config.bytes.len() as u64),
-            layers: kept.into_iter().map(to_descriptor).collect(),
-        };
-        Ok(Some(Import {
-            place: export.head.place,
-            export: export.head.id,
-            exported_at: export.head.time,
-            builder: export.head.builder,
-            records: usize::try_from(export.head.records).unwrap_or(usize::MAX),
-            withdrawn,
-            layers: manifest
-                .layers
-                .iter()
-                .map(|layer| (layer.digest, layer.size))
-                .collect(),
-            manifest: Document::new(manifest.to_json()?.into()),
-            config,
-        }))
+        let absent = self.absent(opened, &united.blobs).await?;
+        let union = Arc::clone(&united.union);
+        let asked = question.clone();
+        let answer = tokio::task::spawn_blocking(move || answer(&union, &asked, &absent));
+        let answer = answer.await.map_err(|stopped| {
+            CacheError::Unavailable(format!("serving the exports was cut off: {stopped}"))
+        })?;
+        let answer = Arc::new(answer?);
+        united.lately.keep(question, Arc::clone(&answer));
+        Ok(answer)
     }
 }
 
-/// Exports that were found and not served.
-#[derive(Default)]
-struct Passed {
-    /// Nothing of them is left.
-    lost: Vec<ExportId>,
-    /// The newest that is too large, and its bytes.
-    large: Option<(ExportId, usize)>,
+/// What a build is told of where its import comes from.
+fn import(
+    place: Place,
+    heads: &BTreeMap<ExportId, ExportHead>,
+    answer: &Answer,
+    lease: Lease,
+) -> Option<Import> {
+    let used = || answer.exports.iter().filter_map(|id| heads.get(id));
+    let newest = used().max_by_key(|head| head.id)?;
+    let builders: BTreeSet<&str> = used().map(|head| head.builder.as_str()).collect();
+    Some(Import {
+        place,
+        exports: answer.exports.len(),
+        builders: builders.len(),
+        export: newest.id,
+        exported_at: newest.time,
+        builder: newest.builder.clone(),
+        records: answer.records,
+        cut: answer.left_out.cut,
+        withdrawn: answer.absent.clone(),
+        documents: answer.documents.clone(),
+        layers: Arc::clone(&answer.layers),
+        lease,
+    })
 }
 
 #[async_trait]
 impl Cache for LocalCache {
-    async fn look_up(
-        &self,
-        wants: &[Want],
-        max_document: usize,
-    ) -> Result<Option<Import>, CacheError> {
+    async fn look_up(&self, wants: &[Want], limits: &Limits) -> Result<Option<Import>, CacheError> {
+        let Some(first) = wants.first() else {
+            return Ok(None);
+        };
         let opened = self.opener.opened().await?;
-        let mut passed = Passed::default();
-        for candidate in policy::candidates(wants) {
-            let found = self
-                .newest(&opened, &candidate, max_document, &mut passed)
-                .await?;
-            if let Some(import) = found {
-                return Ok(Some(import));
-            }
+        // Before anything is named that it keeps.
+        let lease = Lease::of(opened.leases.hold(&opened.catalog).await);
+        let united = opened.unions.of(&opened, policy::sights(wants)).await?;
+        if united.heads.is_empty() {
+            return Ok(None);
         }
-        match passed {
-            Passed {
-                large: Some((id, bytes)),
-                ..
-            } => Err(CacheError::TooLarge(id, bytes, max_document)),
-            Passed { lost, .. } if !lost.is_empty() => Err(CacheError::Lost(lost)),
-            Passed { .. } => Ok(None),
+        let heads = united.heads.clone();
+        let unreadable: Vec<ExportId> = united.unreadable.iter().copied().collect();
+        let question = Question {
+            order: policy::order(wants, heads.values()),
+            generation: opened.blobs.generation().await,
+            not_before: wants.iter().filter_map(|want| want.not_before).max(),
+            compression: wants.iter().find_map(|want| want.compression),
+            limits: *limits,
+        };
+        let answer = self.serve(&opened, united, question).await?;
+        if let Some(import) = import(first.place.clone(), &heads, &answer, lease) {
+            return Ok(Some(import));
+        }
+        if answer.left_out.absent > 0 {
+            return Err(CacheError::Lost(heads.into_keys().collect()));
+        }
+        if !unreadable.is_empty() {
+            return Err(CacheError::Lost(unreadable));
+        }
+        Ok(None)
+    }
+
+    async fn lease(&self) -> Lease {
+        match self.opener.opened().await {
+            Ok(opened) => Lease::of(opened.leases.hold(&opened.catalog).await),
+            Err(_) => Lease::default(),
         }
     }
 

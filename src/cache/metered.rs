@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use self::metrics::Direction;
 pub use self::metrics::Metrics;
 use self::transfer::{MeteredIngest, Transfer, metered};
-use super::{Cache, CacheError, Import, Publication, Published, Want};
+use super::{Cache, CacheError, Import, Lease, Limits, Publication, Published, Want};
 use crate::blobs::{BlobStream, Ingest};
 use crate::digest::Digest;
 use crate::place::ProjectId;
@@ -32,12 +32,12 @@ impl Metered {
 #[async_trait]
 impl Cache for Metered {
     #[tracing::instrument(name = "look_up", skip_all)]
-    async fn look_up(
-        &self,
-        wants: &[Want],
-        max_document: usize,
-    ) -> Result<Option<Import>, CacheError> {
-        self.inner.look_up(wants, max_document).await
+    async fn look_up(&self, wants: &[Want], limits: &Limits) -> Result<Option<Import>, CacheError> {
+        self.inner.look_up(wants, limits).await
+    }
+
+    async fn lease(&self) -> Lease {
+        self.inner.lease().await
     }
 
     async fn writable(&self) -> Result<(), CacheError> {

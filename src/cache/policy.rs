@@ -1,83 +1,105 @@
-//! Which export an import gets, and what of it.
+//! What a build may see, and what of it comes first.
 //!
 //! Plain functions of values; [`LocalCache`](super::LocalCache) asks the catalog
-//! and the store on their behalf.
+//! on their behalf. A want sees every ref of its project, its own and its
+//! fallbacks first; one that is narrowed sees those alone.
 
-use std::collections::HashSet;
-
-use jiff::Timestamp;
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use super::Want;
-use crate::catalog::Layer;
-use crate::digest::Digest;
-use crate::place::{GitRef, Place};
+use crate::catalog::{ExportHead, ExportId, Filter};
+use crate::place::{GitRef, ProjectId, Scope};
 
-/// How many exports of one place are tried, newest first, before the place is
-/// given up: more than one only where blobs were lost.
-pub(super) const EXPORTS_TRIED: usize = 32;
-
-/// A place to look at, and how old what it gives may be.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Candidate {
-    pub(super) place: Place,
-    pub(super) not_before: Option<Timestamp>,
+/// Exports that builds may see together: of a project, and of one ref and one
+/// scope unless of all.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Sight {
+    project: ProjectId,
+    git_ref: Option<GitRef>,
+    scope: Option<Scope>,
 }
 
-impl Candidate {
-    /// Whether an export of that time is too old. Older ones of its place are,
-    /// too.
-    pub(super) fn rejects(&self, time: Timestamp) -> bool {
-        self.not_before.is_some_and(|not_before| time < not_before)
+impl Sight {
+    /// The exports of it.
+    pub(super) fn filter(&self) -> Filter {
+        Filter {
+            project: Some(self.project.clone()),
+            git_ref: self.git_ref.clone(),
+            scope: self.scope.clone(),
+            ..Filter::default()
+        }
+    }
+
+    fn covers(&self, other: &Self) -> bool {
+        fn within<T: PartialEq>(wide: &Option<T>, narrow: &Option<T>) -> bool {
+            wide.is_none() || wide == narrow
+        }
+        self.project == other.project
+            && within(&self.git_ref, &other.git_ref)
+            && within(&self.scope, &other.scope)
     }
 }
 
-/// The places to look at, in order: the first want's own, then along its
-/// fallbacks, then the next want's. The newest export of the first place that
-/// has one is served.
-pub(super) fn candidates(wants: &[Want]) -> Vec<Candidate> {
-    let mut seen = HashSet::new();
-    let of_want = |want: &Want| {
-        let refs = std::iter::once(&want.place.git_ref).chain(&want.fallbacks);
-        let candidate = |git_ref: &GitRef| Candidate {
-            place: Place {
-                git_ref: git_ref.clone(),
-                ..want.place.clone()
-            },
-            not_before: want.not_before,
+/// All that wants see together, each export in one of them; the same for the
+/// same wants in any order.
+pub(super) fn sights(wants: &[Want]) -> Vec<Sight> {
+    let mut all = BTreeSet::new();
+    for want in wants {
+        let scope = Some(want.place.scope.clone()).filter(|scope| !scope.is_any());
+        let sight = |git_ref| Sight {
+            project: want.place.project.clone(),
+            git_ref,
+            scope: scope.clone(),
         };
-        refs.map(candidate).collect::<Vec<_>>()
+        if want.narrowed {
+            let refs = std::iter::once(&want.place.git_ref).chain(&want.fallbacks);
+            all.extend(refs.map(|git_ref| sight(Some(git_ref.clone()))));
+        } else {
+            all.insert(sight(None));
+        }
+    }
+    let covered = |sight: &Sight| {
+        let mut others = all.iter().filter(|other| *other != sight);
+        others.any(|other| other.covers(sight))
     };
-    wants
-        .iter()
-        .flat_map(of_want)
-        .filter(|candidate| seen.insert(candidate.clone()))
-        .collect()
+    let kept = all.iter().filter(|sight| !covered(sight));
+    kept.cloned().collect()
 }
 
-/// The layers that can be delivered, and the blobs that can't: missing, or of
-/// another size than recorded. `found` has the size of each layer's blob.
-pub(super) fn withdraw(layers: Vec<Layer>, found: &[Option<u64>]) -> (Vec<Layer>, Vec<Digest>) {
-    let (kept, withdrawn): (Vec<_>, Vec<_>) = layers
+/// The exports in the order in which a budget keeps them: of the wants' own
+/// refs, of their fallbacks in turn, then the others; the newest first.
+pub(super) fn order<'a>(
+    wants: &[Want],
+    heads: impl IntoIterator<Item = &'a ExportHead>,
+) -> Vec<ExportId> {
+    let rank = |want: &Want, head: &ExportHead| {
+        let (place, of) = (&want.place, &head.place);
+        if place.project != of.project || !(place.scope.is_any() || place.scope == of.scope) {
+            return usize::MAX;
+        }
+        let mut refs = std::iter::once(&place.git_ref).chain(&want.fallbacks);
+        let named = refs.position(|git_ref| *git_ref == of.git_ref);
+        named.unwrap_or(1 + want.fallbacks.len())
+    };
+    let mut ranked: Vec<_> = heads
         .into_iter()
-        .zip(found)
-        .partition(|(layer, found)| **found == Some(layer.size));
-    let mut withdrawn: Vec<Digest> = withdrawn
-        .into_iter()
-        .map(|(layer, _)| layer.digest)
+        .map(|head| {
+            let ranks = wants.iter().enumerate();
+            let first = ranks.map(|(number, want)| (rank(want, head), number)).min();
+            (first, Reverse(head.id))
+        })
         .collect();
-    withdrawn.sort_unstable();
-    withdrawn.dedup();
-    (
-        kept.into_iter().map(|(layer, _)| layer).collect(),
-        withdrawn,
-    )
+    ranked.sort_unstable();
+    ranked.into_iter().map(|(_, Reverse(id))| id).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use jiff::Timestamp;
 
     use super::*;
+    use crate::place::Place;
 
     fn place(git_ref: &str, scope: &str) -> Place {
         Place {
@@ -87,85 +109,82 @@ mod tests {
         }
     }
 
-    fn layer(content: &str) -> Layer {
-        Layer {
-            digest: Digest::of(content.as_bytes()),
-            size: content.len() as u64,
-            media_type: "m".to_owned(),
-            diff_id: None,
-            created_at: None,
-            annotations: BTreeMap::new(),
-        }
-    }
-
-    fn want(own: Place, fallbacks: &[&str]) -> Want {
-        let fallbacks = fallbacks
-            .iter()
-            .map(|git_ref| git_ref.parse().unwrap())
-            .collect();
+    fn want(own: Place, fallbacks: &[&str], narrowed: bool) -> Want {
         Want {
             place: own,
-            fallbacks,
+            fallbacks: fallbacks.iter().map(|name| name.parse().unwrap()).collect(),
+            narrowed,
             not_before: None,
+            compression: None,
         }
     }
 
-    fn places(wants: &[Want]) -> Vec<Place> {
-        candidates(wants)
-            .into_iter()
-            .map(|candidate| candidate.place)
-            .collect()
+    fn head(id: i64, place: Place) -> ExportHead {
+        ExportHead {
+            id: ExportId(id),
+            time: Timestamp::UNIX_EPOCH,
+            place,
+            builder: String::new(),
+            records: 0,
+            layers: 0,
+            bytes: 0,
+        }
     }
 
-    #[test]
-    fn a_want_is_followed_along_its_fallbacks_before_the_next_one() {
-        let wants = [
-            want(place("feature", "a"), &["dev", "main"]),
-            want(place("main", "b"), &["feature"]),
-        ];
-        let order = [
-            place("feature", "a"),
-            place("dev", "a"),
-            place("main", "a"),
-            place("main", "b"),
-            place("feature", "b"),
-        ];
-        assert_eq!(places(&wants), order);
-    }
-
-    #[test]
-    fn no_place_is_asked_twice() {
-        let want = want(place("main", "a"), &["main"]);
-        assert_eq!(places(&[want.clone(), want]), [place("main", "a")]);
-    }
-
-    #[test]
-    fn what_is_older_than_wanted_is_rejected() {
-        let times: [Timestamp; 3] = [1, 2, 3].map(|second| Timestamp::from_second(second).unwrap());
-        let recent = Want {
-            not_before: Some(times[1]),
-            ..want(place("main", "a"), &[])
+    fn seen(wants: &[Want]) -> Vec<(Option<String>, Option<String>)> {
+        let text = |sight: Sight| {
+            (
+                sight.git_ref.map(|git_ref| git_ref.to_string()),
+                sight.scope.map(|scope| scope.to_string()),
+            )
         };
-        let rejected =
-            |want| times.map(|time| candidates(std::slice::from_ref(want))[0].rejects(time));
-        assert_eq!(rejected(&recent), [true, false, false]);
-        assert_eq!(rejected(&want(place("main", "a"), &[])), [false; 3]);
+        sights(wants).into_iter().map(text).collect()
     }
 
     #[test]
-    fn what_is_missing_or_of_another_size_is_withdrawn_once() {
-        let layers = vec![
-            layer("kept"),
-            layer("gone"),
-            layer("short"),
-            layer("kept"),
-            layer("gone"),
+    fn a_want_sees_every_ref_in_its_scope() {
+        let all = want(place("feature", "a"), &["main"], false);
+        assert_eq!(seen(&[all]), [(None, Some("a".to_owned()))]);
+        let any = want(place("feature", "*"), &[], false);
+        assert_eq!(seen(&[any]), [(None, None)]);
+    }
+
+    #[test]
+    fn a_narrowed_want_sees_its_own_ref_and_its_fallbacks() {
+        let narrow = want(place("feature", "a"), &["main"], true);
+        let expected = ["refs/heads/feature", "refs/heads/main"]
+            .map(|git_ref| (Some(git_ref.to_owned()), Some("a".to_owned())));
+        assert_eq!(seen(&[narrow]), expected);
+    }
+
+    #[test]
+    fn what_one_want_sees_is_not_seen_twice() {
+        let wants = [
+            want(place("feature", "a"), &["main"], true),
+            want(place("main", "a"), &[], false),
+            want(place("main", "*"), &[], true),
         ];
-        let (kept, mut withdrawn) = withdraw(layers, &[Some(4), None, Some(1), Some(4), None]);
-        assert_eq!(kept, [layer("kept"), layer("kept")]);
-        let mut expected = [layer("gone").digest, layer("short").digest];
-        expected.sort_unstable();
-        withdrawn.sort_unstable();
-        assert_eq!(withdrawn, expected);
+        let expected = [
+            (None, Some("a".to_owned())),
+            (Some("refs/heads/main".to_owned()), None),
+        ];
+        assert_eq!(seen(&wants), expected);
+        let turned: Vec<_> = wants.iter().rev().cloned().collect();
+        assert_eq!(seen(&turned), expected);
+    }
+
+    #[test]
+    fn own_comes_before_fallbacks_and_those_before_what_is_newer() {
+        let heads = [
+            head(1, place("main", "a")),
+            head(2, place("feature", "a")),
+            head(3, place("other", "a")),
+            head(4, place("dev", "a")),
+            head(5, place("feature", "a")),
+            head(6, place("other", "a")),
+        ];
+        let wants = [want(place("feature", "a"), &["dev", "main"], false)];
+        let ids = order(&wants, &heads).into_iter().map(|id| id.0);
+        assert_eq!(ids.collect::<Vec<_>>(), [5, 2, 4, 1, 6, 3]);
     }
 }

@@ -134,6 +134,18 @@ pub struct SidecarArgs {
     #[arg(long, env = "LAYERD_PULL_ADVERTISE", value_name = "HOST:PORT")]
     pull_advertise: Option<String>,
 
+    /// How many cache records an import may have, counted at the weight of
+    /// ordinary ones (10 layers deep): BuildKit takes them all in for every
+    /// build. Where there are more, the build's own ref comes first, then its
+    /// fallbacks, then what is newest.
+    #[arg(
+        long,
+        env = "LAYERD_MAX_GRAPH_RECORDS",
+        value_name = "N",
+        default_value_t = 10_000
+    )]
+    max_graph_records: u64,
+
     /// How long the read of a layer that an import has named is tried again
     /// while it fails: BuildKit fails a build that can't read one.
     #[arg(
@@ -324,6 +336,7 @@ fn door(args: SidecarArgs, upstream: Upstream, beside: Beside) -> (buildkit::Con
         builder,
         carrier: args.import_carrier,
         pull: beside.pull,
+        max_graph_records: args.max_graph_records,
         blob_patience: args.blob_patience,
         metrics: metrics.door,
     };

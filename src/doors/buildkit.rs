@@ -97,6 +97,8 @@ pub struct Config {
     pub carrier: ImportCarrier,
     /// Where they are pulled from, unless they travel over sessions alone.
     pub pull: Option<PullListener>,
+    /// Records of ordinary weight that an import may have.
+    pub max_graph_records: u64,
     /// How long a read by pull that fails is tried again.
     pub blob_patience: Duration,
     /// What is counted.
@@ -123,6 +125,7 @@ struct Door {
     stores: Arc<Stores>,
     imports: ServedImports,
     pull: Option<Arc<Pull>>,
+    max_graph_records: u64,
     left_out: LeftOut,
     metrics: Metrics,
     budget: MessageBudget,
@@ -158,6 +161,7 @@ pub async fn serve(config: Config, listeners: Vec<Listener>, closing: Closing) {
         builds: Builds::new(metrics.vertices.clone()),
         imports: ServedImports::new(stores.clone()),
         pull: pull.as_ref().map(|(pull, _)| pull.clone()),
+        max_graph_records: config.max_graph_records,
         stores,
         left_out: LeftOut::default(),
         metrics,

@@ -6,6 +6,9 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
+use super::lease::Leases;
+use super::unions::Unions;
+
 use crate::blobs::{BlobError, DiskStore};
 use crate::cache::CacheError;
 use crate::catalog::{CatalogError, SqliteCatalog, network_file_system};
@@ -15,6 +18,8 @@ use crate::catalog::{CatalogError, SqliteCatalog, network_file_system};
 pub(super) struct Opened {
     pub(super) blobs: DiskStore,
     pub(super) catalog: SqliteCatalog,
+    pub(super) unions: Unions,
+    pub(super) leases: Leases,
     /// The catalog's file, as it was when it was opened.
     identity: Option<Identity>,
 }
@@ -88,6 +93,8 @@ impl Opener {
         Ok(Opened {
             blobs,
             catalog,
+            unions: Unions::default(),
+            leases: Leases::default(),
             identity,
         })
     }

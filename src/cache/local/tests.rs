@@ -13,8 +13,9 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::cache::check::{Problem, check};
+use crate::cache::{Documents, Form};
 use crate::catalog::{ExportId, SqliteCatalog};
-use crate::graph::CONFIG_MEDIA_TYPE;
+use crate::graph::{CONFIG_MEDIA_TYPE, Descriptor};
 use crate::place::Place;
 
 fn cache() -> (TempDir, LocalCache) {
@@ -38,8 +39,28 @@ fn want(git_ref: &str, fallbacks: &[&str]) -> Want {
             .iter()
             .map(|git_ref| git_ref.parse().unwrap())
             .collect(),
+        narrowed: false,
         not_before: None,
+        compression: None,
     }
+}
+
+/// Whatever there is, as a session carries it.
+const ALL: Limits = Limits {
+    records: u64::MAX,
+    form: Form::Parts {
+        max_bytes: usize::MAX,
+    },
+};
+
+/// The manifest of an import, and its config.
+fn parts(import: &Import) -> (Manifest, Config) {
+    let Documents::Parts { manifest, config } = &import.documents else {
+        panic!("it was asked for in parts")
+    };
+    let manifest = Manifest::parse(&manifest.bytes).unwrap();
+    let config = manifest.parse_config(&config.bytes).unwrap();
+    (manifest, config)
 }
 
 fn blob_file(dir: &TempDir, content: &str) -> std::path::PathBuf {
@@ -114,65 +135,117 @@ async fn publish(cache: &LocalCache, place: Place, layers: &[&str]) -> ExportId 
 
 async fn found(cache: &LocalCache, wants: &[Want]) -> Option<ExportId> {
     cache
-        .look_up(wants, usize::MAX)
+        .look_up(wants, &ALL)
         .await
         .unwrap()
         .map(|import| import.export)
 }
 
 #[tokio::test]
-async fn a_published_export_is_served_as_it_came() {
+async fn a_published_export_is_served_with_all_that_it_holds() {
     let (_dir, cache) = cache();
     cache.writable().await.unwrap();
     assert_eq!(found(&cache, &[want("main", &[])]).await, None);
     let id = publish(&cache, place("p", "main"), &["base", "top"]).await;
 
     let import = cache
-        .look_up(&[want("main", &[])], usize::MAX)
+        .look_up(&[want("main", &[])], &ALL)
         .await
         .unwrap()
         .unwrap();
+    assert_eq!((import.export, import.exports, import.builders), (id, 1, 1));
+    assert_eq!((import.records, import.withdrawn.len()), (2, 0));
     let exported = export(place("p", "main"), &["base", "top"]);
-    assert_eq!(
-        (import.export, import.records, import.withdrawn.len()),
-        (id, 2, 0)
-    );
-    assert_eq!(import.config.bytes, exported.config.bytes);
-    let json =
-        |document: &Document| serde_json::from_slice::<serde_json::Value>(&document.bytes).unwrap();
-    assert_eq!(json(&import.manifest), json(&exported.manifest));
-    assert_eq!(
-        import.layers,
-        BTreeMap::from([(Digest::of(b"base"), 4), (Digest::of(b"top"), 3)])
-    );
+    let exported = Manifest::parse(&exported.manifest.bytes).unwrap();
+    let (manifest, config) = parts(&import);
+    let by_digest = |layers: &[Descriptor]| {
+        let layers = layers.iter().map(|layer| (layer.digest, layer.clone()));
+        layers.collect::<BTreeMap<_, _>>()
+    };
+    assert_eq!(by_digest(&manifest.layers), by_digest(&exported.layers));
+    assert_eq!(config.records.len(), 2);
+    let layers = BTreeMap::from([(Digest::of(b"base"), 4), (Digest::of(b"top"), 3)]);
+    assert_eq!(*import.layers, layers);
     let stream = cache.read(&Digest::of(b"base"), 1, 2).await.unwrap();
     assert_eq!(stream.try_collect::<BytesMut>().await.unwrap(), "as");
 }
 
+/// The layers that an import names, by their content.
+async fn seen(cache: &LocalCache, wants: &[Want], contents: &[&str]) -> String {
+    let import = cache.look_up(wants, &ALL).await.unwrap();
+    let layers = import.map(|import| import.layers).unwrap_or_default();
+    let named = contents
+        .iter()
+        .filter(|content| layers.contains_key(&Digest::of(content.as_bytes())));
+    let named: String = named.copied().collect();
+    assert_eq!(named.len(), layers.len(), "{layers:?}");
+    named
+}
+
 #[tokio::test]
-async fn the_newest_export_of_the_first_place_that_has_one_is_served() {
+async fn an_import_is_the_union_of_all_that_is_wanted() {
     let (_dir, cache) = cache();
-    let main = publish(&cache, place("p", "main"), &["a"]).await;
+    let contents = ["a", "b", "c"];
+    publish(&cache, place("p", "main"), &["a"]).await;
+    assert_eq!(seen(&cache, &[want("topic", &[])], &contents).await, "a");
+    publish(&cache, place("p", "dev"), &["b"]).await;
+    publish(&cache, place("p", "main"), &["c"]).await;
+    assert_eq!(seen(&cache, &[want("topic", &[])], &contents).await, "abc");
+    let narrowed = |git_ref, fallbacks| Want {
+        narrowed: true,
+        ..want(git_ref, fallbacks)
+    };
+    let own = narrowed("topic", &[]);
+    assert_eq!(seen(&cache, &[own], &contents).await, "");
+    let dev = narrowed("topic", &["dev"]);
     assert_eq!(
-        found(&cache, &[want("topic", &["dev", "main"])]).await,
-        Some(main)
+        seen(&cache, std::slice::from_ref(&dev), &contents).await,
+        "b"
     );
-    let dev = publish(&cache, place("p", "dev"), &["b"]).await;
-    let newer_main = publish(&cache, place("p", "main"), &["c"]).await;
-    assert_eq!(
-        found(&cache, &[want("topic", &["dev", "main"])]).await,
-        Some(dev)
-    );
-    assert_eq!(
-        found(&cache, &[want("topic", &[]), want("main", &["dev"])]).await,
-        Some(newer_main)
-    );
+    let both = [narrowed("main", &[]), dev];
+    assert_eq!(seen(&cache, &both, &contents).await, "abc");
     let foreign = Want {
         place: place("q", "main"),
-        fallbacks: vec![],
-        not_before: None,
+        ..want("main", &[])
     };
-    assert_eq!(found(&cache, &[foreign]).await, None);
+    assert_eq!(seen(&cache, &[foreign], &contents).await, "");
+}
+
+#[tokio::test]
+async fn an_import_follows_the_log_wherever_it_was_written() {
+    let (dir, cache) = cache();
+    let other = LocalCache::new(dir.path().join("data"));
+    let wants = [want("main", &[])];
+    for written in 1..=3 {
+        let name = format!("layer {written}");
+        let id = publish(&other, place("p", "main"), &[&name]).await;
+        let import = cache.look_up(&wants, &ALL).await.unwrap().unwrap();
+        assert_eq!((import.export, import.exports), (id, written));
+        let again = cache.look_up(&wants, &ALL).await.unwrap().unwrap();
+        assert_eq!(again.layers, import.layers);
+    }
+    let catalog = SqliteCatalog::open(&dir.path().join("data")).await.unwrap();
+    catalog.retire(&[ExportId(2)]).await.unwrap();
+    let import = cache.look_up(&wants, &ALL).await.unwrap().unwrap();
+    assert_eq!(import.exports, 2);
+    assert!(!import.layers.contains_key(&Digest::of(b"layer 2")));
+}
+
+#[tokio::test]
+async fn what_an_import_names_stays_referenced_as_long_as_it_is_held() {
+    let (dir, cache) = cache();
+    let id = publish(&cache, place("p", "main"), &["a"]).await;
+    let import = cache.look_up(&[want("main", &[])], &ALL).await.unwrap();
+    let catalog = SqliteCatalog::open(&dir.path().join("data")).await.unwrap();
+    catalog.retire(&[id]).await.unwrap();
+    let referenced = async || catalog.referenced().count().await;
+    assert_eq!(referenced().await, 1);
+    drop(import);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while referenced().await > 0 {
+        assert!(Instant::now() < deadline, "the lease has not ended");
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]
@@ -206,21 +279,18 @@ async fn layers_that_cannot_be_delivered_are_withdrawn() {
     fs::remove_file(blob_file(&dir, "gone")).unwrap();
     fs::write(blob_file(&dir, "short"), "s").unwrap();
     let import = cache
-        .look_up(&[want("main", &[])], usize::MAX)
+        .look_up(&[want("main", &[])], &ALL)
         .await
         .unwrap()
         .unwrap();
     let withdrawn = BTreeSet::from([Digest::of(b"gone"), Digest::of(b"short")]);
-    assert_eq!(BTreeSet::from_iter(import.withdrawn), withdrawn);
-    assert_eq!(import.layers, BTreeMap::from([(Digest::of(b"base"), 4)]));
     assert_eq!(
-        Manifest::parse(&import.manifest.bytes)
-            .unwrap()
-            .layers
-            .len(),
-        1
+        BTreeSet::from_iter(import.withdrawn.iter().copied()),
+        withdrawn
     );
-    assert_eq!(import.records, 3, "records stay: they are plain misses");
+    assert_eq!(*import.layers, BTreeMap::from([(Digest::of(b"base"), 4)]));
+    assert_eq!(parts(&import).0.layers.len(), 1);
+    assert_eq!(import.records, 1, "what leads to no result is not served");
     let project = "p".parse().unwrap();
     assert!(
         cache
@@ -251,16 +321,21 @@ async fn an_export_whose_blobs_are_all_gone_is_passed_over() {
     let (dir, cache) = cache();
     let older = publish(&cache, place("p", "main"), &["old"]).await;
     let elsewhere = publish(&cache, place("p", "dev"), &["dev"]).await;
-    publish(&cache, place("p", "main"), &["new"]).await;
+    let newer = publish(&cache, place("p", "main"), &["new"]).await;
     fs::remove_file(blob_file(&dir, "new")).unwrap();
-    assert_eq!(found(&cache, &[want("main", &["dev"])]).await, Some(older));
-    fs::remove_file(blob_file(&dir, "old")).unwrap();
     assert_eq!(
         found(&cache, &[want("main", &["dev"])]).await,
         Some(elsewhere)
     );
+    fs::remove_file(blob_file(&dir, "old")).unwrap();
+    let narrowed = Want {
+        narrowed: true,
+        ..want("main", &[])
+    };
+    let lost = cache.look_up(&[narrowed], &ALL).await;
+    assert!(matches!(lost, Err(CacheError::Lost(exports)) if exports == [older, newer]));
     fs::remove_file(blob_file(&dir, "dev")).unwrap();
-    let lost = cache.look_up(&[want("main", &["dev"])], usize::MAX).await;
+    let lost = cache.look_up(&[want("main", &["dev"])], &ALL).await;
     assert!(matches!(lost, Err(CacheError::Lost(exports)) if exports.len() == 3));
 }
 
@@ -300,9 +375,11 @@ async fn an_export_names_only_what_was_uploaded_or_is_held() {
                 &[Want {
                     place: place("q", "main"),
                     fallbacks: vec![],
+                    narrowed: false,
                     not_before: None,
+                    compression: None,
                 }],
-                usize::MAX
+                &ALL
             )
             .await
             .unwrap()
@@ -436,16 +513,33 @@ async fn a_blob_that_has_rotted_is_withdrawn_and_mended_by_the_next_upload() {
 }
 
 #[tokio::test]
-async fn an_export_that_is_too_large_does_not_hide_an_older_one() {
+async fn what_is_too_much_is_cut_and_counted() {
     let (_dir, cache) = cache();
-    let older = publish(&cache, place("p", "main"), &["a"]).await;
-    let newer = publish(&cache, place("p", "main"), &["a", "b", "c", "d"]).await;
+    publish(&cache, place("p", "other"), &["a", "b", "c", "d"]).await;
+    publish(&cache, place("p", "main"), &["x"]).await;
     let wants = [want("main", &[])];
-    let all = cache.look_up(&wants, usize::MAX).await.unwrap().unwrap();
-    assert_eq!(all.export, newer);
-    let limit = all.largest_document() - 1;
-    let small = cache.look_up(&wants, limit).await.unwrap().unwrap();
-    assert_eq!(small.export, older);
-    let none = cache.look_up(&wants, 1).await;
-    assert!(matches!(none, Err(CacheError::TooLarge(id, ..)) if id == newer));
+    let all = cache.look_up(&wants, &ALL).await.unwrap().unwrap();
+    assert_eq!((all.records, all.cut), (5, 0));
+    let documents = |import: &Import| match &import.documents {
+        Documents::Parts { manifest, config } => manifest.bytes.len().max(config.bytes.len()),
+        Documents::Whole(config) => config.len(),
+    };
+    let max_bytes = documents(&all);
+    for limits in [
+        Limits {
+            records: 1,
+            form: Form::Whole,
+        },
+        Limits {
+            records: u64::MAX,
+            form: Form::Parts { max_bytes },
+        },
+    ] {
+        let small = cache.look_up(&wants, &limits).await.unwrap().unwrap();
+        assert!(small.layers.contains_key(&Digest::of(b"x")), "own first");
+        assert_eq!(small.records as u64 + small.cut, 5);
+        if limits.form != Form::Whole {
+            assert!(documents(&small) <= max_bytes);
+        }
+    }
 }

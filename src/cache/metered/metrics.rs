@@ -65,7 +65,7 @@ impl From<&CacheError> for ErrorKind {
         match error {
             CacheError::Unavailable(_) => Self::Unavailable,
             CacheError::Lost(_) | CacheError::Missing(_) => Self::NotFound,
-            CacheError::Graph(_) | CacheError::TooLarge(..) => Self::Invalid,
+            CacheError::Graph(_) => Self::Invalid,
             CacheError::Blob(error) => error.into(),
             CacheError::Catalog(error) => match error {
                 CatalogError::Busy(_) => Self::Busy,

@@ -12,6 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::cache::Want;
+use crate::graph::Compression;
 use crate::place::{GitRef, Place, ProjectId};
 use crate::units::parse_duration;
 
@@ -136,7 +137,8 @@ impl ImportEntry {
         let entry = Entry::checked(attributes)?;
         let place = entry.place(defaults)?;
         let max_age = entry.duration("max-age")?;
-        let fallbacks = match entry.text("fallback") {
+        let told = entry.text("fallback");
+        let fallbacks = match told {
             None => defaults.fallbacks.clone(),
             Some(list) => list
                 .split([',', ';', ' '])
@@ -149,6 +151,8 @@ impl ImportEntry {
             want: Want {
                 place,
                 fallbacks,
+                narrowed: told.is_some(),
+                compression: entry.compression(),
                 not_before: max_age.and_then(|age| now.checked_sub(age).ok()),
             },
             timeout: entry.duration("timeout")?,
@@ -226,6 +230,14 @@ impl<'a> Entry<'a> {
         self.text(key)
             .map(|value| parse_duration(value).map_err(|why| wrong(key, value, why)))
             .transpose()
+    }
+
+    fn compression(&self) -> Option<Compression> {
+        match self.text("compression")? {
+            "uncompressed" => Some(Compression::Uncompressed),
+            "zstd" => Some(Compression::Zstd),
+            _ => Some(Compression::Gzip),
+        }
     }
 
     fn place(&self, defaults: &Defaults) -> Result<Place, InvalidAttribute> {

@@ -17,10 +17,10 @@ use super::build::{Build, export_vertex};
 use super::content::{ExportStore, Store};
 use super::metrics::{Carrier, ExportOutcome, ImportOutcome};
 use super::rewrite::{Entry, SolveRequest};
-use super::served::{ServedImport, missing};
+use super::served::{ServedImport, cut, missing};
 use super::stores::Stores;
 use super::upstream::Link;
-use crate::cache::{Import, Want};
+use crate::cache::{Form, Import, Limits, Want};
 
 /// How long a build waits for the store. BuildKit's gateway gives up on a
 /// build that it doesn't hear of within three seconds.
@@ -65,7 +65,7 @@ impl Exports {
             let export =
                 ExportEntry::parse(&written.attributes, &door.defaults).map_err(invalid)?;
             match obstacle(door, &export, live).await {
-                None => exports.open(door, build, wanted, export),
+                None => exports.open(door, build, wanted, export).await,
                 Some(why) if export.strict => {
                     door.metrics
                         .exports
@@ -93,7 +93,7 @@ impl Exports {
             .collect()
     }
 
-    fn open(
+    async fn open(
         &mut self,
         door: &Door,
         build: &Arc<Build>,
@@ -110,6 +110,7 @@ impl Exports {
             door.cache.clone(),
             build.clone(),
             door.metrics.export(Carrier::Session),
+            door.cache.lease().await,
         );
         let id = door.stores.open(Store::Export(store));
         let mut attributes = export.passed_on;
@@ -249,7 +250,13 @@ async fn look_up(
     if wants.is_empty() {
         return Err(ImportOutcome::Failed);
     }
-    let import = match tokio::time::timeout(limit, door.cache.look_up(wants, MAX_DOCUMENT)).await {
+    let limits = Limits {
+        records: door.max_graph_records,
+        form: Form::Parts {
+            max_bytes: MAX_DOCUMENT,
+        },
+    };
+    let import = match tokio::time::timeout(limit, door.cache.look_up(wants, &limits)).await {
         Ok(Ok(Some(import))) => import,
         Ok(Ok(None)) => {
             build.tell(nothing_for(wants));
@@ -269,6 +276,9 @@ async fn look_up(
     };
     if let Some(missing) = missing(&import) {
         build.warn(missing);
+    }
+    if let Some(cut) = cut(&import) {
+        build.tell(cut);
     }
     Ok(import)
 }

@@ -18,7 +18,7 @@ use super::content::{ImportStore, Store};
 use super::pull::{Pull, PullImport};
 use super::rewrite::Entry;
 use super::stores::Stores;
-use crate::cache::{Cache, Import, Want};
+use crate::cache::{Cache, Documents, Import, Want};
 use crate::digest::Digest;
 use crate::units::{Age, ByteSize};
 
@@ -77,7 +77,7 @@ impl ServedImports {
         now: Timestamp,
     ) -> Arc<ServedImport> {
         let title = format!("layerd: importing cache of {}", describe(&import, now));
-        let digest = import.manifest.digest;
+        let digest = import.documents.root();
         self.shared((Seen::Manifest(digest), written.to_vec()), build, || {
             let store = self
                 .stores
@@ -113,7 +113,7 @@ impl ServedImports {
                 let store = self.stores.open(Store::Pull(PullImport::new(
                     wants,
                     timeout,
-                    pull.patience,
+                    (pull.patience, door.max_graph_records),
                     door.cache.clone(),
                     door.metrics.imports.clone(),
                 )));
@@ -161,12 +161,18 @@ impl ServedImports {
 /// An import in one line.
 pub fn describe(import: &Import, now: Timestamp) -> String {
     let age = Duration::try_from(now.duration_since(import.exported_at)).unwrap_or_default();
+    let counted = |count: usize, what: &str| match count {
+        1 => format!("1 {what}"),
+        count => format!("{count} {what}s"),
+    };
     format!(
-        "{}: {} records, {} layers ({}), exported {} by {} (export {})",
+        "{}: {} and {} ({}) out of {} by {}, newest {} by {} (export {})",
         import.place,
-        import.records,
-        import.layers.len(),
+        counted(import.records, "record"),
+        counted(import.layers.len(), "layer"),
         ByteSize(import.layers.values().sum()),
+        counted(import.exports, "export"),
+        counted(import.builders, "builder"),
         Age(age),
         import.builder,
         import.export,
@@ -176,8 +182,22 @@ pub fn describe(import: &Import, now: Timestamp) -> String {
 /// What of an import is not there any more, if anything.
 pub fn missing(import: &Import) -> Option<String> {
     let first = import.withdrawn.first()?;
-    let (count, export) = (import.withdrawn.len(), import.export);
+    let count = import.withdrawn.len();
     Some(format!(
-        "{count} layers of export {export} are missing from the store, first {first}; steps that need them run again (see: layerd cache fsck)"
+        "{count} layers that exports name are missing from the store, first {first}; steps that need them run again (see: layerd cache fsck)"
     ))
+}
+
+/// What of an import was too much, if anything.
+pub fn cut(import: &Import) -> Option<String> {
+    let limit = match import.documents {
+        Documents::Whole(_) => "--max-graph-records",
+        Documents::Parts { .. } => "--max-graph-records, and 1 MiB over a session",
+    };
+    (import.cut > 0).then(|| {
+        format!(
+            "{} cache records are left out, the oldest of other refs first, to stay within {limit}",
+            import.cut
+        )
+    })
 }

@@ -168,6 +168,7 @@ mod tests {
             cache,
             build,
             tally,
+            crate::cache::Lease::default(),
         ))
     }
 

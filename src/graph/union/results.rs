@@ -14,7 +14,7 @@ pub(super) type Outcome = (u32, Option<Timestamp>);
 
 /// How layers are packed, as far as their media type tells. An `estargz`
 /// layer is a gzip layer to whoever reads it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Compression {
     /// A plain tar.
     Uncompressed,

@@ -17,7 +17,7 @@ use super::import::slice;
 use super::refusal::{blob_refusal, refusal, unknown_content};
 use super::statuses::Statuses;
 use crate::blobs::Ingest;
-use crate::cache::{Cache, CacheError, Document, Publication};
+use crate::cache::{Cache, CacheError, Document, Lease, Publication};
 use crate::digest::Digest;
 use crate::graph::{Config, Manifest};
 use crate::place::Place;
@@ -33,6 +33,8 @@ pub struct ExportStore {
     documents: Documents,
     layers: Mutex<Layers>,
     tally: ExportTally,
+    /// Keeps what is found to be held until it is published.
+    _lease: Lease,
 }
 
 /// Layer blobs by what is known of them.
@@ -52,6 +54,7 @@ impl ExportStore {
         cache: Arc<dyn Cache>,
         build: Arc<Build>,
         tally: ExportTally,
+        lease: Lease,
     ) -> Self {
         let (statuses, documents, layers) = Default::default();
         Self {
@@ -63,6 +66,7 @@ impl ExportStore {
             documents,
             layers,
             tally,
+            _lease: lease,
         }
     }
 

@@ -79,9 +79,7 @@ impl ImportStore {
     }
 
     fn document(&self, digest: &Digest) -> Option<&Document> {
-        [&self.import.manifest, &self.import.config]
-            .into_iter()
-            .find(|document| document.digest == *digest)
+        self.import.documents.get(digest)
     }
 }
 

@@ -15,7 +15,7 @@ use super::super::proto::content::content_client::ContentClient;
 use super::super::proto::content::content_server::ContentServer;
 use super::{Attached, ExportStore, ImportStore, Store};
 use crate::blobs::BlobStore as _;
-use crate::cache::{Cache, LocalCache, Want};
+use crate::cache::{Cache, Documents, Form, Lease, Limits, LocalCache, Want};
 use crate::digest::Digest;
 use crate::doors::buildkit::metrics::{Carrier, Metrics};
 use crate::place::Place;
@@ -47,6 +47,7 @@ impl Fixture {
             self.cache.clone(),
             self.build.clone(),
             Metrics::default().export(Carrier::Session),
+            Lease::default(),
         );
         client(Store::Export(store))
     }
@@ -55,9 +56,17 @@ impl Fixture {
         let want = Want {
             place: place(),
             fallbacks: Vec::new(),
+            narrowed: false,
             not_before: None,
+            compression: None,
         };
-        let import = self.cache.look_up(&[want], usize::MAX).await.unwrap()?;
+        let limits = Limits {
+            records: u64::MAX,
+            form: Form::Parts {
+                max_bytes: usize::MAX,
+            },
+        };
+        let import = self.cache.look_up(&[want], &limits).await.unwrap()?;
         let store = ImportStore::new(import.clone(), self.cache.clone());
         Some((import, client(Store::Import(store))))
     }
@@ -179,9 +188,11 @@ async fn what_was_exported_is_imported() {
     send_document(&mut export, &manifest).await.unwrap();
 
     let (import, mut client) = fixture.import().await.unwrap();
-    assert_eq!(import.config.bytes, config);
+    let Documents::Parts { config, .. } = import.documents else {
+        panic!("it was asked for in parts")
+    };
     for (digest, bytes) in [
-        (import.config.digest, config),
+        (config.digest, config.bytes.to_vec()),
         (Digest::of(b"layer"), b"layer".to_vec()),
     ] {
         let info = client

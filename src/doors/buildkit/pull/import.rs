@@ -16,9 +16,9 @@ use super::super::build::Audience;
 use super::super::grpc::Body;
 use super::super::metrics::{Carrier, ImportOutcome};
 use super::super::plan::nothing_for;
-use super::super::served::{describe, missing};
+use super::super::served::{cut, describe, missing};
 use super::{answer, blob};
-use crate::cache::{Cache, CacheError, Want};
+use crate::cache::{Cache, CacheError, Documents, Form, Import, Lease, Limits, Want};
 use crate::digest::Digest;
 use crate::telemetry::metrics::CounterBy;
 
@@ -30,21 +30,28 @@ pub struct PullImport {
     wants: Vec<Want>,
     limit: Duration,
     patience: Duration,
+    max_records: u64,
     cache: Arc<dyn Cache>,
     imports: CounterBy<(Carrier, ImportOutcome)>,
     audience: Audience,
-    /// Every layer that a config has named so far: bytes.
-    named: Mutex<BTreeMap<Digest, u64>>,
+    /// Everything that a config has named so far.
+    named: Mutex<Vec<Named>>,
+}
+
+/// The layers of a config, with their bytes, and what keeps them readable.
+struct Named {
+    layers: Arc<BTreeMap<Digest, u64>>,
+    _lease: Lease,
 }
 
 impl PullImport {
-    /// Serves the first of `wants` that `cache` has; a look-up may take
-    /// `timeout` where that is shorter than what it may take anyway, and a read
-    /// that fails is tried again for `patience`.
+    /// Serves what `wants` see of `cache`, at most `max_records` of ordinary
+    /// weight; a look-up may take `timeout` where that is shorter than what it
+    /// may take anyway, and a read that fails is tried again for `patience`.
     pub fn new(
         wants: Vec<Want>,
         timeout: Option<Duration>,
-        patience: Duration,
+        (patience, max_records): (Duration, u64),
         cache: Arc<dyn Cache>,
         imports: CounterBy<(Carrier, ImportOutcome)>,
     ) -> Self {
@@ -53,6 +60,7 @@ impl PullImport {
             wants,
             limit,
             patience,
+            max_records,
             cache,
             imports,
             audience: Audience::default(),
@@ -101,26 +109,38 @@ impl PullImport {
     }
 
     async fn look_up(&self) -> Result<Option<bytes::Bytes>, CacheError> {
-        let Some(import) = self.cache.look_up(&self.wants, usize::MAX).await? else {
+        let limits = Limits {
+            records: self.max_records,
+            form: Form::Whole,
+        };
+        let Some(import) = self.cache.look_up(&self.wants, &limits).await? else {
             return Ok(None);
         };
-        let (import, config) = tokio::task::spawn_blocking(move || {
-            let config = import.self_contained();
-            (import, config)
-        })
-        .await
-        .map_err(|stopped| {
-            CacheError::Unavailable(format!("reading the export was cut off: {stopped}"))
-        })?;
-        let config = config?;
-        lock(&self.named).extend(&import.layers);
+        let Documents::Whole(config) = &import.documents else {
+            return Ok(None);
+        };
+        self.name(&import);
         let described = describe(&import, Timestamp::now());
         self.audience
             .each(|build| build.tell(format!("imported cache of {described}")));
         if let Some(missing) = missing(&import) {
             self.audience.each(|build| build.warn(missing.clone()));
         }
-        Ok(Some(config))
+        if let Some(cut) = cut(&import) {
+            self.audience.each(|build| build.tell(cut.clone()));
+        }
+        Ok(Some(config.clone()))
+    }
+
+    /// Its layers can be asked for from now on. Where they were named before,
+    /// the newer lease is enough: they were all there when it was taken.
+    fn name(&self, import: &Import) {
+        let mut named = lock(&self.named);
+        named.retain(|named| !Arc::ptr_eq(&named.layers, &import.layers));
+        named.push(Named {
+            layers: Arc::clone(&import.layers),
+            _lease: import.lease.clone(),
+        });
     }
 
     /// A layer, or the part of it that `range` asks for; `broken` is set where
@@ -131,7 +151,9 @@ impl PullImport {
         range: Option<&HeaderValue>,
         broken: Arc<AtomicBool>,
     ) -> Response<Body> {
-        let size = lock(&self.named).get(digest).copied();
+        let size = lock(&self.named)
+            .iter()
+            .find_map(|named| named.layers.get(digest).copied());
         let Some(size) = size else {
             return answer::no_such_key();
         };

@@ -1,0 +1,222 @@
+//! The unions that are kept: one for each set of exports that builds have seen
+//! together, up to date with the log.
+//!
+//! The log only grows at its end, or loses exports. So a union that is kept is
+//! brought up to date by what came after its last export, and made anew where
+//! the count says that something has left. Bringing one up to date goes on when
+//! whoever asked has given up: the next to ask finds it done.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::stream::{self, StreamExt as _};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use super::open::Opened;
+use super::served::LatelyServed;
+use crate::cache::CacheError;
+use crate::cache::descriptors::to_descriptor;
+use crate::cache::policy::Sight;
+use crate::catalog::{Catalog as _, CatalogError, Export, ExportHead, ExportId, Filter};
+use crate::digest::Digest;
+use crate::graph::{Descriptor, ExportSource, GraphError, Parsed, Union};
+
+/// Unions that are kept; the one that nobody asked for for longest goes first.
+const KEPT: usize = 16;
+/// Records that one union takes in, as their exports count them; of a log with
+/// more, the newest exports count.
+const MAX_RECORDS: u64 = 2_000_000;
+/// Exports read at a time.
+const READ_AHEAD: usize = 4;
+
+/// Every union that is kept.
+#[derive(Debug, Default)]
+pub(super) struct Unions(Mutex<HashMap<Vec<Sight>, Kept>>);
+
+#[derive(Debug)]
+struct Kept {
+    united: Arc<Mutex<United>>,
+    asked: Instant,
+}
+
+/// The union of what some wants see.
+#[derive(Debug, Default)]
+pub(super) struct United {
+    /// Not to be changed while somebody serves from it: cloned then.
+    pub(super) union: Arc<Union>,
+    /// The exports that are in it, or could not be read.
+    pub(super) heads: BTreeMap<ExportId, ExportHead>,
+    /// Those that could not be read.
+    pub(super) unreadable: BTreeSet<ExportId>,
+    /// Every blob that they name, and its size in bytes.
+    pub(super) blobs: Arc<HashMap<Digest, u64>>,
+    /// What was served of it lately.
+    pub(super) lately: LatelyServed,
+    /// By sight: how many exports it had, and the last.
+    seen: Vec<(u64, Option<ExportId>)>,
+}
+
+impl Unions {
+    /// The union of what `sights` see, up to date.
+    pub(super) async fn of(
+        &self,
+        opened: &Arc<Opened>,
+        sights: Vec<Sight>,
+    ) -> Result<OwnedMutexGuard<United>, CacheError> {
+        let united = self.kept(&sights).await;
+        let mut united = united.lock_owned().await;
+        let opened = Arc::clone(opened);
+        let updated = tokio::spawn(async move {
+            united.update(&opened, &sights).await?;
+            Ok(united)
+        });
+        updated.await.map_err(|stopped| cut_off(&stopped))?
+    }
+
+    async fn kept(&self, sights: &[Sight]) -> Arc<Mutex<United>> {
+        let mut kept = self.0.lock().await;
+        if kept.len() >= KEPT && !kept.contains_key(sights) {
+            let idle = kept.iter().min_by_key(|(_, kept)| kept.asked);
+            let idle = idle.map(|(sights, _)| sights.clone());
+            idle.map(|sights| kept.remove(&sights));
+        }
+        let asked = Instant::now();
+        let kept = kept.entry(sights.to_vec()).or_insert_with(|| Kept {
+            united: Arc::default(),
+            asked,
+        });
+        kept.asked = asked;
+        Arc::clone(&kept.united)
+    }
+}
+
+impl United {
+    async fn update(&mut self, opened: &Opened, sights: &[Sight]) -> Result<(), CacheError> {
+        self.seen.resize(sights.len(), (0, None));
+        let mut new = BTreeMap::new();
+        for (sight, seen) in sights.iter().zip(&mut self.seen) {
+            let filter = Filter {
+                after: seen.1,
+                ..sight.filter()
+            };
+            let heads = opened.catalog.list(&filter).await?;
+            let count = opened.catalog.count(&sight.filter()).await?;
+            if count != seen.0 + heads.len() as u64 {
+                // Something has left the log, or come in meanwhile.
+                return self.rebuild(opened, sights).await;
+            }
+            *seen = (count, heads.first().map(|head| head.id).or(seen.1));
+            new.extend(heads.into_iter().map(|head| (head.id, head)));
+        }
+        new.retain(|id, _| !self.heads.contains_key(id));
+        if self.records() + new.values().map(|head| head.records).sum::<u64>() > MAX_RECORDS {
+            return self.rebuild(opened, sights).await;
+        }
+        self.take_in(opened, new).await
+    }
+
+    async fn rebuild(&mut self, opened: &Opened, sights: &[Sight]) -> Result<(), CacheError> {
+        *self = Self::default();
+        let mut all = BTreeMap::new();
+        for sight in sights {
+            let heads = opened.catalog.list(&sight.filter()).await?;
+            let last = heads.first().map(|head| head.id);
+            self.seen.push((heads.len() as u64, last));
+            all.extend(heads.into_iter().map(|head| (head.id, head)));
+        }
+        let mut records = 0;
+        let newest = all.into_iter().rev().take_while(|(_, head)| {
+            records += head.records;
+            records <= MAX_RECORDS
+        });
+        let newest = newest.collect();
+        self.take_in(opened, newest).await
+    }
+
+    fn records(&self) -> u64 {
+        self.heads.values().map(|head| head.records).sum()
+    }
+
+    /// Adds exports; one that can't be read is noted, and costs itself.
+    async fn take_in(
+        &mut self,
+        opened: &Opened,
+        new: BTreeMap<ExportId, ExportHead>,
+    ) -> Result<(), CacheError> {
+        let ids: Vec<ExportId> = new.keys().copied().collect();
+        let mut exports = stream::iter(ids)
+            .map(|id| async move { (id, opened.catalog.get(id).await) })
+            .buffered(READ_AHEAD);
+        let mut heads = new;
+        while let Some((id, export)) = exports.next().await {
+            let Some(head) = heads.remove(&id) else {
+                continue;
+            };
+            match export {
+                Ok(Some(export)) => {
+                    if let Err(error) = self.add(export).await? {
+                        tracing::warn!(export = %id, %error, "the export is not used");
+                        self.unreadable.insert(id);
+                    }
+                }
+                Ok(None) => {
+                    // It has left the log this moment: the next count tells.
+                    continue;
+                }
+                Err(error @ CatalogError::Corrupt { .. }) => {
+                    tracing::warn!(export = %id, %error, "the export can't be read: passed over");
+                    self.unreadable.insert(id);
+                }
+                Err(error) => return Err(error.into()),
+            }
+            self.heads.insert(id, head);
+        }
+        Ok(())
+    }
+
+    async fn add(&mut self, export: Export) -> Result<Result<(), GraphError>, CacheError> {
+        let mut union = std::mem::take(&mut self.union);
+        let mut blobs = std::mem::take(&mut self.blobs);
+        let added = tokio::task::spawn_blocking(move || {
+            let added = add(&mut union, &mut blobs, export);
+            (union, blobs, added)
+        });
+        match added.await {
+            Ok((union, blobs, added)) => {
+                (self.union, self.blobs) = (union, blobs);
+                Ok(added)
+            }
+            Err(stopped) => {
+                // What it had is lost, and is made anew by the next to ask.
+                *self = Self::default();
+                Err(cut_off(&stopped))
+            }
+        }
+    }
+}
+
+fn add(
+    union: &mut Arc<Union>,
+    blobs: &mut Arc<HashMap<Digest, u64>>,
+    export: Export,
+) -> Result<(), GraphError> {
+    let config = Parsed::read(&export.config)?;
+    let sizes = export.layers.iter().map(|layer| (layer.digest, layer.size));
+    Arc::make_mut(blobs).extend(sizes);
+    let layers: Vec<Descriptor> = export.layers.into_iter().map(to_descriptor).collect();
+    let refused = Arc::make_mut(union).add(&ExportSource {
+        id: export.head.id.0.unsigned_abs(),
+        time: export.head.time,
+        config: &config,
+        layers: &layers,
+    });
+    if refused != Default::default() {
+        tracing::debug!(export = %export.head.id, ?refused, "parts of the export are not used");
+    }
+    Ok(())
+}
+
+fn cut_off(stopped: &tokio::task::JoinError) -> CacheError {
+    CacheError::Unavailable(format!("uniting the exports was cut off: {stopped}"))
+}
