@@ -8,18 +8,21 @@
 
 mod acyclic;
 mod config;
-mod digests;
 mod limits;
+mod makers;
 mod manifest;
 mod shape;
+mod steps;
 mod whole;
 mod wire;
 
 pub use self::config::{Chain, Config, Layer, Link, Record};
-pub use self::digests::RecordDigest;
 pub use self::limits::{MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES};
+pub use self::makers::{lowest_first, makers};
 pub use self::manifest::{Descriptor, Manifest};
+pub use self::steps::{Run, Vertex, steps};
 use crate::digest::Digest;
+pub use crate::digest::RecordDigest;
 
 /// The media type of a cache config (`CacheConfigMediaTypeV0`).
 pub const CONFIG_MEDIA_TYPE: &str = "application/vnd.buildkit.cacheconfig.v0";
