@@ -18,7 +18,7 @@ mod wire;
 
 pub use self::config::{Chain, Config, Layer, Link, Record};
 pub use self::limits::{MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES};
-pub use self::makers::{lowest_first, makers};
+pub use self::makers::blobs;
 pub use self::manifest::{Descriptor, Manifest};
 pub use self::steps::{Run, Vertex, steps};
 use crate::digest::Digest;

@@ -8,6 +8,7 @@
 mod errors;
 mod open;
 mod rows;
+mod steps;
 mod turn;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
+use jiff::Timestamp;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{Sqlite, Transaction};
 
@@ -23,8 +25,9 @@ use self::errors::{Context, blocking};
 use self::open::Pools;
 use self::turn::Turn;
 use super::{Catalog, CatalogError, Export, ExportHead, ExportId, Filter, NewExport};
-use crate::digest::Digest;
+use crate::digest::{Digest, RecordDigest};
 use crate::place::{Place, ProjectId};
+use crate::step::Step;
 
 /// Digests in a page of [`Catalog::referenced`].
 const PAGE: i64 = 4096;
@@ -151,6 +154,7 @@ impl SqliteCatalog {
             .await
             .map_err(failed)?;
         }
+        steps::insert(&self.context, tx, (id, project), &export.steps).await?;
         Ok(ExportId(id))
     }
 
@@ -277,13 +281,14 @@ impl Catalog for SqliteCatalog {
         .fetch_all(&mut *tx)
         .await
         .map_err(failed)?;
+        let steps = steps::of_export(&self.context, &mut tx, id).await?;
         tx.commit().await.map_err(failed)?;
         turn.keep();
 
         let Some(row) = found else { return Ok(None) };
         let context = self.context.clone();
         let export = blocking(&self.context, move || {
-            Ok(rows::export(&context, &row, &layers))
+            Ok(rows::export(&context, &row, &layers, steps))
         })
         .await??;
         Ok(Some(export))
@@ -341,6 +346,14 @@ impl Catalog for SqliteCatalog {
         })
         .flatten()
         .boxed()
+    }
+
+    async fn steps(
+        &self,
+        project: &ProjectId,
+        results: &[(RecordDigest, Timestamp)],
+    ) -> Result<Vec<Step>, CatalogError> {
+        steps::of_results(&self.context, self.readers(), project, results).await
     }
 
     async fn naming(&self, digest: &Digest) -> Result<Vec<ExportId>, CatalogError> {

@@ -5,8 +5,31 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 
 use super::Config;
-use crate::digest::RecordDigest;
-use crate::step::Step;
+use crate::digest::{Digest, RecordDigest};
+use crate::step::{Step, StepName};
+
+/// The blobs of `config`, each once and after those that it stands on, with the
+/// steps that made it, as far as `steps` has them: more than one where two gave
+/// the same bytes.
+pub fn blobs<'a>(config: &Config, steps: &'a [Step]) -> Vec<(Digest, Vec<&'a StepName>)> {
+    let makers = makers(config, steps);
+    let mut places = HashMap::new();
+    let mut blobs: Vec<(Digest, Vec<&StepName>)> = Vec::new();
+    for layer in lowest_first(config) {
+        let blob = config.layers[layer].blob;
+        let place = *places.entry(blob).or_insert_with(|| {
+            blobs.push((blob, Vec::new()));
+            blobs.len() - 1
+        });
+        let names = &mut blobs[place].1;
+        if let Some(step) = makers[layer]
+            && !names.contains(&&step.name)
+        {
+            names.push(&step.name);
+        }
+    }
+    blobs
+}
 
 /// By layer of `config`: the step that made it, if `steps` has it.
 ///
@@ -14,7 +37,7 @@ use crate::step::Step;
 /// topmost. Where a step changed nothing, its result is the layer of the one
 /// below: the layer belongs to the record that stands on none of the others. A
 /// step that stands on nothing (a base image) made all of its layers.
-pub fn makers<'a>(config: &Config, steps: &'a [Step]) -> Vec<Option<&'a Step>> {
+fn makers<'a>(config: &Config, steps: &'a [Step]) -> Vec<Option<&'a Step>> {
     let known: HashMap<(&RecordDigest, Timestamp), &Step> = steps
         .iter()
         .map(|step| ((&step.record, step.created_at), step))
@@ -67,7 +90,7 @@ pub fn makers<'a>(config: &Config, steps: &'a [Step]) -> Vec<Option<&'a Step>> {
 
 /// The layers of `config`, each after the one it stands on, and what stands on
 /// one layer together.
-pub fn lowest_first(config: &Config) -> Vec<usize> {
+fn lowest_first(config: &Config) -> Vec<usize> {
     let mut above = vec![Vec::new(); config.layers.len()];
     let mut next = Vec::new();
     for (at, layer) in config.layers.iter().enumerate().rev() {
@@ -87,8 +110,6 @@ pub fn lowest_first(config: &Config) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest::Digest;
-    use crate::step::StepName;
 
     const BASE: &str = "2026-11-22T05:00:00Z";
     const MAKE: &str = "2026-11-22T05:00:01Z";

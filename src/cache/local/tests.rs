@@ -99,6 +99,7 @@ fn export(place: Place, layers: &[&str]) -> Publication {
         manifest,
         config,
         uploaded: BTreeSet::new(),
+        steps: Vec::new(),
     }
 }
 
