@@ -22,6 +22,7 @@ use super::plan::{self, Exports};
 use super::rewrite::{self, Entry, SolveRequest};
 use super::splice::Malformed;
 use super::upstream::Link;
+use crate::telemetry::continued;
 
 /// How long a build waits for its own session: clients open both at once.
 const SESSION_PATIENCE: Duration = Duration::from_secs(2);
@@ -55,6 +56,7 @@ async fn run(
     wanted: SolveRequest,
 ) -> Result<Response<Body>, Status> {
     let build = door.builds.join(&wanted.id);
+    continued(build.span(), &head.headers);
     let _running = door.stores.begin();
 
     let planned = plan(door, link, &build, &wanted, &message.bytes)
