@@ -153,6 +153,7 @@ fn progress(build: &str, from: usize, notices: &[Notice]) -> control::StatusResp
 fn edited(build: &Build, message: &[u8]) -> Result<Option<Vec<u8>>, Malformed> {
     const VERTEXES: u32 = 1;
     const STATUSES: u32 = 2;
+    const LOGS: u32 = 3;
     const WARNINGS: u32 = 4;
     let import = build.import.get().and_then(Option::as_ref);
     let address = import.and_then(|import| import.address());
@@ -165,6 +166,8 @@ fn edited(build: &Build, message: &[u8]) -> Result<Option<Vec<u8>>, Malformed> {
             vertex_texts(content, title.as_deref(), address)
         }
         STATUSES => texts(content, &[1, 3], address),
+        // buildkitd puts the errors of pulls there, between what steps print.
+        LOGS => texts(content, &[4], address),
         WARNINGS => texts(content, &[3, 4], address),
         _ => Ok(Edit::Keep),
     })?;
