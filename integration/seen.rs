@@ -230,7 +230,13 @@ async fn no_name_of_ours_and_no_address_shows_in_a_build() {
         let addresses = [&reader, &late].map(|runner| runner.sidecar.pull.clone());
         for outcome in outcomes {
             let lines = outcome.progress.lines().into_iter();
-            for line in lines.chain(outcome.progress.warnings()) {
+            let verdict = outcome.verdict();
+            let said = outcome
+                .progress
+                .warnings()
+                .into_iter()
+                .chain(verdict.lines());
+            for line in lines.chain(said) {
                 assert!(!has_name(line), "{carrier}: {line}");
                 for address in addresses.iter().flatten() {
                     assert!(!line.contains(address), "{carrier}: {line}");

@@ -4,7 +4,26 @@
 //! address on loopback where it is pulled. buildkitd puts both into its errors,
 //! where they tell nobody anything.
 
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use http::{HeaderMap, HeaderValue, Response};
+use http_body_util::BodyExt as _;
+
+use super::build::Build;
 use super::content::PREFIX;
+use super::grpc::Body;
+use super::splice::{Edit, Malformed, spliced};
+
+/// As gRPC writes binary headers: unpadded, and read either way.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new()
+        .with_encode_padding(false)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// Hex digits behind the prefix of a name.
 const DIGITS: usize = 32;
@@ -19,6 +38,54 @@ pub fn scrubbed(text: &str, address: Option<&str>) -> Option<String> {
         .filter(|address| text.contains(address))
         .map(|address| without_address(named.as_deref().unwrap_or(text), address));
     addressed.or(named)
+}
+
+/// An answer whose error, if it is one, is scrubbed.
+pub fn scrubbed_answer(mut answer: Response<Body>, build: &Arc<Build>) -> Response<Body> {
+    let build = build.clone();
+    scrub_status(answer.headers_mut(), &build);
+    answer.map(|body| {
+        body.map_frame(move |mut frame| {
+            if let Some(trailers) = frame.trailers_mut() {
+                scrub_status(trailers, &build);
+            }
+            frame
+        })
+        .boxed_unsync()
+    })
+}
+
+/// An error travels twice: as text, and as a `google.rpc.Status` with details,
+/// which is the one that clients in Go read.
+fn scrub_status(headers: &mut HeaderMap, build: &Build) {
+    const MESSAGE: &str = "grpc-message";
+    const STATUS: &str = "grpc-status-details-bin";
+    const STATUS_MESSAGE: u32 = 2;
+    let import = build.import.get().and_then(Option::as_ref);
+    let address = import.and_then(|import| import.address());
+    let message = headers.get(MESSAGE).and_then(|text| text.to_str().ok());
+    if let Some(text) = message.and_then(|text| scrubbed(text, address))
+        && let Ok(text) = HeaderValue::from_str(&text)
+    {
+        headers.insert(MESSAGE, text);
+    }
+    let status = headers.get(STATUS).and_then(|text| {
+        let status = BASE64.decode(text.as_bytes()).ok()?;
+        spliced(&status, |number, content| {
+            let text = std::str::from_utf8(content).ok();
+            let text = text.filter(|_| number == STATUS_MESSAGE);
+            Ok::<_, Malformed>(match text.and_then(|text| scrubbed(text, address)) {
+                Some(text) => Edit::Replace(text.into_bytes()),
+                None => Edit::Keep,
+            })
+        })
+        .ok()?
+    });
+    if let Some(status) = status
+        && let Ok(text) = HeaderValue::from_str(&BASE64.encode(status))
+    {
+        headers.insert(STATUS, text);
+    }
 }
 
 fn without_names(text: &str) -> Option<String> {
