@@ -32,6 +32,7 @@ mod parallel;
 mod passthrough;
 mod places;
 mod restarts;
+mod seen;
 mod soak;
 mod story;
 mod transport;

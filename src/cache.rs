@@ -10,6 +10,7 @@ mod descriptors;
 mod local;
 mod metered;
 mod policy;
+mod steps;
 mod usage;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,7 @@ use crate::catalog::{CatalogError, ExportId};
 use crate::digest::Digest;
 use crate::graph::{Config, GraphError, Manifest};
 use crate::place::{GitRef, Place, ProjectId};
+use crate::step::Step;
 use crate::units::ByteSize;
 
 /// A cache that a door can serve from.
@@ -111,16 +113,20 @@ impl Document {
 }
 
 /// What an import serves: a cache manifest, its config, and the blobs that
-/// both name.
+/// both name. It comes out of one export or of several.
 #[derive(Clone, Debug)]
 pub struct Import {
-    /// Where it was found.
+    /// Where it was found, or the first place of several.
     pub place: Place,
-    /// The export that is served.
+    /// How many exports it comes out of.
+    pub exports: usize,
+    /// How many builders wrote those.
+    pub builders: usize,
+    /// The newest of those.
     pub export: ExportId,
-    /// When that export was written.
+    /// When the newest was written.
     pub exported_at: Timestamp,
-    /// Who wrote it: a host name.
+    /// Who wrote the newest: a host name.
     pub builder: String,
     /// Cache records in the config.
     pub records: usize,
@@ -165,6 +171,10 @@ pub struct Publication {
     /// The blobs that this export has uploaded itself; every other layer must
     /// be held by the project already.
     pub uploaded: BTreeSet<Digest>,
+    /// The steps that this build ran, as far as it is known which records of
+    /// the config they made. Those of the other records are known from the
+    /// project's earlier exports.
+    pub steps: Vec<Step>,
 }
 
 /// What a publication became.
@@ -178,6 +188,9 @@ pub struct Published {
     pub layers: usize,
     /// Bytes of those, as stored.
     pub bytes: u64,
+    /// The steps that made its records, of this build and of earlier ones, as
+    /// far as they are known; kept with the export.
+    pub steps: Vec<Step>,
 }
 
 /// What a door has to tell its client.

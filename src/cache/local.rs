@@ -21,12 +21,13 @@ use self::verify::Verified;
 use super::descriptors::{to_descriptor, to_layer};
 use super::policy::Candidate;
 use super::usage::Usage;
-use super::{Cache, CacheError, Document, Import, Publication, Published, Want, policy};
+use super::{Cache, CacheError, Document, Import, Publication, Published, Want, policy, steps};
 use crate::blobs::{BlobError, BlobStore as _, BlobStream, DiskStore, Ingest};
 use crate::catalog::{Catalog as _, CatalogError, Export, ExportId, NewExport};
 use crate::digest::{Digest, Hasher};
 use crate::graph::{Config, Descriptor, GraphError, Manifest};
 use crate::place::ProjectId;
+use crate::step::Step;
 
 /// A cache in a data directory.
 #[derive(Debug)]
@@ -128,6 +129,8 @@ impl LocalCache {
         };
         Ok(Some(Import {
             place: export.head.place,
+            exports: 1,
+            builders: 1,
             export: export.head.id,
             exported_at: export.head.time,
             builder: export.head.builder,
@@ -244,6 +247,7 @@ impl Cache for LocalCache {
         if !missing.is_empty() {
             return Err(CacheError::Missing(missing));
         }
+        let steps = steps(&opened, &export.place.project, &config, export.steps).await;
         // The log must never name what a crash of the machine could still take.
         opened.blobs.persist().await?;
         let id = opened
@@ -255,6 +259,7 @@ impl Cache for LocalCache {
                 records: config.records.len() as u64,
                 config: export.config.bytes,
                 layers: manifest.layers.into_iter().map(to_layer).collect(),
+                steps: steps.clone(),
             })
             .await?;
         Ok(Published {
@@ -262,6 +267,7 @@ impl Cache for LocalCache {
             records: config.records.len(),
             layers: sizes.len(),
             bytes: sizes.values().sum(),
+            steps,
         })
     }
 }
@@ -304,6 +310,18 @@ async fn missing(
         .filter(|(digest, found)| !deliverable(digest, found))
         .map(|(digest, _)| *digest)
         .collect())
+}
+
+/// The steps of an export's records: `ran` by its build, or known from earlier
+/// exports of the project. An export is worth more than its names.
+async fn steps(opened: &Opened, project: &ProjectId, config: &Config, ran: Vec<Step>) -> Vec<Step> {
+    let nameless = steps::nameless(config, &ran);
+    let kept = opened.catalog.steps(project, &nameless).await;
+    let kept = kept.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the names of steps of earlier exports can't be read");
+        Vec::new()
+    });
+    steps::of_export(config, ran, kept)
 }
 
 #[cfg(test)]

@@ -33,6 +33,14 @@ pub struct ServedImport {
     stores: Arc<Stores>,
 }
 
+impl ServedImport {
+    /// The host and port that buildkitd pulls it from, if it does.
+    pub fn address(&self) -> Option<&str> {
+        let url = self.entry.attributes.get("endpoint_url")?;
+        url.strip_prefix("http://")
+    }
+}
+
 impl Drop for ServedImport {
     fn drop(&mut self) {
         self.stores
@@ -161,12 +169,18 @@ impl ServedImports {
 /// An import in one line.
 pub fn describe(import: &Import, now: Timestamp) -> String {
     let age = Duration::try_from(now.duration_since(import.exported_at)).unwrap_or_default();
+    let counted = |count: usize, what: &str| match count {
+        1 => format!("1 {what}"),
+        count => format!("{count} {what}s"),
+    };
     format!(
-        "{}: {} records, {} layers ({}), exported {} by {} (export {})",
+        "{}: {} and {} ({}) out of {} by {}, newest {} by {} (export {})",
         import.place,
-        import.records,
-        import.layers.len(),
+        counted(import.records, "record"),
+        counted(import.layers.len(), "layer"),
         ByteSize(import.layers.values().sum()),
+        counted(import.exports, "export"),
+        counted(import.builders, "builder"),
         Age(age),
         import.builder,
         import.export,

@@ -99,9 +99,9 @@ pub(super) fn encode(
             }
         })
         .collect();
-    let joining = RecordDigest::parse(JOINING);
+    let joining = JOINING.parse::<RecordDigest>();
     let leaves = leaves(arranged);
-    if let (Some(digest), true) = (&joining, leaves.len() > 1) {
+    if let (Ok(digest), true) = (&joining, leaves.len() > 1) {
         let link = |link| written::Link { selector: "", link };
         records.push(written::Record {
             digest,

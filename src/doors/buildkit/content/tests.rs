@@ -17,7 +17,7 @@ use super::{Attached, ExportStore, ImportStore, Store};
 use crate::blobs::BlobStore as _;
 use crate::cache::{Cache, LocalCache, Want};
 use crate::digest::Digest;
-use crate::doors::buildkit::metrics::{Carrier, Metrics};
+use crate::doors::buildkit::metrics::Metrics;
 use crate::place::Place;
 
 type Client = ContentClient<ContentServer<Attached>>;
@@ -46,7 +46,8 @@ impl Fixture {
             "host".to_owned(),
             self.cache.clone(),
             self.build.clone(),
-            Metrics::default().export(Carrier::Session),
+            Digest::of(b"vertex"),
+            Metrics::default().export(),
         );
         client(Store::Export(store))
     }
