@@ -12,13 +12,20 @@ mod digests;
 mod limits;
 mod manifest;
 mod shape;
+mod union;
 mod whole;
 mod wire;
+mod written;
 
 pub use self::config::{Chain, Config, Layer, Link, Record};
 pub use self::digests::RecordDigest;
 pub use self::limits::{MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES};
+use self::manifest::{CREATED_AT, DIFF_ID};
 pub use self::manifest::{Descriptor, Manifest};
+pub use self::union::{
+    Budget, Comparison, Compression, ExportSource, LeftOut, Parsed, Refused, Served, Serving,
+    Survey, SurveyedRecord, Union,
+};
 use crate::digest::Digest;
 
 /// The media type of a cache config (`CacheConfigMediaTypeV0`).

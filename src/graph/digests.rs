@@ -21,7 +21,7 @@ impl RecordDigest {
         &self.0
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let (algorithm, encoded) = text.split_once(':')?;
         let algorithm_ok = algorithm.split(['+', '.', '_', '-']).all(|part| {
             !part.is_empty()

@@ -15,6 +15,11 @@ use crate::digest::Digest;
 
 const IMAGE_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
+/// The annotation with the digest of the uncompressed layer.
+pub(super) const DIFF_ID: &str = "containerd.io/uncompressed";
+/// The annotation with the time when the layer was made.
+pub(super) const CREATED_AT: &str = "buildkit/createdat";
+
 /// A cache manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {

@@ -8,74 +8,9 @@
 
 use std::collections::HashMap;
 
-use jiff::Timestamp;
-use serde::Serialize;
-
-use super::{Config, Descriptor, GraphError};
+use super::written::{self, Annotations, Chain, Layer, Link, Outcome, Record};
+use super::{CREATED_AT, Config, DIFF_ID, Descriptor, GraphError};
 use crate::digest::Digest;
-
-/// The annotation with the digest of the uncompressed layer.
-const DIFF_ID: &str = "containerd.io/uncompressed";
-/// The annotation with the time when the layer was made.
-const CREATED_AT: &str = "buildkit/createdat";
-
-#[derive(Serialize)]
-struct Whole<'a> {
-    layers: Vec<Layer<'a>>,
-    records: Vec<Record<'a>>,
-}
-
-#[derive(Serialize)]
-struct Layer<'a> {
-    blob: Digest,
-    parent: i64,
-    annotations: Annotations<'a>,
-}
-
-#[derive(Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Annotations<'a> {
-    media_type: &'a str,
-    #[serde(rename = "diffID")]
-    diff_id: &'a str,
-    size: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    created_at: Option<Timestamp>,
-}
-
-#[derive(Serialize)]
-struct Record<'a> {
-    digest: &'a super::RecordDigest,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    layers: Vec<Outcome>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    chains: Vec<Chain>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    inputs: Vec<Vec<Link<'a>>>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Outcome {
-    layer: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    created_at: Option<Timestamp>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Chain {
-    layers: Vec<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    created_at: Option<Timestamp>,
-}
-
-#[derive(Serialize)]
-struct Link<'a> {
-    #[serde(skip_serializing_if = "str::is_empty")]
-    selector: &'a str,
-    link: usize,
-}
 
 impl Config {
     /// This config with the descriptors of its layers; the same bytes every
@@ -87,7 +22,7 @@ impl Config {
             .collect();
         let kept = self.deliverable(&described);
         let number = |layer: usize| kept[layer];
-        let whole = Whole {
+        let whole = written::Config {
             layers: (self.layers.iter().zip(&kept))
                 .filter(|(_, kept)| kept.is_some())
                 .filter_map(|(layer, _)| {
@@ -98,7 +33,7 @@ impl Config {
                     Some(Layer {
                         blob: layer.blob,
                         parent,
-                        annotations: described.get(&layer.blob)?.clone(),
+                        annotations: Some(described.get(&layer.blob)?.clone()),
                     })
                 })
                 .collect(),
@@ -188,7 +123,7 @@ impl Config {
 fn annotations(layer: &Descriptor) -> Option<Annotations<'_>> {
     Some(Annotations {
         media_type: &layer.media_type,
-        diff_id: layer.annotations.get(DIFF_ID)?,
+        diff_id: layer.annotations.get(DIFF_ID)?.parse().ok()?,
         size: layer.size,
         created_at: layer
             .annotations
