@@ -10,6 +10,7 @@
 mod case;
 mod generate;
 mod mutate;
+mod ours;
 mod process;
 mod shrink;
 
@@ -76,6 +77,21 @@ fn what_the_model_unites_is_right() {
             hold(kind, 300, |oracle, configs| oracle.model(configs, form));
         }
     }
+}
+
+#[test]
+fn our_union_of_builds_is_right() {
+    hold(Kind::Builds, 1_000, |_, configs| ours::unite(configs));
+}
+
+#[test]
+fn our_union_of_any_configs_is_right() {
+    hold(Kind::Wild, 1_000, |_, configs| ours::unite(configs));
+}
+
+#[test]
+fn our_union_of_broken_configs_is_right() {
+    hold(Kind::Broken, 1_000, |_, configs| ours::unite(configs));
 }
 
 /// How many of the wrong unions that could be made the oracle saw through.
