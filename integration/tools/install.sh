@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the demo and the tests run: runc, busybox, a registry, BuildKit
-# (current and old) and buildx. Everything built here is kept under
+# (current and old), buildx, and the oracle. Everything built here is kept under
 # ${LAYERD_TOOLS:-~/.cache/layerd/tools}/<name>-<version>/ and reused; what is
 # there already costs nothing.
 #
