@@ -158,7 +158,11 @@ impl Layers {
 }
 
 fn time(half_seconds: u64) -> String {
-    let fraction = if half_seconds.is_multiple_of(2) { "" } else { ".5" };
+    let fraction = if half_seconds.is_multiple_of(2) {
+        ""
+    } else {
+        ".5"
+    };
     let seconds = half_seconds / 2;
     format!(
         "2026-03-01T{:02}:{:02}:{:02}{fraction}Z",
