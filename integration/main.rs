@@ -27,6 +27,7 @@ mod layering;
 mod lazy;
 mod memory;
 mod metrics;
+mod oracle;
 mod outputs;
 mod parallel;
 mod passthrough;

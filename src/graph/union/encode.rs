@@ -74,8 +74,9 @@ pub(super) fn encode(
         .map(|(&record, links)| {
             let (mut results, mut chains) = (Vec::new(), Vec::new());
             if let Some((layer, created_at)) = outcomes[record as usize] {
-                if let Some(layer) = numbered.layers[layer as usize] {
-                    results.push(written::Outcome { layer, created_at });
+                if in_tree(&union.layers, layer) {
+                    let place = numbered.layers[layer as usize];
+                    results.extend(place.map(|layer| written::Outcome { layer, created_at }));
                 } else {
                     let chain = union.layers.chain(layer);
                     let blobs =
