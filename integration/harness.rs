@@ -58,6 +58,6 @@ pub use self::runner::Runner;
 pub use self::sidecar::{Sidecar, SidecarSpec};
 pub use self::tap::Tap;
 pub use self::tls::Tls;
-pub use self::tools::BuildKit;
+pub use self::tools::{BuildKit, oracle as oracle_command};
 pub use self::tree::tree;
 pub use self::wait::until;

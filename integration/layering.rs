@@ -10,7 +10,7 @@ const LAYERS: [&str; 8] = [
 ];
 
 /// Modules that anybody may use and that use no layer.
-const LEAVES: [&str; 5] = ["digest", "place", "config", "telemetry", "units"];
+const LEAVES: [&str; 6] = ["digest", "place", "step", "config", "telemetry", "units"];
 
 fn rank(module: &str) -> Option<usize> {
     let layer = if LEAVES.contains(&module) {

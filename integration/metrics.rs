@@ -2,8 +2,14 @@
 
 use std::path::Path;
 
+use http::{HeaderMap, HeaderName};
+use prost::Message as _;
+use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::harness::control::{CacheEntry, CacheOptions, SolveRequest, files};
+use crate::harness::grpc::{Grpc, frame};
+use crate::harness::session::Session;
 use crate::harness::{
     Build, Client, Collector, Lab, MULTISTAGE_STEPS, Metrics, Mount, Runner, get, layerd, until,
 };
@@ -157,6 +163,64 @@ async fn a_build_is_traced_where_the_environment_asks_for_it() {
     for part in ["layerd", "build", "look_up", "publish", "exported "] {
         assert!(collector.has(part), "no {part}\n{}", one.sidecar.log());
     }
+}
+
+#[tokio::test]
+async fn a_clients_trace_goes_on_in_ours() {
+    let lab = Lab::new();
+    let collector = Collector::start().await;
+    let spec = lab
+        .sidecar("one")
+        .environment("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint);
+    let mut one = Runner::start(lab.buildkitd("one"), spec).await;
+    let grpc = Grpc::connect(one.address()).await;
+    let session = Session::open(&grpc, "by-hand").await;
+    let (trace, span) = ([0x5a; 16], [0xa5; 8]);
+    let parent = format!("00-{}-{}-01", hex::encode(trace), hex::encode(span));
+    let headers = HeaderMap::from_iter([(
+        HeaderName::from_static("traceparent"),
+        parent.parse().unwrap(),
+    )]);
+    let request = SolveRequest {
+        reference: "a-build".to_owned(),
+        session: "by-hand".to_owned(),
+        definition: Some(files(&[("/a", "1")])),
+        cache: Some(CacheOptions {
+            exports: Vec::new(),
+            imports: vec![CacheEntry::ours()],
+        }),
+        ..SolveRequest::default()
+    };
+    let solve = "/moby.buildkit.v1.Control/Solve";
+    let answer = grpc
+        .call_with(solve, &headers, frame(&request.encode_to_vec()))
+        .await;
+    assert_eq!(answer.code, 0, "{answer:#?}");
+    drop((session, grpc));
+    assert!(one.sidecar.terminate().await.success());
+    assert!(collector.has(trace), "{}", one.sidecar.log());
+    assert!(collector.has(span), "{}", one.sidecar.log());
+}
+
+#[tokio::test]
+async fn a_sidecar_that_drains_is_not_ready() {
+    let lab = Lab::new();
+    let mut one = lab.runner("one", &lab.path("data")).await;
+    let address = one.sidecar.metrics.clone().unwrap();
+    // A session keeps it from ending at once.
+    let grpc = Grpc::connect(one.address()).await;
+    let session = Session::open(&grpc, "by-hand").await;
+    assert_eq!(get(&address, "/readyz").await.0, 200);
+    one.sidecar.signal(Signal::TERM);
+    let told = until("it is not ready", async || {
+        let (status, text) = get(&address, "/readyz").await;
+        (status == 503).then_some(text)
+    })
+    .await;
+    assert!(told.starts_with("sidecar: "), "{told}");
+    assert_eq!(get(&address, "/healthz").await.0, 200);
+    drop((session, grpc));
+    assert!(one.sidecar.ended().await.success());
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ mod descriptors;
 mod local;
 mod metered;
 mod policy;
+mod steps;
 mod usage;
 
 use std::any::Any;
@@ -29,6 +30,7 @@ use crate::catalog::{CatalogError, ExportId};
 use crate::digest::Digest;
 use crate::graph::{Compression, GraphError};
 use crate::place::{GitRef, Place, ProjectId};
+use crate::step::Step;
 
 /// A cache that a door can serve from.
 ///
@@ -234,6 +236,10 @@ pub struct Publication {
     /// The blobs that this export has uploaded itself; every other layer must
     /// be held by the project already.
     pub uploaded: BTreeSet<Digest>,
+    /// The steps that this build ran, as far as it is known which records of
+    /// the config they made. Those of the other records are known from the
+    /// project's earlier exports.
+    pub steps: Vec<Step>,
 }
 
 /// What a publication became.
@@ -247,6 +253,9 @@ pub struct Published {
     pub layers: usize,
     /// Bytes of those, as stored.
     pub bytes: u64,
+    /// The steps that made its records, of this build and of earlier ones, as
+    /// far as they are known; kept with the export.
+    pub steps: Vec<Step>,
 }
 
 /// What a door has to tell its client.

@@ -23,8 +23,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::file_system::network_file_system;
 pub use self::sqlite::SqliteCatalog;
-use crate::digest::Digest;
+use crate::digest::{Digest, RecordDigest};
 use crate::place::{GitRef, Place, ProjectId, Scope};
+use crate::step::Step;
 
 /// The log of exports.
 ///
@@ -38,8 +39,8 @@ use crate::place::{GitRef, Place, ProjectId, Scope};
 /// - *Shared*: any number of processes append and read at once. A writer waits
 ///   some seconds for another and then fails with [`CatalogError::Busy`];
 ///   readers never wait for writers.
-/// - *Cost*: `newest`, `holds` and each digest of `held` are one index look-up;
-///   `get` reads the whole config; `list` and `count` never do.
+/// - *Cost*: `newest`, `holds`, each digest of `held` and each result of `steps`
+///   are one index look-up; `get` reads the whole config; `list` and `count` never do.
 #[async_trait]
 pub trait Catalog: Send + Sync + 'static {
     /// Appends an export.
@@ -99,6 +100,14 @@ pub trait Catalog: Send + Sync + 'static {
     /// lease has ended that was taken before. Gives how many were in the log.
     async fn retire(&self, exports: &[ExportId]) -> Result<u64, CatalogError>;
 
+    /// Those of the results, each a record and its date, whose step an export of
+    /// the project has kept.
+    async fn steps(
+        &self,
+        project: &ProjectId,
+        results: &[(RecordDigest, Timestamp)],
+    ) -> Result<Vec<Step>, CatalogError>;
+
     /// The exports that name a blob, oldest first.
     async fn naming(&self, digest: &Digest) -> Result<Vec<ExportId>, CatalogError>;
 }
@@ -141,6 +150,8 @@ pub struct NewExport {
     pub config: Bytes,
     /// The layer descriptors, in the manifest's order, repetitions included.
     pub layers: Vec<Layer>,
+    /// The steps that made its records, as far as they are known.
+    pub steps: Vec<Step>,
 }
 
 /// A layer descriptor of an export's manifest.
@@ -191,6 +202,9 @@ pub struct Export {
     pub config: Bytes,
     /// The layer descriptors, in the manifest's order.
     pub layers: Vec<Layer>,
+    /// The steps that made its records, as far as they are known; none of an
+    /// export that an older layerd wrote.
+    pub steps: Vec<Step>,
 }
 
 /// Which exports to list.

@@ -3,11 +3,15 @@
 //! Only `sha256:<64 lower-case hex digits>` is a digest here, as in the OCI
 //! image specification's canonical algorithm; BuildKit writes no other.
 
+mod record;
+
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::Digest as _;
+
+pub use self::record::{InvalidRecordDigest, RecordDigest};
 
 /// A sha256 digest; shown and parsed as `sha256:<hex>`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

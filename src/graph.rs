@@ -8,25 +8,28 @@
 
 mod acyclic;
 mod config;
-mod digests;
 mod limits;
+mod makers;
 mod manifest;
 mod shape;
+mod steps;
 mod union;
 mod whole;
 mod wire;
 mod written;
 
 pub use self::config::{Chain, Config, Layer, Link, Record};
-pub use self::digests::RecordDigest;
 pub use self::limits::{MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES};
+pub use self::makers::blobs;
 use self::manifest::{CREATED_AT, DIFF_ID};
 pub use self::manifest::{Descriptor, Manifest};
+pub use self::steps::{Run, Vertex, steps};
 pub use self::union::{
     Budget, Comparison, Compression, ExportSource, LeftOut, Parsed, Refused, Served, Serving,
     Survey, SurveyedRecord, Union,
 };
 use crate::digest::Digest;
+pub use crate::digest::RecordDigest;
 
 /// The media type of a cache config (`CacheConfigMediaTypeV0`).
 pub const CONFIG_MEDIA_TYPE: &str = "application/vnd.buildkit.cacheconfig.v0";

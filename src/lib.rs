@@ -11,7 +11,7 @@
 //! | [`graph`] | pure: cache configs and manifests |
 //! | [`catalog`] | the log of exports |
 //! | [`blobs`] | layer blobs |
-//! | [`digest`], [`place`], [`config`], [`telemetry`], [`units`] | leaves |
+//! | [`digest`], [`place`], [`config`], [`step`], [`telemetry`], [`units`] | leaves |
 
 pub mod blobs;
 pub mod cache;
@@ -22,5 +22,6 @@ pub mod digest;
 pub mod doors;
 pub mod graph;
 pub mod place;
+pub mod step;
 pub mod telemetry;
 pub mod units;

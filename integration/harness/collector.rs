@@ -50,11 +50,11 @@ impl Collector {
         }
     }
 
-    /// Whether `text` is in what was sent: a span's name or an attribute.
-    pub fn has(&self, text: &str) -> bool {
+    /// Whether `part` is in what was sent: a span's name or id, or an attribute.
+    pub fn has(&self, part: impl AsRef<[u8]>) -> bool {
+        let part = part.as_ref();
         let sent = self.sent.lock().expect("nobody panicked");
-        sent.windows(text.len())
-            .any(|window| window == text.as_bytes())
+        sent.windows(part.len()).any(|window| window == part)
     }
 }
 

@@ -74,9 +74,12 @@ impl Grpc {
 
     /// One call with all of its body at once.
     pub async fn call(&self, method: &str, body: Bytes) -> Answer {
-        let response = self
-            .send(method, &HeaderMap::new(), Full::new(body).boxed())
-            .await;
+        self.call_with(method, &HeaderMap::new(), body).await
+    }
+
+    /// The same, with headers.
+    pub async fn call_with(&self, method: &str, headers: &HeaderMap, body: Bytes) -> Answer {
+        let response = self.send(method, headers, Full::new(body).boxed()).await;
         self.finish(response).await
     }
 

@@ -1,6 +1,8 @@
 //! Where the pinned tools are, as `integration/tools/install.sh` leaves them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
 
 const VERSIONS: &str = include_str!("../tools/versions.env");
 
@@ -31,6 +33,32 @@ impl BuildKit {
 /// The buildx command.
 pub fn buildx() -> PathBuf {
     installed(&format!("buildx-{}", pinned("BUILDX_VERSION")), "buildx")
+}
+
+/// The command that knows what BuildKit makes of a cache config, as built from
+/// the sources that are here now.
+pub fn oracle() -> PathBuf {
+    installed(&format!("oracle-{}", oracle_version()), "oracle")
+}
+
+/// The start of a hash of all that the oracle is built from, as
+/// `integration/tools/install.sh` makes it.
+fn oracle_version() -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/oracle");
+    let entries = std::fs::read_dir(&folder).expect("the oracle's folder");
+    let mut sources: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| {
+            let extension = path.extension().and_then(|extension| extension.to_str());
+            matches!(extension, Some("go" | "mod" | "sum"))
+        })
+        .collect();
+    sources.sort();
+    let mut hash = Sha256::new();
+    for source in sources {
+        hash.update(std::fs::read(source).expect("a source"));
+    }
+    hex::encode(hash.finalize())[..16].to_owned()
 }
 
 fn pinned(key: &str) -> &'static str {

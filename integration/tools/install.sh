@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the demo and the tests run: runc, busybox, a registry, BuildKit
-# (current and old) and buildx. Everything built here is kept under
+# (current and old), buildx, and the oracle. Everything built here is kept under
 # ${LAYERD_TOOLS:-~/.cache/layerd/tools}/<name>-<version>/ and reused; what is
 # there already costs nothing.
 #
@@ -71,6 +71,21 @@ go_module() { # name module version sum goflags packages...
   mv "$out.partial" "$out"
 }
 
+# Our own program that links BuildKit, kept by the hash of its sources
+# (harness/tools.rs looks for the same).
+oracle() {
+  local out
+  out="$tools/oracle-$(cd "$here/../oracle" && printf '%s\n' *.go *.mod *.sum | LC_ALL=C sort | xargs cat | sha256sum | cut -c1-16)"
+  if [ -e "$out/oracle" ]; then return; fi
+  grep -q "github.com/moby/buildkit $BUILDKIT_VERSION\$" "$here/../oracle/go.mod" ||
+    die "integration/oracle/go.mod must require buildkit $BUILDKIT_VERSION, as versions.env does"
+  say "building the oracle (once for each version of it)"
+  mkdir -p "$out.partial"
+  (cd "$here/../oracle" && CGO_ENABLED=0 GOFLAGS= go build -trimpath -buildvcs=false -o "$out.partial/oracle" .)
+  rm -rf "$out"
+  mv "$out.partial" "$out"
+}
+
 mkdir -p "$tools"
 exec 9>"$tools/.lock"
 flock 9
@@ -86,4 +101,5 @@ if [ "$what" = test ]; then
   debian docker-registry=docker-registry openssl=openssl openssh-client=ssh-agent
   go_module buildkit github.com/moby/buildkit "$BUILDKIT_OLD_VERSION" "$BUILDKIT_OLD_SUM" "-mod=mod" \
     ./cmd/buildkitd
+  oracle
 fi

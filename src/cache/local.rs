@@ -28,13 +28,14 @@ use self::verify::Verified;
 use super::descriptors::to_layer;
 use super::usage::Usage;
 use super::{
-    Cache, CacheError, Document, Import, Lease, Limits, Publication, Published, Want, policy,
+    Cache, CacheError, Document, Import, Lease, Limits, Publication, Published, Want, policy, steps,
 };
 use crate::blobs::{BlobError, BlobStore as _, BlobStream, DiskStore, Ingest};
 use crate::catalog::{Catalog as _, ExportHead, ExportId, NewExport};
 use crate::digest::{Digest, Hasher};
 use crate::graph::{Config, GraphError, Manifest};
 use crate::place::{Place, ProjectId};
+use crate::step::Step;
 
 /// How long a look-up may hash blobs that are under suspicion.
 const SUSPICION: Duration = Duration::from_secs(1);
@@ -257,6 +258,7 @@ impl Cache for LocalCache {
         if !missing.is_empty() {
             return Err(CacheError::Missing(missing));
         }
+        let steps = steps(&opened, &export.place.project, &config, export.steps).await;
         // The log must never name what a crash of the machine could still take.
         opened.blobs.persist().await?;
         let id = opened
@@ -268,6 +270,7 @@ impl Cache for LocalCache {
                 records: config.records.len() as u64,
                 config: export.config.bytes,
                 layers: manifest.layers.into_iter().map(to_layer).collect(),
+                steps: steps.clone(),
             })
             .await?;
         Ok(Published {
@@ -275,6 +278,7 @@ impl Cache for LocalCache {
             records: config.records.len(),
             layers: sizes.len(),
             bytes: sizes.values().sum(),
+            steps,
         })
     }
 }
@@ -317,6 +321,18 @@ async fn missing(
         .filter(|(digest, found)| !deliverable(digest, found))
         .map(|(digest, _)| *digest)
         .collect())
+}
+
+/// The steps of an export's records: `ran` by its build, or known from earlier
+/// exports of the project. An export is worth more than its names.
+async fn steps(opened: &Opened, project: &ProjectId, config: &Config, ran: Vec<Step>) -> Vec<Step> {
+    let nameless = steps::nameless(config, &ran);
+    let kept = opened.catalog.steps(project, &nameless).await;
+    let kept = kept.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the names of steps of earlier exports can't be read");
+        Vec::new()
+    });
+    steps::of_export(config, ran, kept)
 }
 
 #[cfg(test)]

@@ -2,10 +2,12 @@
 //! on an empty catalog of its own.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use futures::TryStreamExt as _;
 
 use super::*;
+use crate::step::StepName;
 
 /// Runs the suite as one test each; `$open` makes an empty catalog and what
 /// must live as long as it.
@@ -26,6 +28,7 @@ macro_rules! catalog_conformance {
             the_newest_of_a_place_is_the_last_appended,
             a_list_is_filtered_and_paged_newest_first,
             a_project_holds_only_what_its_own_exports_name,
+            steps_are_kept_by_record_and_date_and_for_their_project_alone,
             all_referenced_blobs_come_once_by_digest,
             concurrent_appends_are_all_kept_in_order,
             an_absent_export_is_none,
@@ -68,6 +71,16 @@ pub(super) fn export(place: Place, layers: &[&str]) -> NewExport {
         records: 3,
         config: Bytes::from(format!("config of {layers:?}")),
         layers: layers.iter().map(|content| layer(content)).collect(),
+        steps: Vec::new(),
+    }
+}
+
+pub(super) fn step(record: &str, nanosecond: i128, name: &str) -> Step {
+    Step {
+        record: record.parse().unwrap(),
+        created_at: Timestamp::from_nanosecond(1_795_000_000_123_456_000 + nanosecond).unwrap(),
+        name: StepName::of(name),
+        duration: Duration::from_millis(1234),
     }
 }
 
@@ -87,11 +100,16 @@ pub(super) async fn an_export_is_read_back_exactly(catalog: &dyn Catalog) {
         ..layer("aa")
     };
     written.config = Bytes::from(vec![b'x'; 300_000]);
+    written.steps = vec![
+        step("sha256:b", 7, "RUN ü"),
+        step("sha256:a", 0, "COPY \" ' ."),
+    ];
     let id = catalog.append(written.clone()).await.unwrap();
     let read = catalog.get(id).await.unwrap().unwrap();
     assert_eq!(read.config, written.config);
     assert_eq!(read.config_digest, Digest::of(&written.config));
     assert_eq!(read.layers, written.layers);
+    assert_eq!(read.steps, written.steps);
     let head = ExportHead {
         id,
         time: written.time,
@@ -211,6 +229,43 @@ pub(super) async fn a_project_holds_only_what_its_own_exports_name(catalog: &dyn
     assert_eq!(held(&p).await, BTreeSet::from([a, b]));
     assert_eq!(held(&q).await, BTreeSet::from([c]));
     assert_eq!(catalog.held(&p, &[]).await.unwrap(), []);
+}
+
+pub(super) async fn steps_are_kept_by_record_and_date_and_for_their_project_alone(
+    catalog: &dyn Catalog,
+) {
+    let (one, other) = (step("sha256:a", 1, "one"), step("sha256:a", 2, "other"));
+    let elsewhere = step("sha256:b", 1, "elsewhere");
+    for (project, steps) in [
+        ("p", vec![one.clone(), other.clone()]),
+        ("p", vec![one.clone()]),
+        ("q", vec![elsewhere.clone()]),
+    ] {
+        let mut export = export(place(project, "main"), &["a"]);
+        export.steps = steps;
+        catalog.append(export).await.unwrap();
+    }
+    let result = |step: &Step| (step.record.clone(), step.created_at);
+    let nobody = result(&step("sha256:a", 3, ""));
+    let asked = [
+        result(&other),
+        nobody.clone(),
+        result(&elsewhere),
+        result(&one),
+    ];
+    let kept = async |project: &str, asked: &[_]| {
+        let project = project.parse().unwrap();
+        let mut kept = catalog.steps(&project, asked).await.unwrap();
+        kept.sort_by_key(|step| step.created_at);
+        kept
+    };
+    assert_eq!(kept("p", &asked).await, [one.clone(), other]);
+    assert_eq!(kept("q", &asked).await, [elsewhere]);
+    assert_eq!(kept("absent", &asked).await, []);
+    // More than one question of them.
+    let mut many = vec![nobody; 2500];
+    many.push(result(&one));
+    assert_eq!(kept("p", &many).await, [one]);
 }
 
 pub(super) async fn all_referenced_blobs_come_once_by_digest(catalog: &dyn Catalog) {

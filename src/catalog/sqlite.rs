@@ -9,6 +9,7 @@ mod errors;
 mod leases;
 mod open;
 mod rows;
+mod steps;
 mod turn;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
+use jiff::Timestamp;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{Sqlite, Transaction};
 
@@ -25,8 +27,9 @@ use self::errors::{Context, blocking};
 use self::open::Pools;
 use self::turn::Turn;
 use super::{Catalog, CatalogError, Export, ExportHead, ExportId, Filter, LeaseId, NewExport};
-use crate::digest::Digest;
+use crate::digest::{Digest, RecordDigest};
 use crate::place::{Place, ProjectId};
+use crate::step::Step;
 
 /// Digests in a page of [`Catalog::referenced`].
 const PAGE: i64 = 4096;
@@ -156,6 +159,7 @@ impl SqliteCatalog {
             .await
             .map_err(failed)?;
         }
+        steps::insert(&self.context, tx, (id, project), &export.steps).await?;
         Ok(ExportId(id))
     }
 
@@ -284,13 +288,14 @@ impl Catalog for SqliteCatalog {
         .fetch_all(&mut *tx)
         .await
         .map_err(failed)?;
+        let steps = steps::of_export(&self.context, &mut tx, id).await?;
         tx.commit().await.map_err(failed)?;
         turn.keep();
 
         let Some(row) = found else { return Ok(None) };
         let context = self.context.clone();
         let export = blocking(&self.context, move || {
-            Ok(rows::export(&context, &row, &layers))
+            Ok(rows::export(&context, &row, &layers, steps))
         })
         .await??;
         Ok(Some(export))
@@ -366,6 +371,14 @@ impl Catalog for SqliteCatalog {
 
     async fn retire(&self, exports: &[ExportId]) -> Result<u64, CatalogError> {
         self.retire_exports(exports).await
+    }
+
+    async fn steps(
+        &self,
+        project: &ProjectId,
+        results: &[(RecordDigest, Timestamp)],
+    ) -> Result<Vec<Step>, CatalogError> {
+        steps::of_results(&self.context, self.readers(), project, results).await
     }
 
     async fn naming(&self, digest: &Digest) -> Result<Vec<ExportId>, CatalogError> {

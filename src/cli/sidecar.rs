@@ -248,7 +248,7 @@ async fn alone(args: SidecarArgs) -> anyhow::Result<ExitCode> {
     let beside = Beside::bind(&args).await?;
     let closing = signals::closed_by_signal()?;
     announce(&args, &args.buildkitd, &listeners, &beside)?;
-    let (door, _beside) = door(args, upstream, beside);
+    let (door, _beside) = door(args, upstream, beside, &closing);
     buildkit::serve(door, listeners, closing).await;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
@@ -265,7 +265,7 @@ async fn with_child(args: SidecarArgs) -> anyhow::Result<ExitCode> {
     }
     announce(&args, pair.endpoint(), &listeners, &beside)?;
     let closing = Closing::default();
-    let (door, _beside) = door(args, pair.upstream(), beside);
+    let (door, _beside) = door(args, pair.upstream(), beside, &closing);
     let serving = buildkit::serve(door, listeners, closing.clone());
     Ok(pair.serve(serving, closing).await)
 }
@@ -309,13 +309,18 @@ impl Beside {
 }
 
 /// The door, and what runs beside it until it is dropped.
-fn door(args: SidecarArgs, upstream: Upstream, beside: Beside) -> (buildkit::Config, JoinSet<()>) {
+fn door(
+    args: SidecarArgs,
+    upstream: Upstream,
+    beside: Beside,
+    closing: &Closing,
+) -> (buildkit::Config, JoinSet<()>) {
     let metrics = SidecarMetrics::new();
     let local = Arc::new(LocalCache::new(&args.data_dir));
     let cache: Arc<dyn Cache> = Arc::new(Metered::new(local.clone(), metrics.cache.clone()));
     let mut tasks = JoinSet::new();
     if let Some(listener) = beside.shown_at {
-        let checks = checks(&upstream, &local);
+        let checks = checks(&upstream, &local, closing);
         let registry = metrics.registry;
         tasks.spawn(listener.serve(Shown { registry, checks }));
         let (store, grown) = (metrics.store, metrics.cache.grown());
@@ -354,9 +359,22 @@ async fn pull_listener(args: &SidecarArgs) -> anyhow::Result<Option<PullListener
 }
 
 /// What has to work for a build to come through with its cache.
-fn checks(upstream: &Upstream, cache: &Arc<LocalCache>) -> Vec<Check> {
+fn checks(upstream: &Upstream, cache: &Arc<LocalCache>, closing: &Closing) -> Vec<Check> {
     let (upstream, cache) = (upstream.clone(), cache.clone());
+    let drain = closing.drain.clone();
     vec![
+        Check {
+            what: "sidecar",
+            look: Box::new(move || {
+                let ends = drain.is_cancelled();
+                let ready = if ends {
+                    Err("it takes no more clients".to_owned())
+                } else {
+                    Ok(())
+                };
+                Box::pin(std::future::ready(ready))
+            }),
+        },
         Check {
             what: "buildkitd",
             look: Box::new(move || {

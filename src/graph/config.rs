@@ -6,11 +6,10 @@ use std::collections::HashSet;
 use jiff::Timestamp;
 
 use super::acyclic::Edges;
-use super::digests::RecordDigest;
 use super::limits::MAX_CONFIG_BYTES;
 use super::shape::{Object, Objects};
 use super::{GraphError, wire};
-use crate::digest::Digest;
+use crate::digest::{Digest, RecordDigest};
 
 /// A valid cache config: every index points to something, nothing is its own
 /// ancestor.
@@ -42,6 +41,26 @@ pub struct Record {
     pub results: Vec<(usize, Option<Timestamp>)>,
     /// Results that list their layers, the lowest first.
     pub chains: Vec<Chain>,
+}
+
+impl Record {
+    /// Every result: its topmost layer, if any, and when the step ran.
+    pub fn made(&self) -> impl Iterator<Item = (Option<usize>, Option<Timestamp>)> {
+        let single = self
+            .results
+            .iter()
+            .map(|(layer, created_at)| (Some(*layer), *created_at));
+        let chains = self
+            .chains
+            .iter()
+            .map(|chain| (chain.layers.last().copied(), chain.created_at));
+        single.chain(chains)
+    }
+
+    /// When its newest result was made, which is the one that BuildKit takes.
+    pub fn created_at(&self) -> Option<Timestamp> {
+        self.made().filter_map(|(_, created_at)| created_at).max()
+    }
 }
 
 /// One alternative for an input.

@@ -32,6 +32,8 @@
 mod arrange;
 mod budget;
 mod encode;
+#[cfg(test)]
+mod generate;
 mod identity;
 mod intake;
 mod intern;
@@ -40,6 +42,8 @@ mod results;
 mod serve;
 mod snapshot;
 mod survey;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 

@@ -5,10 +5,9 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::digests::RecordDigest;
 use super::limits;
 use super::shape::{Annotations, Bounded, Object, Objects};
-use crate::digest::Digest;
+use crate::digest::{Digest, RecordDigest};
 
 /// A cache config (`CacheConfig`).
 #[derive(Debug, Deserialize)]

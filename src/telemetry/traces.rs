@@ -6,13 +6,41 @@
 //! and `OTEL_SDK_DISABLED=true` turn them off. The exporter reads the rest of
 //! the `OTEL_` variables itself. It speaks gRPC, and nothing else.
 
-use opentelemetry::trace::TracerProvider as _;
+use http::{HeaderMap, HeaderName};
+use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
+use opentelemetry::trace::{TraceContextExt as _, TracerProvider as _};
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter};
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 /// What this process is called in traces, unless `OTEL_SERVICE_NAME` says.
 const SERVICE: &str = "layerd";
+
+/// Makes a span part of the trace that a request's headers name (W3C Trace
+/// Context), as the one below the client's. It must not have been entered yet;
+/// where nothing is traced, or the client does not trace, it stays as it is.
+pub fn continued(span: &Span, headers: &HeaderMap) {
+    let parent = TraceContextPropagator::new().extract(&Headers(headers));
+    if parent.span().span_context().is_valid() {
+        // Without a tracer, or too late, the span stays as it is.
+        let _ = span.set_parent(parent);
+    }
+}
+
+struct Headers<'a>(&'a HeaderMap);
+
+impl Extractor for Headers<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.to_str().ok()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(HeaderName::as_str).collect()
+    }
+}
 
 /// Why there are no traces though they were asked for.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,7 @@
 //! The embedded cache from the outside, on a real directory.
 
 mod faults;
+mod steps;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -120,6 +121,7 @@ fn export(place: Place, layers: &[&str]) -> Publication {
         manifest,
         config,
         uploaded: BTreeSet::new(),
+        steps: Vec::new(),
     }
 }
 

@@ -11,6 +11,7 @@ use super::errors::Context;
 use crate::catalog::{CatalogError, Export, ExportHead, ExportId, Layer};
 use crate::digest::Digest;
 use crate::place::Place;
+use crate::step::Step;
 
 /// The column of the annotations that have no column of their own.
 pub(super) fn annotations_column(layer: &Layer) -> Option<String> {
@@ -44,6 +45,7 @@ pub(super) fn export(
     context: &Context,
     row: &SqliteRow,
     layers: &[SqliteRow],
+    steps: Vec<Step>,
 ) -> Result<Export, CatalogError> {
     let head = head(context, row)?;
     let config_digest = digest(context, row, "config_digest")?;
@@ -68,6 +70,7 @@ pub(super) fn export(
         config_digest,
         config: config.into(),
         layers,
+        steps,
     })
 }
 
@@ -119,7 +122,7 @@ pub(super) fn count(context: &Context, row: &SqliteRow, column: &str) -> Result<
     u64::try_from(number).map_err(|error| context.corrupt(error))
 }
 
-fn text<T>(context: &Context, row: &SqliteRow, column: &str) -> Result<T, CatalogError>
+pub(super) fn text<T>(context: &Context, row: &SqliteRow, column: &str) -> Result<T, CatalogError>
 where
     T: FromStr<Err: std::fmt::Display>,
 {

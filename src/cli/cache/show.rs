@@ -1,6 +1,8 @@
 //! `layerd cache show`: one export from the inside.
 
+use std::collections::HashMap;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
@@ -10,8 +12,9 @@ use serde::Serialize;
 use super::Store;
 use super::display::{age, print, print_json, table};
 use crate::catalog::{Catalog as _, Export, ExportHead, ExportId, Layer};
-use crate::digest::Digest;
-use crate::graph::{Config, Link, Record};
+use crate::digest::{Digest, RecordDigest};
+use crate::graph::{Config, Link, Record, blobs};
+use crate::step::{Step, StepName};
 use crate::units::ByteSize;
 
 /// Show one export: its layers and its cache records.
@@ -19,6 +22,8 @@ use crate::units::ByteSize;
 /// A record is one step of a build without its inputs: which records it needs
 /// (its links) and which layers it gave (its results). Layers are listed as in
 /// the export's manifest; a layer that stands on two others is listed twice.
+/// Steps have the names that the builds which ran them gave them, as far as
+/// those are known.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -69,7 +74,7 @@ struct Shown<'a> {
 struct ShownRecord<'a> {
     digest: &'a str,
     inputs: Vec<Vec<ShownLink<'a>>>,
-    results: Vec<ShownResult>,
+    results: Vec<ShownResult<'a>>,
 }
 
 #[derive(Serialize)]
@@ -80,15 +85,35 @@ struct ShownLink<'a> {
     selector: &'a str,
 }
 
-/// A result as the topmost blob of its layers, and when the step ran.
+/// A result as the topmost blob of its layers, and the step: when it ran, what
+/// its build called it, and how long it took there.
 #[derive(Serialize)]
-struct ShownResult {
+struct ShownResult<'a> {
     layer: Option<Digest>,
     created_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step: Option<&'a StepName>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duration_ms: Option<u64>,
+}
+
+/// The steps of an export, by what they made.
+struct Steps<'a>(HashMap<(&'a RecordDigest, Timestamp), &'a Step>);
+
+impl<'a> Steps<'a> {
+    fn new(steps: &'a [Step]) -> Self {
+        let made = |step: &'a Step| ((&step.record, step.created_at), step);
+        Self(steps.iter().map(made).collect())
+    }
+
+    fn of(&self, record: &RecordDigest, created_at: Option<Timestamp>) -> Option<&'a Step> {
+        self.0.get(&(record, created_at?)).copied()
+    }
 }
 
 impl<'a> Shown<'a> {
     fn new(export: &'a Export, config: &'a Config) -> Self {
+        let steps = Steps::new(&export.steps);
         Self {
             export: &export.head,
             config: export.config_digest,
@@ -96,14 +121,14 @@ impl<'a> Shown<'a> {
             records: config
                 .records
                 .iter()
-                .map(|record| ShownRecord::new(record, config))
+                .map(|record| ShownRecord::new(record, config, &steps))
                 .collect(),
         }
     }
 }
 
 impl<'a> ShownRecord<'a> {
-    fn new(record: &'a Record, config: &Config) -> Self {
+    fn new(record: &'a Record, config: &Config, steps: &Steps<'a>) -> Self {
         let link = |link: &'a Link| ShownLink {
             record: link.record,
             selector: &link.selector,
@@ -115,25 +140,22 @@ impl<'a> ShownRecord<'a> {
                 .iter()
                 .map(|links| links.iter().map(link).collect())
                 .collect(),
-            results: results(record, config),
+            results: results(record, config, steps),
         }
     }
 }
 
-fn results(record: &Record, config: &Config) -> Vec<ShownResult> {
-    let single = record
-        .results
-        .iter()
-        .map(|(layer, created_at)| (Some(*layer), *created_at));
-    let chains = record
-        .chains
-        .iter()
-        .map(|chain| (chain.layers.last().copied(), chain.created_at));
-    let shown = |(layer, created_at): (Option<usize>, _)| ShownResult {
-        layer: layer.map(|layer| config.layers[layer].blob),
-        created_at,
+fn results<'a>(record: &Record, config: &Config, steps: &Steps<'a>) -> Vec<ShownResult<'a>> {
+    let shown = |(layer, created_at): (Option<usize>, _)| {
+        let step = steps.of(&record.digest, created_at);
+        ShownResult {
+            layer: layer.map(|layer| config.layers[layer].blob),
+            created_at,
+            step: step.map(|step| &step.name),
+            duration_ms: step.and_then(|step| step.duration.as_millis().try_into().ok()),
+        }
     };
-    single.chain(chains).map(shown).collect()
+    record.made().map(shown).collect()
 }
 
 fn print_tables(export: &Export, config: &Config) -> anyhow::Result<()> {
@@ -157,7 +179,8 @@ fn print_tables(export: &Export, config: &Config) -> anyhow::Result<()> {
         ByteSize(head.bytes)
     ))?;
 
-    let mut layers = table(["LAYER", "SIZE", "MEDIA TYPE", "AGE"], &[1]);
+    let made_by: HashMap<_, _> = blobs(config, &export.steps).into_iter().collect();
+    let mut layers = table(["LAYER", "SIZE", "MEDIA TYPE", "AGE", "STEP"], &[1]);
     for layer in &export.layers {
         let made = layer
             .created_at
@@ -167,25 +190,41 @@ fn print_tables(export: &Export, config: &Config) -> anyhow::Result<()> {
             ByteSize(layer.size).to_string(),
             layer.media_type.clone(),
             made,
+            made_by
+                .get(&layer.digest)
+                .map_or_else(String::new, |names| {
+                    let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+                    names.join(", ")
+                }),
         ]);
     }
     print(format_args!("{}\n", layers.trim_fmt()))?;
 
+    let steps = Steps::new(&export.steps);
     let mut records = table(
-        ["RECORD", "DIGEST", "INPUTS", "LINKS TO", "RESULTS"],
-        &[0, 2, 4],
+        [
+            "RECORD", "DIGEST", "INPUTS", "LINKS TO", "RESULTS", "TOOK", "STEP",
+        ],
+        &[0, 2, 4, 5],
     );
     for (at, record) in config.records.iter().enumerate() {
+        let step = steps.of(&record.digest, record.created_at());
         records.add_row([
             at.to_string(),
             record.digest.to_string(),
             record.inputs.len().to_string(),
             links(record),
-            results(record, config).len().to_string(),
+            record.made().count().to_string(),
+            step.map_or_else(String::new, |step| seconds(step.duration)),
+            step.map_or_else(String::new, |step| step.name.to_string()),
         ]);
     }
     print(records.trim_fmt())?;
     Ok(())
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.1} s", duration.as_secs_f64())
 }
 
 /// Inputs apart by commas, the alternatives of one by bars: `3|4, 7`.

@@ -53,6 +53,7 @@ async fn one_export() -> (TempDir, Digest) {
         records: 1,
         config: config.into(),
         layers: vec![layer],
+        steps: Vec::new(),
     };
     let catalog = SqliteCatalog::open(dir.path()).await.unwrap();
     catalog.append(export).await.unwrap();

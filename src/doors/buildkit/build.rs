@@ -13,9 +13,12 @@ use tonic::Status;
 use tracing::Span;
 
 use super::metrics::Fate;
+use super::proto::control;
 use super::served::ServedImport;
+use super::timeline::Timeline;
 use super::vertices::Vertices;
 use crate::digest::Digest;
+use crate::graph::Vertex;
 use crate::telemetry::metrics::CounterBy;
 
 /// Notices beyond this many are only logged: one build is not made to scroll.
@@ -99,6 +102,8 @@ pub struct Build {
     stage: watch::Sender<Stage>,
     titles: Mutex<Titles>,
     vertices: Mutex<Vertices>,
+    timeline: Mutex<Timeline>,
+    seen: watch::Sender<()>,
     counter: CounterBy<Fate>,
 }
 
@@ -118,6 +123,8 @@ pub enum Stage {
 pub struct Notice {
     /// A sentence.
     pub text: String,
+    /// What belongs to it, line by line.
+    pub details: Vec<String>,
     /// Something is not as the user asked.
     pub warning: bool,
     /// When it was said.
@@ -147,6 +154,8 @@ impl Build {
             stage: watch::Sender::new(Stage::Unknown),
             titles: Mutex::default(),
             vertices: Mutex::default(),
+            timeline: Mutex::default(),
+            seen: watch::Sender::new(()),
             counter,
         }
     }
@@ -158,9 +167,14 @@ impl Build {
 
     /// Tells the user, in the build's progress, how something went.
     pub fn tell(&self, text: impl Into<String>) {
+        self.tell_all(text, Vec::new());
+    }
+
+    /// The same, with lines that belong to it.
+    pub fn tell_all(&self, text: impl Into<String>, details: Vec<String>) {
         let text = text.into();
         tracing::info!(parent: &self.span, "{text}");
-        self.say(text, false);
+        self.say(text, details, false);
     }
 
     /// Tells the user, in the build's progress, what is not as they asked. The
@@ -168,14 +182,15 @@ impl Build {
     pub fn warn(&self, text: impl Into<String>) {
         let text = text.into();
         tracing::warn!(parent: &self.span, "{text}");
-        self.say(text, true);
+        self.say(text, Vec::new(), true);
     }
 
-    fn say(&self, text: String, warning: bool) {
+    fn say(&self, text: String, details: Vec<String>, warning: bool) {
         let mut notices = lock(&self.notices);
         if notices.len() < MAX_NOTICES && !notices.iter().any(|notice| notice.text == text) {
             notices.push(Notice {
                 text,
+                details,
                 warning,
                 at: SystemTime::now(),
             });
@@ -228,9 +243,38 @@ impl Build {
         lock(&self.titles)
     }
 
-    /// What became of its steps so far.
-    pub fn vertices(&self) -> MutexGuard<'_, Vertices> {
-        lock(&self.vertices)
+    /// Takes in events of its progress, in their order.
+    pub fn see(&self, events: &[control::Vertex]) {
+        let (mut vertices, mut timeline) = (lock(&self.vertices), lock(&self.timeline));
+        for event in events {
+            vertices.see(event);
+            timeline.see(event);
+        }
+        drop((vertices, timeline));
+        self.seen.send_replace(());
+    }
+
+    /// All of its vertices before `vertex` began, once it has: what was known
+    /// earlier may lack some. None where nobody watches the build, or whoever
+    /// does is late by more than `patience`.
+    pub async fn vertices_before(&self, vertex: &Digest, patience: Duration) -> Vec<Vertex> {
+        let mut seen = self.seen.subscribe();
+        let known = async {
+            loop {
+                {
+                    let timeline = lock(&self.timeline);
+                    if timeline.is_empty() || timeline.has_begun(vertex) {
+                        return timeline.vertices();
+                    }
+                }
+                if seen.changed().await.is_err() {
+                    return Vec::new();
+                }
+            }
+        };
+        tokio::time::timeout(patience, known)
+            .await
+            .unwrap_or_default()
     }
 }
 
@@ -246,8 +290,8 @@ impl Drop for Build {
 
 /// The digest of the vertex under which buildkitd runs the cache export at
 /// `index` of its list (BuildKit: `solver/llbsolver/export.go`).
-pub fn export_vertex(session: &str, index: usize) -> String {
-    Digest::of(format!("{session}-cache-{index}").as_bytes()).to_string()
+pub fn export_vertex(session: &str, index: usize) -> Digest {
+    Digest::of(format!("{session}-cache-{index}").as_bytes())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -9,6 +9,7 @@
 mod document;
 mod export;
 mod import;
+mod layers;
 mod refusal;
 mod statuses;
 mod write;

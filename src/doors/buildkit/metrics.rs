@@ -46,7 +46,15 @@ label! {
 }
 
 label! {
-    /// What brings a cache to buildkitd and back.
+    /// What brings an export from buildkitd.
+    ExportCarrier as "carrier" {
+        /// The Content service in the build's own session.
+        Session = "session",
+    }
+}
+
+label! {
+    /// What brings an import to buildkitd.
     Carrier as "carrier" {
         /// The Content service in the build's own session.
         Session = "session",
@@ -72,7 +80,7 @@ label! {
 pub struct Metrics {
     pub(super) solves: CounterBy<SolveOutcome>,
     pub(super) imports: CounterBy<(Carrier, ImportOutcome)>,
-    pub(super) exports: CounterBy<(Carrier, ExportOutcome)>,
+    pub(super) exports: CounterBy<(ExportCarrier, ExportOutcome)>,
     pub(super) vertices: CounterBy<Fate>,
     pub(super) sessions: Gauge,
     pub(super) leases: Gauge,
@@ -117,10 +125,9 @@ impl Metrics {
 
     /// One export that begins now; what it became is counted when this is
     /// dropped.
-    pub fn export(&self, carrier: Carrier) -> ExportTally {
+    pub fn export(&self) -> ExportTally {
         ExportTally {
             exports: self.exports.clone(),
-            carrier,
             published: AtomicBool::new(false),
             failed: AtomicBool::new(false),
         }
@@ -130,8 +137,7 @@ impl Metrics {
 /// What becomes of one export.
 #[derive(Debug)]
 pub struct ExportTally {
-    exports: CounterBy<(Carrier, ExportOutcome)>,
-    carrier: Carrier,
+    exports: CounterBy<(ExportCarrier, ExportOutcome)>,
     published: AtomicBool,
     failed: AtomicBool,
 }
@@ -157,7 +163,7 @@ impl Drop for ExportTally {
         } else {
             ExportOutcome::Unfinished
         };
-        self.exports.count((self.carrier, outcome));
+        self.exports.count((ExportCarrier::Session, outcome));
     }
 }
 
@@ -168,10 +174,10 @@ mod tests {
     #[test]
     fn an_export_is_counted_once_as_what_it_became() {
         let metrics = Metrics::default();
-        let count = |outcome| metrics.exports.get((Carrier::Session, outcome));
-        drop(metrics.export(Carrier::Session));
-        metrics.export(Carrier::Session).failed();
-        let mended = metrics.export(Carrier::Session);
+        let count = |outcome| metrics.exports.get((ExportCarrier::Session, outcome));
+        drop(metrics.export());
+        metrics.export().failed();
+        let mended = metrics.export();
         mended.failed();
         mended.published();
         drop(mended);

@@ -15,7 +15,7 @@ use super::Door;
 use super::attributes::{Attributes, ExportEntry, ImportEntry, InvalidAttribute};
 use super::build::{Build, export_vertex};
 use super::content::{ExportStore, Store};
-use super::metrics::{Carrier, ExportOutcome, ImportOutcome};
+use super::metrics::{Carrier, ExportCarrier, ExportOutcome, ImportOutcome};
 use super::rewrite::{Entry, SolveRequest};
 use super::served::{ServedImport, cut, missing};
 use super::stores::Stores;
@@ -69,7 +69,7 @@ impl Exports {
                 Some(why) if export.strict => {
                     door.metrics
                         .exports
-                        .count((Carrier::Session, ExportOutcome::Failed));
+                        .count((ExportCarrier::Session, ExportOutcome::Failed));
                     return Err(Status::failed_precondition(format!(
                         "cache can't be exported (ignore-error=false): {why}"
                     )));
@@ -77,7 +77,7 @@ impl Exports {
                 Some(why) => {
                     door.metrics
                         .exports
-                        .count((Carrier::Session, ExportOutcome::Failed));
+                        .count((ExportCarrier::Session, ExportOutcome::Failed));
                     build.warn(format!("cache not exported to {}: {why}", export.place));
                 }
             }
@@ -102,14 +102,15 @@ impl Exports {
     ) {
         let title = format!("layerd: exporting cache to {}", export.place);
         let vertex = export_vertex(&wanted.session, self.planned.len());
-        build.titles().exports.insert(vertex, title);
+        build.titles().exports.insert(vertex.to_string(), title);
 
         let store = ExportStore::new(
             export.place,
             door.builder.clone(),
             door.cache.clone(),
             build.clone(),
-            door.metrics.export(Carrier::Session),
+            vertex,
+            door.metrics.export(),
             door.cache.lease().await,
         );
         let id = door.stores.open(Store::Export(store));

@@ -33,6 +33,14 @@ pub struct ServedImport {
     stores: Arc<Stores>,
 }
 
+impl ServedImport {
+    /// The host and port that buildkitd pulls it from, if it does.
+    pub fn address(&self) -> Option<&str> {
+        let url = self.entry.attributes.get("endpoint_url")?;
+        url.strip_prefix("http://")
+    }
+}
+
 impl Drop for ServedImport {
     fn drop(&mut self) {
         self.stores

@@ -20,8 +20,10 @@ use super::forward::untouched;
 use super::grpc::{self, Body, Message, Messages, is_trailers_only};
 use super::plan::{self, Exports};
 use super::rewrite::{self, Entry, SolveRequest};
+use super::scrub::scrubbed_answer;
 use super::splice::Malformed;
 use super::upstream::Link;
+use crate::telemetry::continued;
 
 /// How long a build waits for its own session: clients open both at once.
 const SESSION_PATIENCE: Duration = Duration::from_secs(2);
@@ -55,6 +57,7 @@ async fn run(
     wanted: SolveRequest,
 ) -> Result<Response<Body>, Status> {
     let build = door.builds.join(&wanted.id);
+    continued(build.span(), &head.headers);
     let _running = door.stores.begin();
 
     let planned = plan(door, link, &build, &wanted, &message.bytes)
@@ -80,10 +83,12 @@ async fn run(
         .exports
         .iter()
         .any(|entry| !entry.is_ours() && entry.kind != "inline");
-    if !ours || theirs || is_trailers_only(response.headers()) {
-        return Ok(response.map(untouched));
-    }
-    without_our_manifest(door, response).await
+    let answer = if !ours || theirs || is_trailers_only(response.headers()) {
+        response.map(untouched)
+    } else {
+        without_our_manifest(door, response).await?
+    };
+    Ok(scrubbed_answer(answer, &build))
 }
 
 /// What buildkitd gets, and the exports that live until it has answered.
@@ -140,9 +145,9 @@ pub async fn gateway_solve(
     if let Some(build) = &build {
         build.forwarded(SOLVE_PATIENCE).await?;
     }
-    let rewritten = match build {
+    let rewritten = match &build {
         Some(build) if imports.iter().any(Entry::is_ours) => {
-            let import = plan::import(door, link, &build, &imports, true)
+            let import = plan::import(door, link, build, &imports, true)
                 .instrument(build.span().clone())
                 .await?;
             let import = import.as_deref().map(|import| &import.entry);
@@ -151,10 +156,14 @@ pub async fn gateway_solve(
         _ => message.bytes.to_vec(),
     };
     drop(message);
-    Ok(link
+    let answer = link
         .send(Request::from_parts(head, grpc::unary(&rewritten)))
         .await?
-        .map(untouched))
+        .map(untouched);
+    Ok(match &build {
+        Some(build) => scrubbed_answer(answer, build),
+        None => answer,
+    })
 }
 
 /// Holds any other gateway call until buildkitd has its build's Solve, which is

@@ -29,22 +29,38 @@ pub enum Edit {
 /// number and content. Fields of other wire types are kept.
 pub fn splice<E: From<Malformed>>(
     message: &[u8],
-    mut edit: impl FnMut(u32, &[u8]) -> Result<Edit, E>,
+    edit: impl FnMut(u32, &[u8]) -> Result<Edit, E>,
 ) -> Result<Vec<u8>, E> {
-    let mut out = Vec::with_capacity(message.len());
+    Ok(spliced(message, edit)?.unwrap_or_else(|| message.to_vec()))
+}
+
+/// The same, or `None` where every field is kept: nothing is copied then.
+pub fn spliced<E: From<Malformed>>(
+    message: &[u8],
+    mut edit: impl FnMut(u32, &[u8]) -> Result<Edit, E>,
+) -> Result<Option<Vec<u8>>, E> {
+    let mut edited: Option<Vec<u8>> = None;
+    let mut kept = 0;
     for field in fields(message) {
         let field = field?;
-        match field
-            .content
-            .map(|content| edit(field.number, content))
-            .transpose()?
-        {
-            None | Some(Edit::Keep) => out.put_slice(field.whole),
-            Some(Edit::Drop) => {}
-            Some(Edit::Replace(content)) => put_field(&mut out, field.number, &content),
+        let edit = match field.content {
+            Some(content) => edit(field.number, content)?,
+            None => Edit::Keep,
+        };
+        let out = match (&mut edited, &edit) {
+            (None, Edit::Keep) => {
+                kept += field.whole.len();
+                continue;
+            }
+            (edited, _) => edited.get_or_insert_with(|| message[..kept].to_vec()),
+        };
+        match edit {
+            Edit::Keep => out.put_slice(field.whole),
+            Edit::Drop => {}
+            Edit::Replace(content) => put_field(out, field.number, &content),
         }
     }
-    Ok(out)
+    Ok(edited)
 }
 
 /// Appends a length-delimited field.
@@ -144,7 +160,8 @@ mod tests {
         fn what_is_kept_is_kept_byte_for_byte(fields in proptest::collection::vec(any_field(), 0..20)) {
             let message: Vec<u8> = fields.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
             let copy = splice::<Malformed>(&message, |_, _| Ok(Edit::Keep)).unwrap();
-            prop_assert_eq!(copy, message);
+            prop_assert_eq!(&copy, &message);
+            prop_assert_eq!(spliced::<Malformed>(&message, |_, _| Ok(Edit::Keep)), Ok(None));
         }
 
         #[test]

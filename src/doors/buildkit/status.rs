@@ -18,12 +18,15 @@ use super::build::{Build, Notice};
 use super::forward::untouched;
 use super::grpc::{self, Body, Messages, is_trailers_only};
 use super::proto::control;
-use super::splice::{Edit, Malformed, splice};
+use super::scrub::scrubbed;
+use super::splice::{Edit, Malformed, splice, spliced};
 use super::upstream::Link;
 use crate::digest::Digest;
 
 /// What buildkitd calls an import, before its type and a hash.
 const IMPORT: &str = "importing cache manifest from ";
+/// The stream of a log that is no error.
+const STDOUT: i64 = 1;
 /// Messages under way to the client.
 const UNDER_WAY: usize = 4;
 
@@ -84,13 +87,13 @@ async fn relay(
         let Some(message) = message else {
             return Ok(messages.trailers());
         };
-        let renamed = rename(build, &message.bytes).unwrap_or_else(|_| message.bytes.to_vec());
+        // What can't be read is passed on for the client to complain about.
+        let frame = match edited(build, &message.bytes) {
+            Ok(Some(edited)) => grpc::frame(&edited),
+            Ok(None) | Err(Malformed) => grpc::frame(&message.bytes),
+        };
         drop(message);
-        if to_client
-            .send(Ok(Frame::data(grpc::frame(&renamed))))
-            .await
-            .is_err()
-        {
+        if to_client.send(Ok(Frame::data(frame))).await.is_err() {
             return Ok(None);
         }
     }
@@ -108,8 +111,9 @@ async fn say(build: &Build, from: usize, to_client: &grpc::Sender) -> usize {
     said
 }
 
-/// Notices as progress: a vertex each, done as it appears, and for a warning
-/// also what clients list once more at the end.
+/// Notices as progress: a vertex each, done as it appears, with its details as
+/// what it printed, and for a warning also what clients list once more at the
+/// end.
 fn progress(build: &str, from: usize, notices: &[Notice]) -> control::StatusResponse {
     let mut progress = control::StatusResponse::default();
     for (index, notice) in notices.iter().enumerate() {
@@ -124,6 +128,14 @@ fn progress(build: &str, from: usize, notices: &[Notice]) -> control::StatusResp
                 detail: Vec::new(),
             });
         }
+        if !notice.details.is_empty() {
+            progress.logs.push(control::VertexLog {
+                vertex: vertex.clone(),
+                timestamp: Some(at),
+                stream: STDOUT,
+                msg: (notice.details.join("\n") + "\n").into(),
+            });
+        }
         progress.vertexes.push(control::Vertex {
             digest: vertex,
             name: text,
@@ -135,29 +147,74 @@ fn progress(build: &str, from: usize, notices: &[Notice]) -> control::StatusResp
     progress
 }
 
-/// Gives our import and exports names that mean something, and notes what
-/// became of each step.
-fn rename(build: &Build, message: &[u8]) -> Result<Vec<u8>, Malformed> {
+/// The message with names that mean something for our import and exports, and
+/// without those that don't; `None` where it stays as it is. What it says of
+/// steps is noted.
+fn edited(build: &Build, message: &[u8]) -> Result<Option<Vec<u8>>, Malformed> {
     const VERTEXES: u32 = 1;
-    const NAME: u32 = 3;
-    splice(message, |number, content| {
-        if number != VERTEXES {
-            return Ok(Edit::Keep);
+    const STATUSES: u32 = 2;
+    const LOGS: u32 = 3;
+    const WARNINGS: u32 = 4;
+    let import = build.import.get().and_then(Option::as_ref);
+    let address = import.and_then(|import| import.address());
+    let mut seen = Vec::new();
+    let edited = spliced(message, |number, content| match number {
+        VERTEXES => {
+            let vertex = control::Vertex::decode(content).map_err(|_| Malformed)?;
+            let title = title(build, &vertex);
+            seen.push(vertex);
+            vertex_texts(content, title.as_deref(), address)
         }
-        let vertex = control::Vertex::decode(content).map_err(|_| Malformed)?;
-        build.vertices().see(&vertex);
-        let Some(title) = title(build, &vertex) else {
-            return Ok(Edit::Keep);
-        };
-        let renamed = splice(content, |number, _| {
-            Ok::<_, Malformed>(if number == NAME {
-                Edit::Replace(title.clone().into_bytes())
-            } else {
-                Edit::Keep
-            })
-        })?;
-        Ok(Edit::Replace(renamed))
-    })
+        STATUSES => texts(content, &[1, 3], address),
+        // buildkitd puts the errors of pulls there, between what steps print.
+        LOGS => texts(content, &[4], address),
+        WARNINGS => texts(content, &[3, 4], address),
+        _ => Ok(Edit::Keep),
+    })?;
+    if !seen.is_empty() {
+        build.see(&seen);
+    }
+    Ok(edited)
+}
+
+/// A vertex under its title, if it has one, with a clean name and error.
+fn vertex_texts(
+    content: &[u8],
+    title: Option<&str>,
+    address: Option<&str>,
+) -> Result<Edit, Malformed> {
+    const NAME: u32 = 3;
+    const ERROR: u32 = 7;
+    let Some(title) = title else {
+        return texts(content, &[NAME, ERROR], address);
+    };
+    let titled = splice(content, |number, text| {
+        Ok::<_, Malformed>(match number {
+            NAME => Edit::Replace(title.as_bytes().to_vec()),
+            ERROR => clean(text, address),
+            _ => Edit::Keep,
+        })
+    })?;
+    Ok(Edit::Replace(titled))
+}
+
+/// A message whose fields of these numbers are clean.
+fn texts(content: &[u8], fields: &[u32], address: Option<&str>) -> Result<Edit, Malformed> {
+    let cleaned = spliced(content, |number, text| {
+        Ok::<_, Malformed>(if fields.contains(&number) {
+            clean(text, address)
+        } else {
+            Edit::Keep
+        })
+    })?;
+    Ok(cleaned.map_or(Edit::Keep, Edit::Replace))
+}
+
+fn clean(text: &[u8], address: Option<&str>) -> Edit {
+    let cleaned = std::str::from_utf8(text)
+        .ok()
+        .and_then(|text| scrubbed(text, address));
+    cleaned.map_or(Edit::Keep, |text| Edit::Replace(text.into_bytes()))
 }
 
 fn title(build: &Build, vertex: &control::Vertex) -> Option<String> {

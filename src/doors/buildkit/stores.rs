@@ -150,7 +150,7 @@ mod tests {
     use crate::cache::{Cache, LocalCache};
     use crate::doors::buildkit::build::Builds;
     use crate::doors::buildkit::content::ExportStore;
-    use crate::doors::buildkit::metrics::{Carrier, Metrics};
+    use crate::doors::buildkit::metrics::Metrics;
 
     fn store() -> Store {
         let dir = tempfile::tempdir().unwrap();
@@ -161,12 +161,13 @@ mod tests {
             scope: "s".parse().unwrap(),
         };
         let build = Builds::default().join("build");
-        let tally = Metrics::default().export(Carrier::Session);
+        let tally = Metrics::default().export();
         Store::Export(ExportStore::new(
             place,
             "host".to_owned(),
             cache,
             build,
+            crate::digest::Digest::of(b"vertex"),
             tally,
             crate::cache::Lease::default(),
         ))

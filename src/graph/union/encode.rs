@@ -74,8 +74,9 @@ pub(super) fn encode(
         .map(|(&record, links)| {
             let (mut results, mut chains) = (Vec::new(), Vec::new());
             if let Some((layer, created_at)) = outcomes[record as usize] {
-                if let Some(layer) = numbered.layers[layer as usize] {
-                    results.push(written::Outcome { layer, created_at });
+                if in_tree(&union.layers, layer) {
+                    let place = numbered.layers[layer as usize];
+                    results.extend(place.map(|layer| written::Outcome { layer, created_at }));
                 } else {
                     let chain = union.layers.chain(layer);
                     let blobs =
@@ -99,9 +100,9 @@ pub(super) fn encode(
             }
         })
         .collect();
-    let joining = RecordDigest::parse(JOINING);
+    let joining = JOINING.parse::<RecordDigest>();
     let leaves = leaves(arranged);
-    if let (Some(digest), true) = (&joining, leaves.len() > 1) {
+    if let (Ok(digest), true) = (&joining, leaves.len() > 1) {
         let link = |link| written::Link { selector: "", link };
         records.push(written::Record {
             digest,

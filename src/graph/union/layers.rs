@@ -114,8 +114,9 @@ impl Layers {
 
     /// The layer and all below it, from the top.
     pub(super) fn chain(&self, layer: u32) -> impl Iterator<Item = u32> {
-        std::iter::successors(Some(layer), |layer| Some(self.parent(*layer)))
-            .take_while(|layer| *layer != NONE)
+        std::iter::successors(Some(layer), |layer| {
+            Some(self.parent(*layer)).filter(|below| *below != NONE)
+        })
     }
 
     /// For each layer, whether it and all below it are there and described.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -14,14 +15,19 @@ use super::super::build::Build;
 use super::super::metrics::ExportTally;
 use super::document::Documents;
 use super::import::slice;
+use super::layers;
 use super::refusal::{blob_refusal, refusal, unknown_content};
 use super::statuses::Statuses;
 use crate::blobs::Ingest;
 use crate::cache::{Cache, CacheError, Document, Lease, Publication};
 use crate::digest::Digest;
-use crate::graph::{Config, Manifest};
+use crate::graph::{Config, GraphError, Manifest, Vertex, steps};
 use crate::place::Place;
+use crate::step::Step;
 use crate::units::ByteSize;
+
+/// How late the progress may be: an export is dated and named by it.
+const LATE: Duration = Duration::from_secs(1);
 
 /// One export of one build.
 pub struct ExportStore {
@@ -29,6 +35,7 @@ pub struct ExportStore {
     builder: String,
     cache: Arc<dyn Cache>,
     build: Arc<Build>,
+    vertex: Digest,
     statuses: Statuses,
     documents: Documents,
     layers: Mutex<Layers>,
@@ -47,12 +54,14 @@ struct Layers {
 }
 
 impl ExportStore {
-    /// An export of `build`, written by `builder`, to `place` in `cache`.
+    /// An export of `build`, written by `builder`, to `place` in `cache`; the
+    /// progress shows it as `vertex`.
     pub fn new(
         place: Place,
         builder: String,
         cache: Arc<dyn Cache>,
         build: Arc<Build>,
+        vertex: Digest,
         tally: ExportTally,
         lease: Lease,
     ) -> Self {
@@ -62,6 +71,7 @@ impl ExportStore {
             builder,
             cache,
             build,
+            vertex,
             statuses,
             documents,
             layers,
@@ -192,11 +202,15 @@ impl ExportStore {
     }
 
     async fn publish(&self, manifest: Document) -> Result<(), CacheError> {
-        let named = Manifest::parse(&manifest.bytes)?.config.digest;
+        let parsed = Manifest::parse(&manifest.bytes)?;
+        let sizes = BTreeMap::from_iter(parsed.sizes()?);
+        let named = parsed.config.digest;
         let config = self
             .documents
             .get(&named)
             .ok_or_else(|| CacheError::Missing(vec![named]))?;
+        let vertices = self.build.vertices_before(&self.vertex, LATE).await;
+        let (graph, steps) = named_steps(config.bytes.clone(), vertices).await?;
         let uploaded = self.layers().uploaded.clone();
         let published = self
             .cache
@@ -206,11 +220,13 @@ impl ExportStore {
                 manifest,
                 config,
                 uploaded: uploaded.keys().copied().collect(),
+                steps,
             })
             .instrument(self.span().clone())
             .await?;
         self.tally.published();
-        self.build.tell(format!(
+        let layers = layers::lines(published.id, &graph, &sizes, &uploaded, &published.steps);
+        let told = format!(
             "exported {} records and {} layers ({}, of which {} new) to {} as export {}",
             published.records,
             published.layers,
@@ -218,13 +234,31 @@ impl ExportStore {
             ByteSize(uploaded.values().sum()),
             self.place,
             published.id,
-        ));
+        );
+        self.build.tell_all(told, layers);
         Ok(())
     }
 
     fn layers(&self) -> MutexGuard<'_, Layers> {
         self.layers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The config, and the steps that made its records; on a thread of its own,
+/// since a config may have megabytes.
+async fn named_steps(
+    config: Bytes,
+    vertices: Vec<Vertex>,
+) -> Result<(Config, Vec<Step>), CacheError> {
+    let named = tokio::task::spawn_blocking(move || {
+        let config = Config::parse(&config)?;
+        let steps = steps(&config, &vertices);
+        Ok::<_, GraphError>((config, steps))
+    });
+    let named = named.await.map_err(|stopped| {
+        CacheError::Unavailable(format!("reading the export was cut off: {stopped}"))
+    })?;
+    Ok(named?)
 }
 
 fn is_document(name: &str) -> bool {

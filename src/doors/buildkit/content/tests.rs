@@ -17,7 +17,7 @@ use super::{Attached, ExportStore, ImportStore, Store};
 use crate::blobs::BlobStore as _;
 use crate::cache::{Cache, Documents, Form, Lease, Limits, LocalCache, Want};
 use crate::digest::Digest;
-use crate::doors::buildkit::metrics::{Carrier, Metrics};
+use crate::doors::buildkit::metrics::Metrics;
 use crate::place::Place;
 
 type Client = ContentClient<ContentServer<Attached>>;
@@ -46,7 +46,8 @@ impl Fixture {
             "host".to_owned(),
             self.cache.clone(),
             self.build.clone(),
-            Metrics::default().export(Carrier::Session),
+            Digest::of(b"vertex"),
+            Metrics::default().export(),
             Lease::default(),
         );
         client(Store::Export(store))
@@ -156,7 +157,10 @@ fn export_of(layer: &[u8]) -> (Vec<u8>, Vec<u8>) {
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": { "mediaType": crate::graph::CONFIG_MEDIA_TYPE, "digest": Digest::of(&config), "size": config.len() },
-        "layers": [{ "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": blob, "size": layer.len() }],
+        "layers": [{
+            "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": blob, "size": layer.len(),
+            "annotations": { "containerd.io/uncompressed": Digest::of(b"diff") },
+        }],
     });
     (config, serde_json::to_vec(&manifest).unwrap())
 }

@@ -1,6 +1,7 @@
 //! The digest of a record: a cache key, and no blob's name.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -21,7 +22,7 @@ impl RecordDigest {
         &self.0
     }
 
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    fn parsed(text: &str) -> Option<Self> {
         let (algorithm, encoded) = text.split_once(':')?;
         let algorithm_ok = algorithm.split(['+', '.', '_', '-']).all(|part| {
             !part.is_empty()
@@ -37,6 +38,19 @@ impl RecordDigest {
     }
 }
 
+/// A text that is no digest of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a digest: expected algorithm:encoded")]
+pub struct InvalidRecordDigest;
+
+impl FromStr for RecordDigest {
+    type Err = InvalidRecordDigest;
+
+    fn from_str(text: &str) -> Result<Self, InvalidRecordDigest> {
+        Self::parsed(text).ok_or(InvalidRecordDigest)
+    }
+}
+
 impl fmt::Display for RecordDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -46,8 +60,7 @@ impl fmt::Display for RecordDigest {
 impl<'de> Deserialize<'de> for RecordDigest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        Self::parse(&text)
-            .ok_or_else(|| serde::de::Error::custom("not a digest: expected algorithm:encoded"))
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -64,7 +77,7 @@ mod tests {
             "multihash+base58:QmRZ",
             "a.b_c-d:x=_-",
         ] {
-            assert_eq!(RecordDigest::parse(text).unwrap().as_str(), text);
+            assert_eq!(RecordDigest::parsed(text).unwrap().as_str(), text);
         }
     }
 
@@ -82,10 +95,10 @@ mod tests {
             "sha256:a b",
             "sha256:a:b",
         ] {
-            assert_eq!(RecordDigest::parse(text), None, "{text:?}");
+            assert_eq!(RecordDigest::parsed(text), None, "{text:?}");
         }
         assert_eq!(
-            RecordDigest::parse(&format!("sha256:{}", "0".repeat(MAX_LENGTH))),
+            RecordDigest::parsed(&format!("sha256:{}", "0".repeat(MAX_LENGTH))),
             None
         );
     }

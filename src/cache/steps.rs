@@ -1,0 +1,99 @@
+//! Which steps are kept with an export.
+//!
+//! A build knows the names of the steps that it ran. The other records of its
+//! export came from a cache, with the date at which an earlier build made them,
+//! and the project's exports have kept that build's names.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use crate::digest::RecordDigest;
+use crate::graph::Config;
+use crate::step::Step;
+
+/// Steps that are kept with one export.
+const MAX_STEPS: usize = 10_000;
+
+/// A result of a record: what a step is known by.
+type Made = (RecordDigest, Timestamp);
+
+/// The results of `config` that `ran` has no name for.
+pub(super) fn nameless(config: &Config, ran: &[Step]) -> Vec<Made> {
+    let named: BTreeSet<Made> = ran.iter().map(made).collect();
+    results(config)
+        .into_iter()
+        .filter(|made| !named.contains(made))
+        .take(MAX_STEPS)
+        .collect()
+}
+
+/// What of `ran` and `kept` belongs to `config`, each result's once.
+pub(super) fn of_export(config: &Config, ran: Vec<Step>, kept: Vec<Step>) -> Vec<Step> {
+    let mut wanted = results(config);
+    ran.into_iter()
+        .chain(kept)
+        .filter(|step| wanted.remove(&made(step)))
+        .take(MAX_STEPS)
+        .collect()
+}
+
+fn made(step: &Step) -> Made {
+    (step.record.clone(), step.created_at)
+}
+
+fn results(config: &Config) -> BTreeSet<Made> {
+    let dated = config.records.iter().flat_map(|record| {
+        let dates = record.made().filter_map(|(_, created_at)| created_at);
+        dates.map(|created_at| (record.digest.clone(), created_at))
+    });
+    dated.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+    use crate::step::StepName;
+
+    fn step(record: &str, second: i64, name: &str) -> Step {
+        Step {
+            record: record.parse().unwrap(),
+            created_at: Timestamp::from_second(second).unwrap(),
+            name: StepName::of(name),
+            duration: Default::default(),
+        }
+    }
+
+    #[test]
+    fn an_export_keeps_each_of_its_results_once_and_nothing_else() {
+        let result = |second| serde_json::json!([{"layer": 0, "createdAt": Timestamp::from_second(second).unwrap()}]);
+        let config = serde_json::json!({
+            "layers": [{"blob": Digest::of(b"a"), "parent": -1}],
+            "records": [
+                {"digest": "sha256:a", "layers": result(1)},
+                {"digest": "sha256:b", "layers": result(2)},
+                {"digest": "sha256:c", "layers": result(3)},
+                {"digest": "sha256:d"},
+            ],
+        });
+        let config = Config::parse(config.to_string().as_bytes()).unwrap();
+        let ran = vec![
+            step("sha256:a", 1, "ran"),
+            step("sha256:x", 1, "of nothing here"),
+        ];
+        let [b, c] = [("sha256:b", 2), ("sha256:c", 3)]
+            .map(|(record, second)| made(&step(record, second, "")));
+        assert_eq!(nameless(&config, &ran), [b, c]);
+        let kept = vec![
+            step("sha256:b", 2, "kept"),
+            step("sha256:a", 1, "known already"),
+            step("sha256:c", 2, "of another date"),
+        ];
+        let names: Vec<_> = of_export(&config, ran, kept)
+            .iter()
+            .map(|step| step.name.to_string())
+            .collect();
+        assert_eq!(names, ["ran", "kept"]);
+    }
+}
