@@ -74,7 +74,7 @@ async fn projects_never_meet() {
 }
 
 #[tokio::test]
-async fn a_ref_falls_back_to_those_that_it_is_told() {
+async fn a_build_sees_every_ref_unless_it_is_narrowed_to_its_own_and_fallbacks() {
     let lab = Lab::new();
     export(
         &lab,
@@ -82,28 +82,23 @@ async fn a_ref_falls_back_to_those_that_it_is_told() {
         &["type=gha-compatible"],
     )
     .await;
-    let missed = cold(
-        &lab,
-        "a",
-        &["--ref", "refs/heads/feature"],
-        &["type=gha-compatible"],
-    )
-    .await;
+    let feature = ["--ref", "refs/heads/feature"];
+    assert!(hit(
+        &cold(&lab, "a", &feature, &["type=gha-compatible"]).await
+    ));
+    let elsewhere = "type=gha-compatible,fallback=refs/heads/other";
+    let missed = cold(&lab, "b", &feature, &[elsewhere]).await;
     assert!(!hit(&missed));
     missed.assert_told("refs/heads/feature");
-    let flags = [
-        "--ref",
-        "refs/heads/feature",
-        "--fallback",
-        "refs/heads/main",
-    ];
-    assert!(hit(&cold(&lab, "b", &flags, &["type=gha-compatible"]).await));
+    // The flag gives an order, and hides nothing.
+    let flags = [feature.as_slice(), &["--fallback", "refs/heads/other"]].concat();
+    assert!(hit(&cold(&lab, "c", &flags, &["type=gha-compatible"]).await));
     let entry = "type=gha-compatible,ref=refs/heads/feature,fallback=refs/heads/main";
-    assert!(hit(&cold(&lab, "c", &[], &[entry]).await));
+    assert!(hit(&cold(&lab, "d", &[], &[entry]).await));
 }
 
 #[tokio::test]
-async fn of_several_imports_the_first_that_has_something_counts() {
+async fn of_several_imports_each_adds_what_it_has() {
     let lab = Lab::new();
     export(&lab, &[], &["type=gha-compatible,scope=b"]).await;
     let entries = ["type=gha-compatible,scope=a", "type=gha-compatible,scope=b"];

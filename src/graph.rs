@@ -14,7 +14,6 @@ mod manifest;
 mod shape;
 mod steps;
 mod union;
-mod whole;
 mod wire;
 mod written;
 

@@ -99,8 +99,8 @@ pub struct SidecarArgs {
     )]
     r#ref: GitRef,
 
-    /// A ref to import from where a build's own has no export; may be given
-    /// more than once, and the order counts.
+    /// A ref that comes next after a build's own where an import has to be cut;
+    /// may be given more than once, and the order counts.
     #[arg(
         long,
         env = "LAYERD_FALLBACK",
