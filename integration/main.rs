@@ -37,3 +37,4 @@ mod seen;
 mod soak;
 mod story;
 mod transport;
+mod union;
