@@ -7,6 +7,9 @@ use super::model::{distinct, found, has_result};
 use super::*;
 use crate::graph::Manifest;
 
+/// A record's digest, its inputs with selector and link, its layer.
+type Drawn = (u64, Vec<Vec<(u64, i64)>>, u64);
+
 /// Small configs with few digests and many links, in any direction.
 fn tangle() -> impl Strategy<Value = Vec<Value>> {
     let link = (0..2u64, -1..9i64);
@@ -17,7 +20,7 @@ fn tangle() -> impl Strategy<Value = Vec<Value>> {
         let layers: Vec<Value> = (0..4u64)
             .map(|blob| json!({"blob": digest(blob), "parent": blob as i64 - 1}))
             .collect();
-        let config = |records: &Vec<(u64, Vec<Vec<(u64, i64)>>, u64)>| {
+        let config = |records: &Vec<Drawn>| {
             let records = records.iter().map(|(number, inputs, layer)| {
                 let link = |(selector, link): &(u64, i64)| {
                     json!({"selector": if *selector == 0 { "" } else { "/x" }, "link": link})
