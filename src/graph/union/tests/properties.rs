@@ -184,8 +184,11 @@ proptest! {
         };
         prop_assert!(manifest.to_json().unwrap().len() as u64 <= manifest_bytes.max(600));
         let config = config(&served);
-        let depths = config.records.iter().flat_map(|record| &record.chains);
-        prop_assert!(depths.map(|chain| chain.layers.len() as u64).sum::<u64>() <= 10 * records);
+        let weights = config.records.iter().map(|record| match record.chains.first() {
+            Some(chain) => 12 + chain.layers.len() as u64,
+            None => 5,
+        });
+        prop_assert!(weights.sum::<u64>() <= 22 * records);
         let whole = serve(&union);
         prop_assert_eq!(whole.records, served.records + served.left_out.cut as usize);
         prop_assert_eq!(whole.results, served.results + served.left_out.cut_results as usize);
