@@ -1,9 +1,11 @@
 //! Cutting what is served to what a reader can take.
 //!
-//! Loading a config costs BuildKit about as much as the layer chains of all
-//! its results are long together; a record without a result a quarter of one
-//! with a chain of one layer. A chain of ordinary length has
-//! [`ORDINARY_DEPTH`] layers: a budget counts records of that weight.
+//! What loading a config costs BuildKit is nearly a sum over its records. One
+//! with a result costs as much as [`RESULT`] layers, and each layer of its
+//! chain one more; one without a result costs [`BARE`]. (v0.32.2, processor
+//! time to load 10,000 records: 0.31 s where the chains have 5 layers, 0.38 s
+//! where they have 10, 0.56 s where they have 20.) A budget counts records
+//! whose chain has [`ORDINARY_DEPTH`] layers.
 //!
 //! Exports are gone through by rank, each with its ancestors first, and a
 //! record is kept if it fits and for every input one alternative is kept: so
@@ -15,11 +17,14 @@ use super::encode;
 use super::results::Outcome;
 use super::snapshot::Snapshot;
 
+/// What a record with a result weighs, without its layers of 1 each.
+const RESULT: u64 = 12;
+
+/// What a record without a result weighs.
+const BARE: u64 = 5;
+
 /// Layers in the chain of an ordinary result.
 const ORDINARY_DEPTH: u64 = 10;
-
-/// What one layer weighs; a record with no result weighs 1.
-const LAYER: u64 = 4;
 
 /// How much a reader can take. Without a limit: all.
 #[derive(Clone, Copy, Debug, Default)]
@@ -76,7 +81,7 @@ impl Cost {
         let within = |cost: u64, limit: Option<u64>| limit.is_none_or(|limit| cost <= limit);
         let weight = budget
             .records
-            .map(|records| records.saturating_mul(LAYER * ORDINARY_DEPTH));
+            .map(|records| records.saturating_mul(RESULT + ORDINARY_DEPTH));
         within(self.weight, weight)
             && within(self.config, budget.config_bytes)
             && within(self.manifest, budget.manifest_bytes)
@@ -164,10 +169,10 @@ impl Charged {
         for link in snapshot.links(record) {
             config += bytes::LINK + written(&union.records.selectors[link.selector]);
         }
-        let mut weight = 1;
+        let mut weight = BARE;
         if let Some((layer, _)) = outcome {
             let depth = u64::from(union.layers.depth(layer));
-            weight = depth * LAYER;
+            weight = RESULT + depth;
             config += bytes::RESULT;
             if !encode::in_tree(&union.layers, layer) {
                 config += depth * bytes::NUMBER;
