@@ -47,7 +47,7 @@ pub async fn measure(scale: Scale) -> Section {
     ];
     timed(&ways[0].1, &build).await.all_ran(1).sent(bytes);
     let mut changed = SystemTime::now();
-    for (way, client) in turns("build context", scale, &ways.each_ref()) {
+    for (way, client) in turns(scale, &ways.each_ref()) {
         changed += Duration::from_secs(1);
         let times = FileTimes::new().set_modified(changed);
         File::options()

@@ -27,7 +27,7 @@ pub async fn first(scale: Scale) -> Section {
     );
     let rows = KINDS.map(Kind::name);
     let mut section = Section::new("First export", about, &[TIME], &rows);
-    for kind in turns("first export", scale, &KINDS) {
+    for kind in turns(scale, &KINDS) {
         let lab = Lab::new();
         let layers = Layers::new(&lab, scale);
         let peers = Peers::start(&lab).await;
@@ -50,7 +50,7 @@ pub async fn first(scale: Scale) -> Section {
 pub async fn repeated(scale: Scale) -> Section {
     let about = format!(
         "{}. The build is cached, and all that it exports with `mode=max` has been exported to \
-         the same place before.",
+         the same place before; six builds a round.",
         layers::ABOUT
     );
     let kinds = [
@@ -75,7 +75,7 @@ pub async fn repeated(scale: Scale) -> Section {
     for (kind, client, export) in &exports {
         timed(client, export).await.exported(*kind);
     }
-    for (kind, client, export) in turns("repeated export", scale.many(), &exports.each_ref()) {
+    for (kind, client, export) in turns(scale.many(), &exports.each_ref()) {
         let timed = timed(client, export).await.all_cached(STEPS);
         section.push(kind.name(), TIME, timed.exported(*kind).took);
     }

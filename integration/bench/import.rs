@@ -43,7 +43,7 @@ pub async fn measure(scale: Scale) -> Section {
     fill(&lab, &peers, &layers).await;
     let mut read = 0.0;
     let pairs = KINDS.map(|kind| WANTS.map(|want| (kind, want)));
-    for (kind, want) in turns("cold import", scale, pairs.as_flattened()) {
+    for (kind, want) in turns(scale, pairs.as_flattened()) {
         // Inline is exported with an image or not at all.
         if want == EXPORT && matches!(kind, Kind::None | Kind::Inline) {
             continue;

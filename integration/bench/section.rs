@@ -46,6 +46,11 @@ impl Section {
     /// One more time for a cell.
     pub fn push(&mut self, row: &'static str, column: &'static str, took: Duration) {
         assert!(self.rows.contains(&row) && self.columns.contains(&column));
+        eprintln!(
+            "{}: {row}, {column}: {:.3} s",
+            self.title,
+            took.as_secs_f64()
+        );
         self.cells.entry((row, column)).or_default().push(took);
     }
 
