@@ -99,25 +99,23 @@ async fn main() {
         quick: options.quick,
     };
     assert!(scale.rounds > 0, "at least one round");
-    let load = machine::load();
-    let mut sections = Vec::new();
     for measurement in Measurement::value_variants() {
         if !options.measurements.is_empty() && !options.measurements.contains(measurement) {
             continue;
         }
-        sections.push(match measurement {
+        let load = machine::load();
+        let section = match measurement {
             Measurement::PassThrough => passthrough::measure(scale).await,
             Measurement::Context => context::measure(scale).await,
             Measurement::FirstExport => export::first(scale).await,
             Measurement::RepeatedExport => export::repeated(scale).await,
             Measurement::ColdImport => import::measure(scale).await,
-        });
-    }
-    let stamp = machine::stamp(scale.rounds, &load);
-    for section in &sections {
-        println!("{}\n", section.text(&stamp));
-    }
-    if !options.quick {
-        page::put(&options.page, &sections, &stamp);
+        };
+        let text = section.text(&machine::stamp(scale.rounds, &load));
+        println!("{text}\n");
+        // At once: should a later measurement fail, this one stands.
+        if !options.quick {
+            page::put(&options.page, &section.heading(), &text);
+        }
     }
 }

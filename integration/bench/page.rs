@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use crate::section::Section;
-
 const HEAD: &str = "\
 # Benchmarks
 
@@ -12,21 +10,16 @@ What layerd costs and saves, as ratios within one run: the kinds take turns, and
 `integration/bench.sh` writes this page, or the sections that are named to it; `integration/bench.sh --help` lists them.
 ";
 
-/// Puts sections in, each in the place of its predecessor or else at the end.
-pub fn put(page: &Path, sections: &[Section], stamp: &str) {
+/// Puts a section in, in the place of its predecessor or else at the end.
+pub fn put(page: &Path, heading: &str, text: &str) {
     let before = std::fs::read_to_string(page).unwrap_or_default();
-    let mut kept = split(&before);
-    for section in sections {
-        let (heading, text) = (section.heading(), section.text(stamp));
-        match kept
-            .iter_mut()
-            .find(|old| old.lines().next() == Some(&heading))
-        {
-            Some(old) => *old = text,
-            None => kept.push(text),
-        }
+    let mut sections = split(&before);
+    let same = |old: &&mut String| old.lines().next() == Some(heading);
+    match sections.iter_mut().find(same) {
+        Some(old) => text.clone_into(old),
+        None => sections.push(text.to_owned()),
     }
-    let text = format!("{HEAD}\n{}\n", kept.join("\n\n"));
+    let text = format!("{HEAD}\n{}\n", sections.join("\n\n"));
     std::fs::write(page, text).expect("the page can be written");
 }
 
