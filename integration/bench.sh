@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The benchmarks: builds layerd as it is released, measures it beside BuildKit's
-# own caches, and writes docs/benchmarks.md. Half an hour on two cores, on a
-# machine that does nothing else.
+# own caches, and writes docs/benchmarks.md. A quarter of an hour on two cores; the
+# figures are worth what the machine does besides.
 #
 #   integration/bench.sh [MEASUREMENT...] [--rounds N]
 #   integration/bench.sh --quick     a try: small builds, one round, writes nothing
