@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runners for the demo and the comparison, to be sourced: each is a buildkitd of
-# its own with an empty root, and a sidecar in front. What is started here ends,
-# by its process id, with the script.
+# Runners for the demo, to be sourced: each is a buildkitd of its own with an
+# empty root, and a sidecar in front. What is started here ends, by its process
+# id, with the script.
 #
 #   name=demo; source integration/runners.sh
 

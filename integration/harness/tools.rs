@@ -61,14 +61,16 @@ fn oracle_version() -> String {
     hex::encode(hash.finalize())[..16].to_owned()
 }
 
-fn pinned(key: &str) -> &'static str {
+/// What `versions.env` says of `key`.
+pub fn pinned(key: &str) -> &'static str {
     VERSIONS
         .lines()
         .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
         .unwrap_or_else(|| panic!("versions.env does not pin {key}"))
 }
 
-fn installed(folder: &str, name: &str) -> PathBuf {
+/// A command in a folder of the tools, which must be there.
+pub fn installed(folder: &str, name: &str) -> PathBuf {
     let tools = std::env::var_os("LAYERD_TOOLS")
         .map(PathBuf::from)
         .unwrap_or_else(|| {

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Installs what the demo and the tests run: runc, busybox, a registry, BuildKit
-# (current and old), buildx, and the oracle. Everything built here is kept under
+# Installs what the demo, the tests and the benchmarks run: runc, busybox, a
+# registry, an S3 server, BuildKit (current and old), buildx and the oracle.
+# Everything built here is kept under
 # ${LAYERD_TOOLS:-~/.cache/layerd/tools}/<name>-<version>/ and reused; what is
 # there already costs nothing.
 #
-#   integration/tools/install.sh [demo|test]    demo: the current BuildKit only
+#   integration/tools/install.sh [demo|test|bench]    demo: the current BuildKit only
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -17,8 +18,8 @@ say() { printf 'tools: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 
 case $what in
-  demo | test) ;;
-  *) die "usage: integration/tools/install.sh [demo|test]" ;;
+  demo | test | bench) ;;
+  *) die "usage: integration/tools/install.sh [demo|test|bench]" ;;
 esac
 
 present() { # command
@@ -102,4 +103,8 @@ if [ "$what" = test ]; then
   go_module buildkit github.com/moby/buildkit "$BUILDKIT_OLD_VERSION" "$BUILDKIT_OLD_SUM" "-mod=mod" \
     ./cmd/buildkitd
   oracle
+fi
+if [ "$what" = bench ]; then
+  debian docker-registry=docker-registry
+  go_module versitygw github.com/versity/versitygw "$VERSITYGW_VERSION" "$VERSITYGW_SUM" "" ./cmd/versitygw
 fi

@@ -1,0 +1,86 @@
+//! A cold CI runner: an empty buildkitd, and where it is needed a sidecar.
+
+use std::path::{Path, PathBuf};
+
+use crate::harness::{Build, Buildkitd, Client, Lab, Metrics, Sidecar, until};
+use crate::peers::Kind;
+
+/// One that has built nothing. What it holds is in a folder of its own, which
+/// is gone when it is dropped.
+pub struct Cold {
+    /// Of the sidecar, where there is one; else of buildkitd.
+    pub client: Client,
+    sidecar: Option<Sidecar>,
+    _buildkitd: Buildkitd,
+    lab: Lab,
+}
+
+impl Cold {
+    /// Starts what `kind` needs, with `data` as the sidecar's data directory.
+    pub async fn start(kind: Kind, data: &Path) -> Self {
+        let lab = Lab::new();
+        let buildkitd = lab.buildkitd("cold").start().await;
+        wake(&lab, &buildkitd).await;
+        let sidecar = match kind.is_ours() {
+            true => Some(sidecar(&lab, &buildkitd, kind, data).await),
+            false => None,
+        };
+        let address = sidecar
+            .as_ref()
+            .map_or(&*buildkitd.address, Sidecar::address);
+        let client = lab.buildctl(address);
+        Self {
+            client,
+            sidecar,
+            _buildkitd: buildkitd,
+            lab,
+        }
+    }
+
+    /// Where a build may put its result.
+    pub fn out(&self) -> PathBuf {
+        self.lab.path("out")
+    }
+
+    /// What its sidecar has counted.
+    pub async fn metrics(&self) -> Option<Metrics> {
+        match &self.sidecar {
+            Some(sidecar) => Some(Metrics::of(sidecar).await),
+            None => None,
+        }
+    }
+}
+
+/// One tiny build straight to buildkitd, which shares nothing with what is
+/// measured. The trial of a sidecar's port is such a build too: without this it
+/// alone would have woken its daemon up.
+async fn wake(lab: &Lab, buildkitd: &Buildkitd) {
+    let context = lab.folder("wake");
+    std::fs::write(
+        context.join("Dockerfile"),
+        "FROM scratch\nCOPY Dockerfile /\n",
+    )
+    .unwrap();
+    let client = lab.buildctl(&buildkitd.address);
+    client.build(&Build::of(&context)).await.ok();
+}
+
+/// A sidecar that knows how imports are to travel: it tries its port when it
+/// starts, which is no part of a build.
+async fn sidecar(lab: &Lab, buildkitd: &Buildkitd, kind: Kind, data: &Path) -> Sidecar {
+    let carrier = match kind {
+        Kind::Session => "session",
+        _ => "auto",
+    };
+    let spec = lab.sidecar("cold").buildkitd(&buildkitd.address);
+    let spec = spec.data_dir(data).arguments(["--import-carrier", carrier]);
+    let sidecar = spec.start().await;
+    if kind == Kind::Pull {
+        until("the sidecar has tried its port", async || {
+            let tried = "buildkitd was asked to reach the pull endpoint";
+            sidecar.log().contains(tried).then_some(())
+        })
+        .await;
+    }
+    sidecar
+}
