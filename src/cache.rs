@@ -178,7 +178,7 @@ pub struct Import {
     /// Records that the limits left out.
     pub cut: u64,
     /// Blobs that exports name and that are missing, or have another size than
-    /// was recorded: nothing that needs them is served.
+    /// was recorded: nothing that needs them is served. Each is told once.
     pub withdrawn: Vec<Digest>,
     /// What BuildKit reads first.
     pub documents: Documents,
@@ -284,11 +284,13 @@ pub enum CacheError {
 }
 
 fn exports(ids: &[ExportId]) -> String {
-    let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    const SHOWN: usize = 5;
+    let shown: Vec<String> = ids.iter().take(SHOWN).map(ToString::to_string).collect();
     format!(
-        "{} {}",
+        "{} {}{}",
         if ids.len() == 1 { "export" } else { "exports" },
-        ids.join(", ")
+        shown.join(", "),
+        if ids.len() > SHOWN { ", …" } else { "" }
     )
 }
 

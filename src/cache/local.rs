@@ -102,18 +102,23 @@ impl LocalCache {
         Ok(absent)
     }
 
-    /// What `question` gets of what `united` has.
+    /// What `question` gets of what `united` has, and the blobs of it that are
+    /// missing and of which nobody was told yet.
     async fn serve(
         &self,
         opened: &Opened,
         mut united: OwnedMutexGuard<United>,
         question: Question,
-    ) -> Result<Arc<Answer>, CacheError> {
+    ) -> Result<(Arc<Answer>, Vec<Digest>), CacheError> {
         let known = united.lately.get(&question);
         if let Some(known) = known.filter(|_| !self.verified.is_suspect()) {
-            return Ok(known);
+            return Ok((known, Vec::new()));
         }
         let absent = self.absent(opened, &united.blobs).await?;
+        let missing = absent.difference(&united.announced);
+        let mut missing: Vec<Digest> = missing.copied().collect();
+        missing.sort_unstable();
+        united.announced = absent.clone();
         let union = Arc::clone(&united.union);
         let asked = question.clone();
         let answer = tokio::task::spawn_blocking(move || answer(&union, &asked, &absent));
@@ -122,7 +127,7 @@ impl LocalCache {
         })?;
         let answer = Arc::new(answer?);
         united.lately.keep(question, Arc::clone(&answer));
-        Ok(answer)
+        Ok((answer, missing))
     }
 }
 
@@ -131,6 +136,7 @@ fn import(
     place: Place,
     heads: &BTreeMap<ExportId, ExportHead>,
     answer: &Answer,
+    withdrawn: Vec<Digest>,
     lease: Lease,
 ) -> Option<Import> {
     let used = || answer.exports.iter().filter_map(|id| heads.get(id));
@@ -145,7 +151,7 @@ fn import(
         builder: newest.builder.clone(),
         records: answer.records,
         cut: answer.left_out.cut,
-        withdrawn: answer.absent.clone(),
+        withdrawn,
         documents: answer.documents.clone(),
         layers: Arc::clone(&answer.layers),
         lease,
@@ -174,8 +180,8 @@ impl Cache for LocalCache {
             compression: wants.iter().find_map(|want| want.compression),
             limits: *limits,
         };
-        let answer = self.serve(&opened, united, question).await?;
-        if let Some(import) = import(first.place.clone(), &heads, &answer, lease) {
+        let (answer, missing) = self.serve(&opened, united, question).await?;
+        if let Some(import) = import(first.place.clone(), &heads, &answer, missing, lease) {
             return Ok(Some(import));
         }
         if answer.left_out.absent > 0 {

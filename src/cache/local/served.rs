@@ -38,8 +38,6 @@ pub(super) struct Answer {
     /// The exports that hold any of them.
     pub(super) exports: Vec<ExportId>,
     pub(super) left_out: LeftOut,
-    /// Blobs that exports name and that are not there.
-    pub(super) absent: Vec<Digest>,
 }
 
 /// The latest answers.
@@ -108,14 +106,11 @@ pub(super) fn answer(
         }
     };
     let exports = served.exports.into_iter();
-    let mut absent: Vec<Digest> = absent.iter().copied().collect();
-    absent.sort_unstable();
     Ok(Answer {
         documents,
         layers,
         records: served.records,
         exports: exports.map(|id| ExportId(id.cast_signed())).collect(),
         left_out: served.left_out,
-        absent,
     })
 }

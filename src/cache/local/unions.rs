@@ -6,7 +6,7 @@
 //! the count says that something has left. Bringing one up to date goes on when
 //! whoever asked has given up: the next to ask finds it done.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,9 +24,14 @@ use crate::graph::{Descriptor, ExportSource, GraphError, Parsed, Union};
 
 /// Unions that are kept; the one that nobody asked for for longest goes first.
 const KEPT: usize = 16;
-/// Records that one union takes in, as their exports count them; of a log with
-/// more, the newest exports count.
-const MAX_RECORDS: u64 = 2_000_000;
+/// Records that all of them have taken in, as their exports count them; beyond
+/// it idle ones go. A record takes some 300 bytes.
+const MAX_KEPT: u64 = 1_000_000;
+/// Records that one union takes in; of a log with more, the newest exports
+/// count.
+const MAX_RECORDS: u64 = 500_000;
+/// Records that are left of one that had more.
+const TRIMMED: u64 = MAX_RECORDS / 4 * 3;
 /// Exports read at a time.
 const READ_AHEAD: usize = 4;
 
@@ -37,6 +42,7 @@ pub(super) struct Unions(Mutex<HashMap<Vec<Sight>, Kept>>);
 #[derive(Debug)]
 struct Kept {
     united: Arc<Mutex<United>>,
+    records: u64,
     asked: Instant,
 }
 
@@ -53,6 +59,8 @@ pub(super) struct United {
     pub(super) blobs: Arc<HashMap<Digest, u64>>,
     /// What was served of it lately.
     pub(super) lately: LatelyServed,
+    /// Blobs that somebody was told are missing.
+    pub(super) announced: HashSet<Digest>,
     /// By sight: how many exports it had, and the last.
     seen: Vec<(u64, Option<ExportId>)>,
 }
@@ -66,12 +74,35 @@ impl Unions {
     ) -> Result<OwnedMutexGuard<United>, CacheError> {
         let united = self.kept(&sights).await;
         let mut united = united.lock_owned().await;
-        let opened = Arc::clone(opened);
+        let (opened, seen) = (Arc::clone(opened), sights.clone());
         let updated = tokio::spawn(async move {
-            united.update(&opened, &sights).await?;
-            Ok(united)
+            let updated = united.update(&opened, &seen).await;
+            if updated.is_err() {
+                // What it lacks is not known any more: to be made anew.
+                *united = United::default();
+            }
+            updated.map(|()| united)
         });
-        updated.await.map_err(|stopped| cut_off(&stopped))?
+        let united = updated.await.map_err(|stopped| cut_off(&stopped))??;
+        self.weigh(&sights, united.records()).await;
+        Ok(united)
+    }
+
+    /// Notes how large a union is, and drops idle others where all are too
+    /// large together.
+    async fn weigh(&self, sights: &[Sight], records: u64) {
+        let mut kept = self.0.lock().await;
+        if let Some(kept) = kept.get_mut(sights) {
+            kept.records = records;
+        }
+        while kept.values().map(|kept| kept.records).sum::<u64>() > MAX_KEPT {
+            let others = kept.iter().filter(|(other, _)| other.as_slice() != sights);
+            let idle = others.min_by_key(|(_, kept)| kept.asked);
+            let Some(idle) = idle.map(|(sights, _)| sights.clone()) else {
+                return;
+            };
+            kept.remove(&idle);
+        }
     }
 
     async fn kept(&self, sights: &[Sight]) -> Arc<Mutex<United>> {
@@ -84,6 +115,7 @@ impl Unions {
         let asked = Instant::now();
         let kept = kept.entry(sights.to_vec()).or_insert_with(|| Kept {
             united: Arc::default(),
+            records: 0,
             asked,
         });
         kept.asked = asked;
@@ -110,7 +142,8 @@ impl United {
             new.extend(heads.into_iter().map(|head| (head.id, head)));
         }
         new.retain(|id, _| !self.heads.contains_key(id));
-        if self.records() + new.values().map(|head| head.records).sum::<u64>() > MAX_RECORDS {
+        let with = self.records() + new.values().map(|head| head.records).sum::<u64>();
+        if with > MAX_RECORDS {
             return self.rebuild(opened, sights).await;
         }
         self.take_in(opened, new).await
@@ -128,7 +161,7 @@ impl United {
         let mut records = 0;
         let newest = all.into_iter().rev().take_while(|(_, head)| {
             records += head.records;
-            records <= MAX_RECORDS
+            records <= TRIMMED
         });
         let newest = newest.collect();
         self.take_in(opened, newest).await
