@@ -28,7 +28,7 @@ pub use self::usage::{StoreSize, Usage};
 use crate::blobs::{BlobError, BlobStream, Ingest};
 use crate::catalog::{CatalogError, ExportId};
 use crate::digest::Digest;
-use crate::graph::{Compression, GraphError};
+use crate::graph::{Compression, GraphError, LeftOut};
 use crate::place::{GitRef, Place, ProjectId};
 use crate::step::Step;
 
@@ -175,8 +175,10 @@ pub struct Import {
     pub builder: String,
     /// Cache records in it.
     pub records: usize,
-    /// Records that the limits left out.
-    pub cut: u64,
+    /// What exports hold and this does not.
+    pub left_out: LeftOut,
+    /// Parts of exports that could not be used, and were met for the first time.
+    pub refused: u64,
     /// Blobs that exports name and that are missing, or have another size than
     /// was recorded: nothing that needs them is served. Each is told once.
     pub withdrawn: Vec<Digest>,

@@ -102,22 +102,24 @@ impl LocalCache {
         Ok(absent)
     }
 
-    /// What `question` gets of what `united` has, and the blobs of it that are
-    /// missing and of which nobody was told yet.
+    /// What `question` gets of what `united` has.
     async fn serve(
         &self,
         opened: &Opened,
         mut united: OwnedMutexGuard<United>,
         question: Question,
-    ) -> Result<(Arc<Answer>, Vec<Digest>), CacheError> {
+    ) -> Result<(Arc<Answer>, News), CacheError> {
         let known = united.lately.get(&question);
         if let Some(known) = known.filter(|_| !self.verified.is_suspect()) {
-            return Ok((known, Vec::new()));
+            return Ok((known, News::default()));
         }
         let absent = self.absent(opened, &united.blobs).await?;
         let missing = absent.difference(&united.announced);
-        let mut missing: Vec<Digest> = missing.copied().collect();
-        missing.sort_unstable();
+        let mut news = News {
+            missing: missing.copied().collect(),
+            refused: std::mem::take(&mut united.refused),
+        };
+        news.missing.sort_unstable();
         united.announced = absent.clone();
         let union = Arc::clone(&united.union);
         let asked = question.clone();
@@ -127,8 +129,17 @@ impl LocalCache {
         })?;
         let answer = Arc::new(answer?);
         united.lately.keep(question, Arc::clone(&answer));
-        Ok((answer, missing))
+        Ok((answer, news))
     }
+}
+
+/// What nobody was told of a union yet.
+#[derive(Default)]
+struct News {
+    /// Blobs that are not there.
+    missing: Vec<Digest>,
+    /// Parts of exports that can't be used.
+    refused: u64,
 }
 
 /// What a build is told of where its import comes from.
@@ -136,7 +147,7 @@ fn import(
     place: Place,
     heads: &BTreeMap<ExportId, ExportHead>,
     answer: &Answer,
-    withdrawn: Vec<Digest>,
+    news: News,
     lease: Lease,
 ) -> Option<Import> {
     let used = || answer.exports.iter().filter_map(|id| heads.get(id));
@@ -150,8 +161,9 @@ fn import(
         exported_at: newest.time,
         builder: newest.builder.clone(),
         records: answer.records,
-        cut: answer.left_out.cut,
-        withdrawn,
+        left_out: answer.left_out,
+        refused: news.refused,
+        withdrawn: news.missing,
         documents: answer.documents.clone(),
         layers: Arc::clone(&answer.layers),
         lease,
@@ -180,8 +192,8 @@ impl Cache for LocalCache {
             compression: wants.iter().find_map(|want| want.compression),
             limits: *limits,
         };
-        let (answer, missing) = self.serve(&opened, united, question).await?;
-        if let Some(import) = import(first.place.clone(), &heads, &answer, missing, lease) {
+        let (answer, news) = self.serve(&opened, united, question).await?;
+        if let Some(import) = import(first.place.clone(), &heads, &answer, news, lease) {
             return Ok(Some(import));
         }
         if answer.left_out.absent > 0 {

@@ -33,7 +33,11 @@ impl Metered {
 impl Cache for Metered {
     #[tracing::instrument(name = "look_up", skip_all)]
     async fn look_up(&self, wants: &[Want], limits: &Limits) -> Result<Option<Import>, CacheError> {
-        self.inner.look_up(wants, limits).await
+        let import = self.inner.look_up(wants, limits).await?;
+        if let Some(import) = &import {
+            self.metrics.imported(import);
+        }
+        Ok(import)
     }
 
     async fn lease(&self) -> Lease {

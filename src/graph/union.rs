@@ -115,6 +115,14 @@ pub struct Refused {
     pub results: u64,
 }
 
+impl Refused {
+    /// All of it.
+    pub fn count(&self) -> u64 {
+        let records = self.malformed + self.random + self.joining + self.unfounded;
+        records + self.dangling + self.results
+    }
+}
+
 impl Union {
     /// How many records there are.
     pub fn records(&self) -> usize {

@@ -521,7 +521,7 @@ async fn what_is_too_much_is_cut_and_counted() {
     publish(&cache, place("p", "main"), &["x"]).await;
     let wants = [want("main", &[])];
     let all = cache.look_up(&wants, &ALL).await.unwrap().unwrap();
-    assert_eq!((all.records, all.cut), (5, 0));
+    assert_eq!((all.records, all.left_out.cut), (5, 0));
     let documents = |import: &Import| match &import.documents {
         Documents::Parts { manifest, config } => manifest.bytes.len().max(config.bytes.len()),
         Documents::Whole(config) => config.len(),
@@ -539,7 +539,7 @@ async fn what_is_too_much_is_cut_and_counted() {
     ] {
         let small = cache.look_up(&wants, &limits).await.unwrap().unwrap();
         assert!(small.layers.contains_key(&Digest::of(b"x")), "own first");
-        assert_eq!(small.records as u64 + small.cut, 5);
+        assert_eq!(small.records as u64 + small.left_out.cut, 5);
         if limits.form != Form::Whole {
             assert!(documents(&small) <= max_bytes);
         }

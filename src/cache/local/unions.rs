@@ -20,7 +20,7 @@ use crate::cache::descriptors::to_descriptor;
 use crate::cache::policy::Sight;
 use crate::catalog::{Catalog as _, CatalogError, Export, ExportHead, ExportId, Filter};
 use crate::digest::Digest;
-use crate::graph::{Descriptor, ExportSource, GraphError, Parsed, Union};
+use crate::graph::{Descriptor, ExportSource, GraphError, Parsed, Refused, Union};
 
 /// Unions that are kept; the one that nobody asked for for longest goes first.
 const KEPT: usize = 16;
@@ -59,6 +59,8 @@ pub(super) struct United {
     pub(super) blobs: Arc<HashMap<Digest, u64>>,
     /// What was served of it lately.
     pub(super) lately: LatelyServed,
+    /// Parts of exports that could not be used, and that nobody was told of.
+    pub(super) refused: u64,
     /// Blobs that somebody was told are missing.
     pub(super) announced: HashSet<Digest>,
     /// By sight: how many exports it had, and the last.
@@ -187,12 +189,13 @@ impl United {
                 continue;
             };
             match export {
-                Ok(Some(export)) => {
-                    if let Err(error) = self.add(export).await? {
+                Ok(Some(export)) => match self.add(export).await? {
+                    Ok(refused) => self.refused += refused.count(),
+                    Err(error) => {
                         tracing::warn!(export = %id, %error, "the export is not used");
                         self.unreadable.insert(id);
                     }
-                }
+                },
                 Ok(None) => {
                     // It has left the log this moment: the next count tells.
                     continue;
@@ -208,7 +211,7 @@ impl United {
         Ok(())
     }
 
-    async fn add(&mut self, export: Export) -> Result<Result<(), GraphError>, CacheError> {
+    async fn add(&mut self, export: Export) -> Result<Result<Refused, GraphError>, CacheError> {
         let mut union = std::mem::take(&mut self.union);
         let mut blobs = std::mem::take(&mut self.blobs);
         let added = tokio::task::spawn_blocking(move || {
@@ -233,7 +236,7 @@ fn add(
     union: &mut Arc<Union>,
     blobs: &mut Arc<HashMap<Digest, u64>>,
     export: Export,
-) -> Result<(), GraphError> {
+) -> Result<Refused, GraphError> {
     let config = Parsed::read(&export.config)?;
     let sizes = export.layers.iter().map(|layer| (layer.digest, layer.size));
     Arc::make_mut(blobs).extend(sizes);
@@ -244,10 +247,10 @@ fn add(
         config: &config,
         layers: &layers,
     });
-    if refused != Default::default() {
-        tracing::debug!(export = %export.head.id, ?refused, "parts of the export are not used");
+    if refused.count() > 0 {
+        tracing::info!(export = %export.head.id, ?refused, "parts of the export are not used");
     }
-    Ok(())
+    Ok(refused)
 }
 
 fn cut_off(stopped: &tokio::task::JoinError) -> CacheError {

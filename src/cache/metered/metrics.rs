@@ -6,7 +6,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::Notify;
 
 use crate::blobs::BlobError;
-use crate::cache::CacheError;
+use crate::cache::{CacheError, Import};
 use crate::catalog::CatalogError;
 use crate::telemetry::metrics::{CounterBy, SecondsBy, label};
 
@@ -79,6 +79,22 @@ impl From<&CacheError> for ErrorKind {
     }
 }
 
+label! {
+    /// Why an import has not all that exports hold.
+    Reason as "reason" {
+        /// Records beyond what a build may get.
+        Cut = "cut",
+        /// Results with a layer that is not there.
+        Absent = "absent",
+        /// Results older than was asked for.
+        Old = "old",
+        /// Links that would make a record its own ancestor.
+        Loop = "loop",
+        /// Parts of an export that can't be used; counted when it is read.
+        Refused = "refused",
+    }
+}
+
 /// The metrics of a cache; clones count into the same.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
@@ -86,6 +102,7 @@ pub struct Metrics {
     pub(super) seconds: SecondsBy<Direction>,
     pub(super) ingest_errors: CounterBy<ErrorKind>,
     pub(super) read_errors: CounterBy<ErrorKind>,
+    pub(super) left_out: CounterBy<Reason>,
     pub(super) grown: Arc<Notify>,
 }
 
@@ -113,7 +130,25 @@ impl Metrics {
             "layerd_blob_read_errors",
             "Reads of a layer that failed or broke off",
         );
+        metrics.left_out.register(
+            registry,
+            "layerd_graph_left_out",
+            "What exports hold and imports did not get, by reason",
+        );
         metrics
+    }
+
+    pub(super) fn imported(&self, import: &Import) {
+        let left_out = &import.left_out;
+        for (reason, count) in [
+            (Reason::Cut, left_out.cut),
+            (Reason::Absent, left_out.absent),
+            (Reason::Old, left_out.old),
+            (Reason::Loop, left_out.loops),
+            (Reason::Refused, import.refused),
+        ] {
+            self.left_out.add(reason, count);
+        }
     }
 
     /// Signalled when something was published.

@@ -202,10 +202,10 @@ pub fn cut(import: &Import) -> Option<String> {
         Documents::Whole(_) => "--max-graph-records",
         Documents::Parts { .. } => "--max-graph-records, and 1 MiB over a session",
     };
-    (import.cut > 0).then(|| {
+    (import.left_out.cut > 0).then(|| {
         format!(
             "{} cache records are left out, the oldest of other refs first, to stay within {limit}",
-            import.cut
+            import.left_out.cut
         )
     })
 }
