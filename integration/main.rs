@@ -31,6 +31,7 @@ mod outputs;
 mod parallel;
 mod passthrough;
 mod places;
+mod rescue;
 mod restarts;
 mod soak;
 mod story;

@@ -145,6 +145,17 @@ pub struct SidecarArgs {
     )]
     blob_patience: Duration,
 
+    /// How long the error of a failed build may be held back while the cache of
+    /// the steps that did not fail is exported; 0 exports nothing then.
+    #[arg(
+        long,
+        env = "LAYERD_FAILED_EXPORT_TIMEOUT",
+        value_name = "DURATION",
+        value_parser = parse_duration,
+        default_value = "30s"
+    )]
+    failed_export_timeout: Duration,
+
     /// TCP: the certificate chain to show, PEM.
     #[arg(
         long,
@@ -325,6 +336,7 @@ fn door(args: SidecarArgs, upstream: Upstream, beside: Beside) -> (buildkit::Con
         carrier: args.import_carrier,
         pull: beside.pull,
         blob_patience: args.blob_patience,
+        failed_export_timeout: args.failed_export_timeout,
         metrics: metrics.door,
     };
     (config, tasks)

@@ -13,6 +13,7 @@ use tonic::Status;
 use tracing::Span;
 
 use super::metrics::Fate;
+use super::rescue::Standby;
 use super::served::ServedImport;
 use super::vertices::Vertices;
 use crate::digest::Digest;
@@ -93,6 +94,8 @@ pub struct Build {
     /// What its imports became; decided once, by the first call that has any,
     /// since BuildKit loses hits at random as soon as it has two.
     pub import: OnceCell<Option<Arc<ServedImport>>>,
+    /// What is needed of it should it fail.
+    pub standby: Standby,
     span: Span,
     notices: Mutex<Vec<Notice>>,
     told: watch::Sender<usize>,
@@ -139,6 +142,7 @@ impl Build {
         Self {
             id: id.to_owned(),
             import: OnceCell::new(),
+            standby: Standby::default(),
             // At the level of errors, so that no filter takes a line's build
             // away from it.
             span: tracing::error_span!(parent: None, "build", id),

@@ -70,6 +70,7 @@ async fn relay(
     mut messages: Messages<Incoming>,
     to_client: &grpc::Sender,
 ) -> Result<Option<http::HeaderMap>, Status> {
+    let reading = build.standby.reading();
     let mut told = build.told();
     let mut said = say(build, 0, to_client).await;
     loop {
@@ -82,6 +83,8 @@ async fn relay(
         };
         said = say(build, said, to_client).await;
         let Some(message) = message else {
+            drop(reading);
+            linger(build, said, to_client).await;
             return Ok(messages.trailers());
         };
         let renamed = rename(build, &message.bytes).unwrap_or_else(|_| message.bytes.to_vec());
@@ -94,6 +97,20 @@ async fn relay(
             return Ok(None);
         }
     }
+}
+
+/// Sends the notices of a build that buildkitd is done with, until nobody else
+/// does anything for it.
+async fn linger(build: &Build, mut said: usize, to_client: &grpc::Sender) {
+    let mut told = build.told();
+    loop {
+        said = say(build, said, to_client).await;
+        tokio::select! {
+            () = build.standby.settled() => break,
+            _ = told.changed() => {}
+        }
+    }
+    say(build, said, to_client).await;
 }
 
 /// Sends the notices from number `from` on; gives how many there are.
