@@ -134,7 +134,7 @@ async fn what_is_kept_is_counted_as_published_and_leaves_no_build_in_the_history
         .failed()
         .assert_told("as export 1");
     let listed = client.run(["debug", "histories"]).await.ok().stdout;
-    let records = listed.lines().filter(|line| line.contains("dockerfile"));
+    let records = listed.lines().filter(|line| line.starts_with("COMPLETE"));
     assert_eq!(records.count(), 1, "{listed}");
     let seen = Metrics::of(&one.sidecar).await;
     let exports = |outcome: &str| {
@@ -176,7 +176,8 @@ async fn a_build_that_ignores_its_cache_keeps_what_it_made() {
     let build = Build::of(&context).cache_from(FROM);
     let (_, kept) = result(&client, build, lab.path("kept")).await;
     assert_eq!(made, kept);
-    assert_eq!(runs(&lab, &context, &one.buildkitd.address).await, 4);
+    // Its cache mount began anew with it.
+    assert_eq!(runs(&lab, &context, &one.buildkitd.address).await, 2);
 }
 
 #[tokio::test]

@@ -6,13 +6,15 @@
 //! that succeeded ([`cut`]), in the same session, with the same imports and
 //! rights, no exporter, and the exports to layerd of the first. All of it is in
 //! buildkitd's own cache, so nothing runs; where something would, it is given
-//! up ([`guard`]). What the first Solve said passes on as it came, afterwards.
+//! up ([`guard`]). Only the client's files are looked at anew, for changes
+//! ([`anew`]). What the first Solve said passes on as it came, afterwards.
 //!
 //! It is never done for a build that was canceled, and takes a bounded time.
 //! It is not possible where no definition passes here (a client that names a
 //! frontend in `Control.Solve`), and for steps that BuildKit renames (a source
 //! policy that converts their sources).
 
+mod anew;
 mod cut;
 mod definitions;
 mod guard;
@@ -148,7 +150,8 @@ impl Rescue {
         if succeeded.is_empty() {
             return Ok(());
         }
-        let Some(cut) = build.standby.cut(&succeeded) else {
+        let id = format!("layerd-{}", hex::encode(rand::random::<[u8; 16]>()));
+        let Some(cut) = build.standby.cut(&succeeded, &id) else {
             return Err(why_not_cut(build));
         };
         if !door.sessions.is_live(&self.session, Duration::ZERO).await {
@@ -171,7 +174,7 @@ impl Rescue {
                 .iter_mut()
                 .for_each(|entry| entry.attributes.extend([mode.clone()]));
         }
-        self.solve(door, link, build, &cut, &entries).await?;
+        self.solve(door, link, build, &id, &cut, &entries).await?;
         if exports.untried().len() == entries.len() {
             return Err("buildkitd found nothing to export".to_owned());
         }
@@ -184,12 +187,12 @@ impl Rescue {
         door: &Door,
         link: &Link,
         build: &Build,
+        id: &str,
         cut: &Cut,
         exports: &[Entry],
     ) -> Result<(), String> {
-        let id = format!("layerd-{}", hex::encode(rand::random::<[u8; 16]>()));
         let imports = self.imports(build);
-        let message = request::solve(&self.template, &id, &cut.definition, exports, &imports);
+        let message = request::solve(&self.template, id, &cut.definition, exports, &imports);
         let solving = async {
             let response = link.send(self.call(&self.solve, &message)).await?;
             status_of(door, response).await
@@ -205,7 +208,7 @@ impl Rescue {
                     }
                 })
             }),
-            name = self.rerun(door, link, &id, &cut.kept) => {
+            name = self.rerun(door, link, id, &cut.kept) => {
                 Err(format!("{name} would run again, its result is not there any more"))
             }
         }

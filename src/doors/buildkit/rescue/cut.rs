@@ -1,7 +1,7 @@
 //! Cuts the graph of a build to what succeeded.
 //!
 //! Kept are the steps whose result is there and all that they stand on, each as
-//! the very bytes that it came in. Where several of them have nothing above
+//! the very bytes that it came in but for what [`anew`] says. Where several of them have nothing above
 //! them, a merge is put there, of which BuildKit makes a reference to their
 //! layers and no more: one definition has one result, and a cache config with
 //! several ends loses links when BuildKit v0.32.2 loads it.
@@ -17,6 +17,7 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::super::proto::pb;
+use super::anew;
 use super::definitions::{Definitions, Edge, Operation, inputs};
 use crate::digest::Digest;
 
@@ -27,7 +28,7 @@ const MAX_ENDS: usize = 256;
 pub struct Cut {
     /// A `pb.Definition`.
     pub definition: Vec<u8>,
-    /// All operations in it that were there before.
+    /// All operations in it that were there before, by their names in it.
     pub kept: HashSet<Digest>,
     /// How many of them are steps that succeeded.
     pub steps: usize,
@@ -36,8 +37,8 @@ pub struct Cut {
 }
 
 /// What is left of `definitions` where only `succeeded` did; `None` where that
-/// is no step.
-pub fn cut(definitions: &Definitions, succeeded: &HashSet<Digest>) -> Option<Cut> {
+/// is no step. No file of a client matches `pattern`.
+pub fn cut(definitions: &Definitions, succeeded: &HashSet<Digest>, pattern: &str) -> Option<Cut> {
     let graph = Graph::new(&definitions.operations, &definitions.results);
     let ends = graph.ends(succeeded);
     if ends.is_empty() {
@@ -54,11 +55,18 @@ pub fn cut(definitions: &Definitions, succeeded: &HashSet<Digest>) -> Option<Cut
     let kept: Vec<&Digest> = kept.map(|&at| graph.names[at]).collect();
     let is_step = |at: usize| needed[at] && !graph.inputs[at].is_empty();
     let steps = (0..needed.len()).filter(|&at| is_step(at) && succeeded.contains(graph.names[at]));
+    let mut encoder = Encoder::default();
+    for name in kept {
+        // All of them come from there.
+        if let Some(operation) = definitions.operations.get(name) {
+            encoder.add(name, operation, pattern);
+        }
+    }
     Some(Cut {
         steps: steps.count(),
         ends: ends.len(),
-        definition: encode(definitions, &kept, &graph.edges(&ends)),
-        kept: kept.into_iter().copied().collect(),
+        kept: encoder.names.clone(),
+        definition: encoder.finish(&graph.edges(&ends)),
     })
 }
 
@@ -184,52 +192,66 @@ impl<'a> Graph<'a> {
     }
 }
 
-/// A definition of what is `kept`, with `ends` as its result.
-fn encode(definitions: &Definitions, kept: &[&Digest], ends: &[Edge]) -> Vec<u8> {
-    let mut definition = pb::Definition::default();
-    let mut metadata = |digest: &Digest, value| {
-        let export_cache = Some(pb::ExportCache { value });
-        let metadata = pb::OpMetadata { export_cache };
-        definition.metadata.insert(digest.to_string(), metadata);
-    };
-    let mut operations: Vec<Bytes> = Vec::with_capacity(kept.len() + 2);
-    for digest in kept {
-        // All of them come from there.
-        let Some(operation) = definitions.operations.get(digest) else {
-            continue;
+/// A definition that is being written, from the sources up.
+#[derive(Default)]
+struct Encoder {
+    definition: pb::Definition,
+    names: HashSet<Digest>,
+    /// Operations that are not what they were, and what they are now.
+    renamed: HashMap<Digest, Digest>,
+}
+
+impl Encoder {
+    fn add(&mut self, name: &Digest, operation: &Operation, pattern: &str) {
+        let edited = match anew::source(&operation.bytes, pattern) {
+            Ok(None) => anew::above(&operation.bytes, &self.renamed),
+            edited => edited,
         };
-        operations.push(operation.bytes.clone());
-        if let Some(export) = operation.export_cache {
-            metadata(digest, export);
+        // One that can't be edited stays: BuildKit says what it thinks of it.
+        let edited = edited.ok().flatten().map(Bytes::from);
+        let bytes = edited.unwrap_or_else(|| operation.bytes.clone());
+        let now = Digest::of(&bytes);
+        if now != *name {
+            self.renamed.insert(*name, now);
         }
+        if let Some(value) = operation.export_cache {
+            let export_cache = Some(pb::ExportCache { value });
+            let metadata = pb::OpMetadata { export_cache };
+            self.definition.metadata.insert(now.to_string(), metadata);
+        }
+        self.names.insert(now);
+        self.definition.def.push(bytes);
     }
-    let ends = ends.iter().map(|(digest, output)| pb::Input {
-        digest: digest.to_string(),
-        index: *output,
-    });
-    let mut ends: Vec<pb::Input> = ends.collect();
-    if ends.len() > 1 {
-        let inputs = (0..ends.len() as i64).map(|input| pb::MergeInput { input });
-        let merge = pb::Op {
-            op: Some(pb::op::Op::Merge(pb::MergeOp {
-                inputs: inputs.collect(),
-            })),
+
+    /// Ends it with `ends` as its result.
+    fn finish(mut self, ends: &[Edge]) -> Vec<u8> {
+        let ends = ends.iter().map(|(name, output)| pb::Input {
+            digest: self.renamed.get(name).unwrap_or(name).to_string(),
+            index: *output,
+        });
+        let mut ends: Vec<pb::Input> = ends.collect();
+        if ends.len() > 1 {
+            let inputs = (0..ends.len() as i64).map(|input| pb::MergeInput { input });
+            let merge = pb::Op {
+                op: Some(pb::op::Op::Merge(pb::MergeOp {
+                    inputs: inputs.collect(),
+                })),
+                inputs: ends,
+            };
+            let merge = merge.encode_to_vec();
+            ends = vec![pb::Input {
+                digest: Digest::of(&merge).to_string(),
+                index: 0,
+            }];
+            self.definition.def.push(merge.into());
+        }
+        let result = pb::Op {
             inputs: ends,
+            op: None,
         };
-        let merge = merge.encode_to_vec();
-        ends = vec![pb::Input {
-            digest: Digest::of(&merge).to_string(),
-            index: 0,
-        }];
-        operations.push(merge.into());
+        self.definition.def.push(result.encode_to_vec().into());
+        self.definition.encode_to_vec()
     }
-    let result = pb::Op {
-        inputs: ends,
-        op: None,
-    };
-    operations.push(result.encode_to_vec().into());
-    definition.def = operations;
-    definition.encode_to_vec()
 }
 
 #[cfg(test)]

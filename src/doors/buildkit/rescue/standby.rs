@@ -92,9 +92,10 @@ impl Standby {
         (!definitions.operations.is_empty(), definitions.too_large)
     }
 
-    /// What is left of all definitions where only these succeeded.
-    pub fn cut(&self, succeeded: &HashSet<Digest>) -> Option<Cut> {
-        cut(&self.definitions(), succeeded)
+    /// What is left of all definitions where only these succeeded; no file of a
+    /// client matches `pattern`.
+    pub fn cut(&self, succeeded: &HashSet<Digest>, pattern: &str) -> Option<Cut> {
+        cut(&self.definitions(), succeeded, pattern)
     }
 
     fn definitions(&self) -> MutexGuard<'_, Definitions> {

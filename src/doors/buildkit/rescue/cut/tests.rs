@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::super::super::splice::put_field;
 use super::super::definitions::Room;
 use super::*;
 
@@ -61,6 +62,11 @@ fn graph(parents: &[Vec<usize>]) -> (Vec<Digest>, pb::Definition) {
     }
     let result = *names.last().unwrap();
     (names, definition(&operations, result))
+}
+
+/// The cut, with a pattern that changes nothing.
+fn cut(definitions: &Definitions, succeeded: &HashSet<Digest>) -> Option<Cut> {
+    super::cut(definitions, succeeded, "none")
 }
 
 fn some(names: &[Digest], at: &[usize]) -> HashSet<Digest> {
@@ -173,6 +179,33 @@ fn an_output_other_than_the_first_is_asked_for_again() {
 }
 
 #[test]
+fn all_that_stands_on_a_clients_files_is_renamed_with_them() {
+    let (mut files, mut source) = (Vec::new(), Vec::new());
+    put_field(&mut source, 1, b"local://context");
+    put_field(&mut files, 3, &source);
+    let image = operation(0, &[]);
+    let (files_name, image_name) = (Digest::of(&files), Digest::of(&image));
+    let copy = operation(1, &[(image_name, 0), (files_name, 0)]);
+    let run = operation(2, &[(Digest::of(&copy), 0)]);
+    let other = operation(3, &[(image_name, 0)]);
+    let end = operation(4, &[(Digest::of(&run), 0), (Digest::of(&other), 0)]);
+    let result = Digest::of(&end);
+    let all = [files, image, copy, run, other, end];
+    let names: Vec<Digest> = all.iter().map(|bytes| Digest::of(bytes)).collect();
+    let succeeded = some(&names, &[2, 3, 4]);
+    let cut = cut(&kept(&[definition(&all, result)]), &succeeded).unwrap();
+    assert_eq!((cut.steps, cut.ends, cut.kept.len()), (3, 2, 5));
+    let same: HashSet<Digest> = cut
+        .kept
+        .intersection(&names.iter().copied().collect())
+        .copied()
+        .collect();
+    assert_eq!(same, some(&names, &[1, 4]));
+    let (operations, _) = load(&cut.definition);
+    assert!(cut.kept.iter().all(|name| operations.contains_key(name)));
+}
+
+#[test]
 fn the_frontends_word_on_exports_stays_and_its_wish_for_no_cache_goes() {
     let (names, mut definition) = graph(&[vec![], vec![0], vec![1]]);
     let export_cache = Some(pb::ExportCache { value: false });
@@ -182,7 +215,6 @@ fn the_frontends_word_on_exports_stays_and_its_wish_for_no_cache_goes() {
     // ignore_cache=true, for the source.
     let (mut ignore, mut entry) = (Vec::new(), Vec::new());
     ignore.extend([0x08, 1]);
-    use super::super::super::splice::put_field;
     put_field(&mut entry, 1, names[0].to_string().as_bytes());
     put_field(&mut entry, 2, &ignore);
     put_field(&mut bytes, 2, &entry);
