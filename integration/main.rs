@@ -36,3 +36,4 @@ mod restarts;
 mod soak;
 mod story;
 mod transport;
+mod withheld;

@@ -2,11 +2,12 @@
 //! attempt, nothing ran twice for it, and the client got its error all the same.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use crate::harness::control::{CacheEntry, CacheOptions, SolveRequest, files};
+use crate::harness::grpc::Grpc;
+use crate::harness::session::Session;
 use crate::harness::{
-    Build, BuildKit, Client, Fate, Fault, FaultyRunner, Lab, MULTISTAGE_STEPS, Metrics, Outcome,
-    Runner, Tap, until,
+    Build, BuildKit, Client, Fate, Lab, MULTISTAGE_STEPS, Manual, Outcome, Runner, Tap, attributes,
 };
 
 const TO: &str = "type=gha-compatible,mode=max";
@@ -14,15 +15,6 @@ const FROM: &str = "type=gha-compatible";
 /// The steps of `testdata/mended` that succeed: ADD, two on the left, two on
 /// the right.
 const SUCCEEDED: usize = 5;
-/// Longer than any read here.
-const PATIENT: Duration = Duration::from_secs(60);
-
-/// What the user is told first.
-fn told(steps: usize, limit: &str) -> String {
-    format!(
-        "layerd: the build failed; exporting the cache of the {steps} steps that did not, for at most {limit} s"
-    )
-}
 
 /// Every step that succeeded came from a cache, and the rest failed or was not
 /// begun.
@@ -82,7 +74,7 @@ async fn next_attempt_hits(version: BuildKit, buildx: bool) {
 
     let one = runner("one").await;
     let first = client(one.address()).await.build(&build).await.failed();
-    first.assert_told(&told(SUCCEEDED, "30"));
+    first.assert_told("layerd: the build failed; exporting the cache of the 5 steps that did not, for at most 30 s");
     first.assert_told("layerd: exported ");
     first.assert_no_warning();
     let direct = client(&one.buildkitd.address).await;
@@ -123,26 +115,16 @@ async fn the_next_attempt_on_an_old_daemon_hits_every_step_that_succeeded() {
 }
 
 #[tokio::test]
-async fn what_is_kept_is_counted_as_published_and_leaves_no_build_in_the_history() {
+async fn what_is_kept_leaves_no_build_in_the_history() {
     let lab = Lab::new();
     let one = lab.runner("one", &lab.path("data")).await;
     let client = lab.buildctl(one.address());
     let build = Build::of(&lab.context("failing")).cache_to(TO);
-    client
-        .build(&build)
-        .await
-        .failed()
-        .assert_told("as export 1");
+    let outcome = client.build(&build).await.failed();
+    outcome.assert_told("as export 1");
     let listed = client.run(["debug", "histories"]).await.ok().stdout;
     let records = listed.lines().filter(|line| line.starts_with("COMPLETE"));
     assert_eq!(records.count(), 1, "{listed}");
-    let seen = Metrics::of(&one.sidecar).await;
-    let exports = |outcome: &str| {
-        let labels = format!(r#"carrier="session",outcome="{outcome}""#);
-        seen.value(&format!("layerd_exports_total{{{labels}}}"))
-    };
-    assert_eq!((exports("published"), exports("unfinished")), (1.0, 0.0));
-    assert_eq!(seen.value(r#"layerd_solves_total{outcome="failed"}"#), 1.0);
 }
 
 #[tokio::test]
@@ -240,114 +222,6 @@ async fn what_was_imported_and_not_pulled_is_kept_without_being_pulled() {
 }
 
 #[tokio::test]
-async fn with_a_time_out_of_zero_nothing_is_exported() {
-    let lab = Lab::new();
-    let data = lab.path("data");
-    let sidecar = lab.sidecar("one").data_dir(&data);
-    let sidecar = sidecar.arguments(["--failed-export-timeout=0s"]);
-    let one = Runner::start(lab.buildkitd("one"), sidecar).await;
-    let build = Build::of(&lab.context("failing")).cache_to(TO);
-    let outcome = lab.buildctl(one.address()).build(&build).await.failed();
-    assert!(outcome.progress.messages().is_empty(), "{outcome:#?}");
-    assert!(
-        !data.join("blobs").exists()
-            || std::fs::read_dir(data.join("blobs/sha256"))
-                .unwrap()
-                .count()
-                == 0
-    );
-}
-
-/// A runner whose exports hang once they are written, a build that fails on it,
-/// and the same straight to its daemon.
-async fn hanging(lab: &Lab) -> (FaultyRunner, Build, Client) {
-    let runner = FaultyRunner::start(lab, "one", &lab.path("data"), PATIENT).await;
-    runner.fail(Fault::PublishHangs);
-    let build = Build::of(&lab.context("mended")).cache_to(TO);
-    let client = lab.buildctl(&runner.address);
-    (runner, build, client)
-}
-
-#[tokio::test]
-async fn an_export_that_hangs_is_cut_off_and_the_error_comes() {
-    let lab = Lab::new();
-    let (runner, build, client) = hanging(&lab).await;
-    let outcome = client.build(&build).await.failed();
-    outcome.assert_told(&told(SUCCEEDED, "5"));
-    outcome.assert_warned("it took longer than 5 s (--failed-export-timeout)");
-    assert_eq!(runner.waiting(), 1);
-    let direct = Build::of(&lab.path("contexts/mended"));
-    let without = lab.buildctl(runner.daemon()).build(&direct).await.failed();
-    assert_eq!(
-        (outcome.code, outcome.verdict()),
-        (without.code, without.verdict())
-    );
-}
-
-#[tokio::test]
-async fn a_daemon_that_dies_meanwhile_leaves_the_error_as_it_was() {
-    let lab = Lab::new();
-    let (mut runner, build, client) = hanging(&lab).await;
-    let mut building = Box::pin(client.build(&build));
-    tokio::select! {
-        outcome = &mut building => panic!("it did not wait: {outcome:#?}"),
-        () = until_hanging(&runner) => {}
-    }
-    runner.kill_buildkitd().await;
-    let outcome = building.await.failed();
-    assert!(outcome.verdict().contains("exit code: 7"), "{outcome:#?}");
-}
-
-async fn until_hanging(runner: &FaultyRunner) {
-    until("the export is written", async || {
-        (runner.waiting() > 0).then_some(())
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_client_that_goes_away_meanwhile_ends_it() {
-    let lab = Lab::new();
-    let (runner, build, client) = hanging(&lab).await;
-    let line = told(SUCCEEDED, "5");
-    client.build_interrupted(&build, &line).await.failed();
-    // The daemon is as it was: the next build comes through.
-    runner.fail(Fault::None);
-    let outcome = client.build(&build).await.failed();
-    outcome.assert_told("as export 1");
-}
-
-#[tokio::test]
-async fn a_door_that_closes_waits_for_it() {
-    let lab = Lab::new();
-    let (runner, build, client) = hanging(&lab).await;
-    let closing = async {
-        until_hanging(&runner).await;
-        runner.drain();
-    };
-    let (outcome, ()) = tokio::join!(client.build(&build), closing);
-    let outcome = outcome.failed();
-    outcome.assert_warned("it took longer than 5 s");
-    assert!(outcome.verdict().contains("exit code: 7"), "{outcome:#?}");
-}
-
-#[tokio::test]
-async fn an_interrupted_build_keeps_nothing() {
-    let lab = Lab::new();
-    let one = lab.runner("one", &lab.path("data")).await;
-    let slow = Build::of(&lab.context("slow")).cache_to(TO);
-    for client in [lab.buildx(one.address()).await, lab.buildctl(one.address())] {
-        let outcome = client.build_interrupted(&slow, "waiting").await.failed();
-        let messages = outcome.progress.messages();
-        assert!(messages.is_empty(), "{messages:#?}");
-    }
-    one.buildkitd.until_idle().await;
-    let after = Build::of(&lab.context("multistage")).cache_to(TO);
-    let outcome = lab.buildctl(one.address()).build(&after).await.ok();
-    outcome.assert_told("as export 1");
-}
-
-#[tokio::test]
 async fn every_target_of_a_bake_keeps_its_own() {
     let lab = Lab::new();
     let (data, context) = (lab.path("data"), lab.context("mended"));
@@ -378,4 +252,127 @@ async fn every_target_of_a_bake_keeps_its_own() {
     let build = Build::of(&context).cache_from(&format!("{FROM},scope=whole"));
     let again = lab.buildctl(two.address()).build(&build).await.failed();
     assert_kept(&again, SUCCEEDED);
+}
+
+#[tokio::test]
+async fn a_target_that_is_the_context_of_another_is_kept() {
+    let lab = Lab::new();
+    let (data, context) = (lab.path("data"), lab.context("mended"));
+    let file = context.join("docker-bake.json");
+    // The client has the first one evaluated on its own, so that its error comes
+    // by the gateway; the first that has its error cancels the other.
+    let text = format!(
+        r#"{{"target": {{
+            "below": {{"context": "{folder}", "cache-to": ["{TO}"]}},
+            "above": {{"context": "{folder}", "contexts": {{"below": "target:below"}},
+                       "cache-to": ["{TO},scope=above"],
+                       "dockerfile-inline": "FROM below\nRUN true"}}
+        }}}}"#,
+        folder = context.display()
+    );
+    std::fs::write(&file, text).unwrap();
+    let one = lab.runner("one", &data).await;
+    let client = lab.buildx(one.address()).await;
+    let arguments = [
+        "bake",
+        "--progress=rawjson",
+        "--allow=fs=*",
+        &format!("--file={}", file.display()),
+        "below",
+        "above",
+    ];
+    let outcome = client.run(arguments).await.failed();
+    assert!(outcome.verdict().contains("exit code: 7"), "{outcome:#?}");
+    outcome.assert_told("as export 1");
+    let two = lab.runner("two", &data).await;
+    let build = Build::of(&context).cache_from("type=gha-compatible,scope=*");
+    let again = lab.buildctl(two.address()).build(&build).await.failed();
+    assert_kept(&again, SUCCEEDED);
+}
+
+/// A build by hand that exports; the daemon has no part in `request` but that.
+async fn by_hand(lab: &Lab, request: SolveRequest) -> Manual {
+    let one = lab.runner("one", &lab.path("data")).await;
+    let grpc = Grpc::connect(one.address()).await;
+    let _session = Session::open(&grpc, "by-hand").await;
+    let request = SolveRequest {
+        reference: "a-build".to_owned(),
+        session: "by-hand".to_owned(),
+        cache: Some(CacheOptions {
+            exports: vec![CacheEntry::ours()],
+            imports: Vec::new(),
+        }),
+        ..request
+    };
+    let manual = Manual::build(&grpc, &request).await;
+    assert_ne!(manual.answer.code, 0, "{manual:#?}");
+    manual
+}
+
+#[tokio::test]
+async fn a_graph_that_its_client_sends_itself_is_kept() {
+    let lab = Lab::new();
+    let request = SolveRequest {
+        definition: Some(files(&[("/a", "1"), ("/b", "2"), ("/a/c", "3")])),
+        ..SolveRequest::default()
+    };
+    let manual = by_hand(&lab, request).await;
+    let messages = manual.progress.messages().join("\n");
+    assert!(messages.contains("the step that did not"), "{messages}");
+    assert!(messages.contains("as export 1"), "{messages}");
+}
+
+#[tokio::test]
+async fn a_frontend_that_its_client_names_itself_is_said_to_leave_nothing() {
+    let lab = Lab::new();
+    let dockerfile = "FROM scratch AS one\nCOPY a /a\nFROM scratch\nCOPY --from=one /missing /b\n";
+    let request = SolveRequest {
+        frontend: "dockerfile.v0".to_owned(),
+        frontend_attributes: attributes([]),
+        frontend_inputs: [
+            ("context".to_owned(), files(&[("/a", "1")])),
+            (
+                "dockerfile".to_owned(),
+                files(&[("/Dockerfile", dockerfile)]),
+            ),
+        ]
+        .into(),
+        ..SolveRequest::default()
+    };
+    let manual = by_hand(&lab, request).await;
+    let warnings = manual.progress.warnings().join("\n");
+    assert!(
+        warnings.contains("its definition did not pass here"),
+        "{manual:#?}"
+    );
+}
+
+#[tokio::test]
+async fn a_build_whose_sources_a_policy_converts_is_kept() {
+    let lab = Lab::new();
+    let (data, context) = (lab.path("data"), lab.context("mended"));
+    let registry = lab.registry().await;
+    let one = lab.runner("one", &data).await;
+    let [old, new] = ["base:old", "base:new"].map(|name| registry.image(name));
+    let push = Build::of(&context)
+        .target("base")
+        .output(&format!("type=image,name={new},push=true"));
+    lab.buildctl(&one.buildkitd.address).build(&push).await.ok();
+    let policy = lab.path("policy.json");
+    let rule = format!(
+        r#"{{"rules": [{{"action": "CONVERT", "selector": {{"identifier": "docker-image://{old}"}},
+            "updates": {{"identifier": "docker-image://{new}"}}}}]}}"#
+    );
+    std::fs::write(&policy, rule).unwrap();
+    let text = format!("FROM {old}\nRUN echo one > /one\nRUN echo two && exit 7\n");
+    std::fs::write(context.join("Dockerfile"), text).unwrap();
+    let build = Build::of(&context)
+        .cache_to(TO)
+        .argument(&format!("--source-policy-file={}", policy.display()));
+    let outcome = lab.buildctl(one.address()).build(&build).await.failed();
+    assert!(outcome.verdict().contains("exit code: 7"), "{outcome:#?}");
+    let two = lab.runner("two", &data).await;
+    let build = build.cache_from(FROM);
+    let again = lab.buildctl(two.address()).build(&build).await.failed();
+    assert_kept(&again, 1);
 }
