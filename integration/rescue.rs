@@ -7,7 +7,8 @@ use crate::harness::control::{CacheEntry, CacheOptions, SolveRequest, files};
 use crate::harness::grpc::Grpc;
 use crate::harness::session::Session;
 use crate::harness::{
-    Build, BuildKit, Client, Fate, Lab, MULTISTAGE_STEPS, Manual, Outcome, Runner, Tap, attributes,
+    Build, BuildKit, Client, Fate, Gate, Lab, MULTISTAGE_STEPS, Manual, Outcome, Runner, Tap,
+    attributes,
 };
 
 const TO: &str = "type=gha-compatible,mode=max";
@@ -290,7 +291,44 @@ async fn a_target_that_is_the_context_of_another_is_kept() {
     assert_kept(&again, SUCCEEDED);
 }
 
-/// A build by hand that exports; the daemon has no part in `request` but that.
+#[tokio::test]
+async fn a_file_that_changes_meanwhile_has_nothing_run_again() {
+    let lab = Lab::new();
+    let (data, context) = (lab.path("data"), lab.context("gate"));
+    let text = r#"
+        FROM scratch AS base
+        ADD base.tar /
+        FROM base AS count
+        ARG NOW
+        RUN --mount=type=cache,target=/runs cp /runs/log /log
+        FROM base
+        COPY note /note
+        RUN --mount=type=cache,target=/runs sleep 3 && echo ran >> /runs/log
+        ARG PORT
+        RUN until nc -w 1 127.0.0.1 "$PORT" < /dev/null; do sleep 0.1; done && exit 7
+        "#;
+    std::fs::write(context.join("Dockerfile"), text).unwrap();
+    std::fs::write(context.join("note"), "one").unwrap();
+    let one = lab.runner("one", &data).await;
+    let client = lab.buildctl(one.address());
+    let gate = Gate::closed();
+    let build = Build::of(&context)
+        .cache_to(TO)
+        .argument(&gate.buildctl_argument());
+    let change = async {
+        one.buildkitd.until_busy().await;
+        std::fs::write(context.join("note"), "another").unwrap();
+        gate.open().await
+    };
+    let (outcome, _open) = tokio::join!(client.build(&build), change);
+    let outcome = outcome.failed();
+    outcome.assert_warned("would run again");
+    assert!(outcome.verdict().contains("exit code: 7"), "{outcome:#?}");
+    one.buildkitd.until_idle().await;
+    assert_eq!(runs(&lab, &context, &one.buildkitd.address).await, 1);
+}
+
+/// Asks for `request`, with an export to layerd; it must fail.
 async fn by_hand(lab: &Lab, request: SolveRequest) -> Manual {
     let one = lab.runner("one", &lab.path("data")).await;
     let grpc = Grpc::connect(one.address()).await;

@@ -209,7 +209,9 @@ impl Rescue {
                 })
             }),
             name = self.rerun(door, link, id, &cut.kept) => {
-                Err(format!("{name} would run again, its result is not there any more"))
+                Err(format!(
+                    "{name} would run again: its result is gone, or files that it reads have changed"
+                ))
             }
         }
     }

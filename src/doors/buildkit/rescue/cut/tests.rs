@@ -97,7 +97,11 @@ fn load(definition: &[u8]) -> (HashMap<Digest, pb::Op>, pb::Op) {
 fn the_last_step_that_succeeded_is_the_result_and_what_failed_is_gone() {
     // A source, three steps on it, one after another; the last fails.
     let (names, definition) = graph(&[vec![], vec![0], vec![1], vec![2]]);
-    let cut = cut(&kept(&[definition.clone()]), &some(&names, &[1, 2])).unwrap();
+    let cut = cut(
+        &kept(std::slice::from_ref(&definition)),
+        &some(&names, &[1, 2]),
+    )
+    .unwrap();
     assert_eq!((cut.steps, cut.ends), (2, 1));
     assert_eq!(cut.kept, some(&names, &[0, 1, 2]));
     let (operations, result) = load(&cut.definition);
