@@ -21,7 +21,6 @@ mod guard;
 mod request;
 mod standby;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,7 +41,6 @@ use super::plan::Exports;
 use super::proto::control;
 use super::rewrite::{Entry, SolveRequest};
 use super::upstream::Link;
-use crate::digest::Digest;
 
 /// How long the progress of a build may take to come in once it has failed.
 const READ_LIMIT: Duration = Duration::from_secs(2);
@@ -208,7 +206,7 @@ impl Rescue {
                     }
                 })
             }),
-            name = self.rerun(door, link, id, &cut.kept) => {
+            name = self.rerun(door, link, id, build.standby.latest()) => {
                 Err(format!(
                     "{name} would run again: its result is gone, or files that it reads have changed"
                 ))
@@ -216,8 +214,9 @@ impl Rescue {
         }
     }
 
-    /// Resolves with the name of a step that the build `id` runs again.
-    async fn rerun(&self, door: &Door, link: &Link, id: &str, kept: &HashSet<Digest>) -> String {
+    /// Resolves with the name of a step that the build `id` runs, later than
+    /// `since`.
+    async fn rerun(&self, door: &Door, link: &Link, id: &str, since: i64) -> String {
         let uri = Uri::from_static("http://localhost/moby.buildkit.v1.Control/Status");
         let request = control::StatusRequest {
             r#ref: id.to_owned(),
@@ -225,7 +224,7 @@ impl Rescue {
         let call = self.call(&uri, &request.encode_to_vec());
         if let Ok(response) = link.send(call).await {
             let progress = Messages::new(response.into_body(), door.budget.clone());
-            if let Some(name) = guard::ran(progress, kept).await {
+            if let Some(name) = guard::ran(progress, since).await {
                 return name;
             }
         }

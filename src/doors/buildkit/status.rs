@@ -163,6 +163,7 @@ fn rename(build: &Build, message: &[u8]) -> Result<Vec<u8>, Malformed> {
         }
         let vertex = control::Vertex::decode(content).map_err(|_| Malformed)?;
         build.vertices().see(&vertex);
+        build.standby.see(&vertex);
         let Some(title) = title(build, &vertex) else {
             return Ok(Edit::Keep);
         };

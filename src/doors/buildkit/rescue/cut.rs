@@ -28,9 +28,7 @@ const MAX_ENDS: usize = 256;
 pub struct Cut {
     /// A `pb.Definition`.
     pub definition: Vec<u8>,
-    /// All operations in it that were there before, by their names in it.
-    pub kept: HashSet<Digest>,
-    /// How many of them are steps that succeeded.
+    /// How many steps in it succeeded.
     pub steps: usize,
     /// How many of those have nothing above them.
     pub ends: usize,
@@ -65,7 +63,6 @@ pub fn cut(definitions: &Definitions, succeeded: &HashSet<Digest>, pattern: &str
     Some(Cut {
         steps: steps.count(),
         ends: ends.len(),
-        kept: encoder.names.clone(),
         definition: encoder.finish(&graph.edges(&ends)),
     })
 }
@@ -196,7 +193,6 @@ impl<'a> Graph<'a> {
 #[derive(Default)]
 struct Encoder {
     definition: pb::Definition,
-    names: HashSet<Digest>,
     /// Operations that are not what they were, and what they are now.
     renamed: HashMap<Digest, Digest>,
 }
@@ -219,7 +215,6 @@ impl Encoder {
             let metadata = pb::OpMetadata { export_cache };
             self.definition.metadata.insert(now.to_string(), metadata);
         }
-        self.names.insert(now);
         self.definition.def.push(bytes);
     }
 

@@ -1,8 +1,10 @@
 //! Watches the second Solve: it may load what is there, and run nothing.
 //!
-//! What was just built can be gone again, by garbage collection for one, and
-//! then BuildKit would build it anew. A user who waits for an error has not
-//! asked for that.
+//! What was just built can be gone again, by garbage collection for one, or be
+//! built from files that have changed since, and then BuildKit would build it
+//! anew. A user who waits for an error has not asked for that. Steps are not
+//! told by their digests here, since BuildKit encodes them anew; and what a
+//! build shares with another that goes on shows once more as it ran there.
 
 use std::collections::HashSet;
 
@@ -11,18 +13,29 @@ use prost::Message as _;
 
 use super::super::grpc::Messages;
 use super::super::proto::control;
-use crate::digest::Digest;
 
-/// Reads a Status stream until one of `kept`, the steps that must not run, does
-/// so: gives its name. A stream that ends or breaks says nothing more.
-pub async fn ran(mut progress: Messages<Incoming>, kept: &HashSet<Digest>) -> Option<String> {
+/// What BuildKit calls a merge, which may run: it moves no byte.
+const MERGE: &str = "merge (";
+/// Characters of a step's name that a user is told.
+const MAX_NAME: usize = 80;
+
+/// A time of the daemon's clock, in nanoseconds since 1970.
+pub fn nanoseconds(time: &prost_types::Timestamp) -> i64 {
+    let seconds = time.seconds.saturating_mul(1_000_000_000);
+    seconds.saturating_add(i64::from(time.nanos))
+}
+
+/// Reads a Status stream until a step starts to run later than `since`: gives
+/// its name. A stream that ends or breaks says nothing more.
+pub async fn ran(mut progress: Messages<Incoming>, since: i64) -> Option<String> {
     let mut loaded = HashSet::new();
     while let Ok(Some(message)) = progress.next().await {
         let said = control::StatusResponse::decode(message.bytes.clone()).ok()?;
         drop(message);
-        let found = said.vertexes.iter().find(|v| runs(v, kept, &mut loaded));
+        let found = said.vertexes.iter().find(|v| runs(v, since, &mut loaded));
         if let Some(vertex) = found {
-            return Some(vertex.name.clone());
+            let name = vertex.name.lines().next().unwrap_or_default();
+            return Some(name.chars().take(MAX_NAME).collect());
         }
     }
     None
@@ -30,19 +43,18 @@ pub async fn ran(mut progress: Messages<Incoming>, kept: &HashSet<Digest>) -> Op
 
 /// Whether an event says that a step is run. One that is loaded starts without
 /// the mark afterwards, where its layers are pulled (see `vertices`).
-fn runs(vertex: &control::Vertex, kept: &HashSet<Digest>, loaded: &mut HashSet<Digest>) -> bool {
-    let Ok(digest) = vertex.digest.parse::<Digest>() else {
-        return false;
-    };
-    // A source is looked at, and that starts and completes it.
-    if vertex.inputs.is_empty() || !kept.contains(&digest) {
+fn runs(vertex: &control::Vertex, since: i64, loaded: &mut HashSet<String>) -> bool {
+    // A source is looked at, and that starts and completes it; an export has no
+    // inputs either.
+    if vertex.inputs.is_empty() || vertex.name.starts_with(MERGE) {
         return false;
     }
     if vertex.cached && vertex.error.is_empty() {
-        loaded.insert(digest);
+        loaded.insert(vertex.digest.clone());
         return false;
     }
-    vertex.started.is_some() && !vertex.cached && !loaded.contains(&digest)
+    let started = vertex.started.as_ref().map(nanoseconds);
+    !vertex.cached && !loaded.contains(&vertex.digest) && started.is_some_and(|at| at > since)
 }
 
 #[cfg(test)]
@@ -51,9 +63,13 @@ mod tests {
 
     fn event(cached: bool, error: &str) -> control::Vertex {
         control::Vertex {
-            digest: Digest::of(b"step").to_string(),
-            inputs: vec![Digest::of(b"parent").to_string()],
-            started: Some(Default::default()),
+            digest: "step".to_owned(),
+            name: "/bin/sh -c true".to_owned(),
+            inputs: vec!["parent".to_owned()],
+            started: Some(prost_types::Timestamp {
+                seconds: 10,
+                nanos: 1,
+            }),
             cached,
             error: error.to_owned(),
             ..control::Vertex::default()
@@ -61,8 +77,8 @@ mod tests {
     }
 
     fn any_runs(events: &[control::Vertex]) -> bool {
-        let (kept, mut loaded) = ([Digest::of(b"step")].into(), HashSet::new());
-        events.iter().any(|event| runs(event, &kept, &mut loaded))
+        let (since, mut loaded) = (10_000_000_000, HashSet::new());
+        events.iter().any(|event| runs(event, since, &mut loaded))
     }
 
     #[test]
@@ -71,12 +87,25 @@ mod tests {
             inputs: Vec::new(),
             ..event(false, "")
         };
-        let other = control::Vertex {
-            digest: Digest::of(b"merge").to_string(),
+        let merge = control::Vertex {
+            digest: "merge".to_owned(),
+            name: "merge (/bin/sh -c true, copy /a /a)".to_owned(),
             ..event(false, "")
         };
         assert!(!any_runs(&[event(true, ""), event(false, "")]));
-        assert!(!any_runs(&[source, other]));
+        assert!(!any_runs(&[source, merge]));
+    }
+
+    #[test]
+    fn what_another_build_ran_before_is_no_run() {
+        let before = control::Vertex {
+            started: Some(prost_types::Timestamp {
+                seconds: 9,
+                nanos: 999_999_999,
+            }),
+            ..event(false, "")
+        };
+        assert!(!any_runs(&[before]));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! stays open until it is settled whether there is anything to tell.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -16,9 +17,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::super::build::Build;
 use super::super::grpc::Body;
+use super::super::proto::control;
 use super::super::splice::Malformed;
 use super::cut::{Cut, cut};
 use super::definitions::{Definitions, Room, Share};
+use super::guard::nanoseconds;
 use crate::digest::Digest;
 
 /// One build's; nothing happens here until it is armed.
@@ -28,6 +31,8 @@ pub struct Standby {
     definitions: Mutex<Definitions>,
     /// Status streams that buildkitd has not ended.
     reading: watch::Sender<usize>,
+    /// When the last of what it saw was completed, by the daemon's clock.
+    latest: AtomicI64,
     settled: CancellationToken,
 }
 
@@ -59,6 +64,20 @@ impl Standby {
         if self.is_armed() {
             self.settled.cancelled().await;
         }
+    }
+
+    /// Takes in an event of the progress.
+    pub fn see(&self, vertex: &control::Vertex) {
+        if let Some(completed) = &vertex.completed {
+            let completed = nanoseconds(completed);
+            self.latest.fetch_max(completed, Ordering::Relaxed);
+        }
+    }
+
+    /// When the last vertex was completed, by the daemon's clock, in nanoseconds
+    /// since 1970.
+    pub fn latest(&self) -> i64 {
+        self.latest.load(Ordering::Relaxed)
     }
 
     /// Says that a Status stream is read, until what this gives is dropped.
