@@ -129,6 +129,24 @@ async fn what_is_kept_leaves_no_build_in_the_history() {
 }
 
 #[tokio::test]
+async fn what_was_imported_over_the_session_is_kept() {
+    let lab = Lab::new();
+    let (data, context) = (lab.path("data"), lab.context("mended"));
+    let build = Build::of(&context).cache_from(FROM).cache_to(TO);
+    for (name, is_first) in [("one", true), ("two", false), ("three", false)] {
+        let sidecar = lab.sidecar(name).data_dir(&data);
+        let sidecar = sidecar.arguments(["--import-carrier=session"]);
+        let runner = Runner::start(lab.buildkitd(name), sidecar).await;
+        let client = lab.buildctl(runner.address());
+        let outcome = client.build(&build).await.failed();
+        outcome.assert_told("layerd: exported ");
+        if !is_first {
+            assert_kept(&outcome, SUCCEEDED);
+        }
+    }
+}
+
+#[tokio::test]
 async fn with_mode_min_both_ends_are_kept() {
     let lab = Lab::new();
     let (data, context) = (lab.path("data"), lab.context("mended"));

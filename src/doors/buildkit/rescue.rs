@@ -33,7 +33,7 @@ use tonic::{Code, Status};
 
 use self::cut::Cut;
 use self::definitions::Room;
-pub use self::standby::{Standby, overhear};
+pub use self::standby::{Reading, Standby, overhear};
 use super::Door;
 use super::build::Build;
 use super::grpc::{self, Messages, is_trailers_only};

@@ -18,6 +18,7 @@ use super::build::{Build, Notice};
 use super::forward::untouched;
 use super::grpc::{self, Body, Messages, is_trailers_only};
 use super::proto::control;
+use super::rescue::Reading;
 use super::splice::{Edit, Malformed, splice};
 use super::upstream::Link;
 use crate::digest::Digest;
@@ -39,6 +40,7 @@ pub async fn status(
         .map_err(|_| Status::invalid_argument(Malformed.to_string()))?
         .r#ref;
     let build = door.builds.join(&id);
+    let reading = build.standby.reading();
     let response = link
         .send(Request::from_parts(head, grpc::unary(&message.bytes)))
         .await?;
@@ -50,7 +52,7 @@ pub async fn status(
     let messages = Messages::new(upstream, door.budget.clone());
     door.tasks.spawn(async move {
         let ended = tokio::select! {
-            ended = relay(&build, messages, &to_client) => ended,
+            ended = relay(&build, messages, reading, &to_client) => ended,
             // The client learns why from its Solve.
             () = build.refused() => Err(Status::ok("")),
             () = to_client.closed() => return,
@@ -68,9 +70,9 @@ pub async fn status(
 async fn relay(
     build: &Build,
     mut messages: Messages<Incoming>,
+    reading: Reading,
     to_client: &grpc::Sender,
 ) -> Result<Option<http::HeaderMap>, Status> {
-    let reading = build.standby.reading();
     let mut told = build.told();
     let mut said = say(build, 0, to_client).await;
     loop {

@@ -29,7 +29,7 @@ use crate::digest::Digest;
 pub struct Standby {
     room: OnceLock<Room>,
     definitions: Mutex<Definitions>,
-    /// Status streams that buildkitd has not ended.
+    /// How many Status streams buildkitd has not ended.
     reading: watch::Sender<usize>,
     /// When the last of what it saw was completed, by the daemon's clock.
     latest: AtomicI64,
@@ -37,9 +37,9 @@ pub struct Standby {
 }
 
 /// A Status stream that may still say what succeeded.
-pub struct Reading<'a>(&'a watch::Sender<usize>);
+pub struct Reading(watch::Sender<usize>);
 
-impl Drop for Reading<'_> {
+impl Drop for Reading {
     fn drop(&mut self) {
         self.0.send_modify(|reading| *reading -= 1);
     }
@@ -81,9 +81,9 @@ impl Standby {
     }
 
     /// Says that a Status stream is read, until what this gives is dropped.
-    pub fn reading(&self) -> Reading<'_> {
+    pub fn reading(&self) -> Reading {
         self.reading.send_modify(|reading| *reading += 1);
-        Reading(&self.reading)
+        Reading(self.reading.clone())
     }
 
     /// Resolves when all has been read that buildkitd said.
