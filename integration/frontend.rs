@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::harness::{Build, BuildKit, Lab, MULTISTAGE_STEPS, Registry, tree};
+use crate::harness::{Build, BuildKit, Fate, Lab, MULTISTAGE_STEPS, Registry, tree};
 
 /// BuildKit's own Dockerfile frontend as an image in the registry.
 async fn frontend(lab: &Lab, registry: &Registry, daemon: &str) -> String {
@@ -65,4 +65,26 @@ async fn a_build_with_a_frontend_image_shares_its_steps() {
             tree(&lab.path(&format!("out-{name}")))
         );
     }
+}
+
+#[tokio::test]
+async fn a_failed_build_with_a_frontend_image_keeps_what_succeeded() {
+    let lab = Lab::new();
+    let registry = lab.registry().await;
+    let data = lab.path("data");
+    let one = lab.runner("one", &data).await;
+    let image = frontend(&lab, &registry, &one.buildkitd.address).await;
+    let context = lab.context("mended");
+    choose_syntax(&context, &image);
+    let build = Build::of(&context)
+        .cache_from("type=gha-compatible")
+        .cache_to("type=gha-compatible,mode=max");
+    let client = lab.buildx(one.address()).await;
+    let outcome = client.build(&build).await.failed();
+    outcome.assert_told("exporting the cache of the 5 steps that did not");
+    outcome.assert_told("as export 1");
+    let two = lab.runner("two", &data).await;
+    let outcome = lab.buildctl(two.address()).build(&build).await.failed();
+    assert!(outcome.progress.with(Fate::Ran).is_empty(), "{outcome:#?}");
+    assert_eq!(outcome.progress.with(Fate::Cached).len(), 5, "{outcome:#?}");
 }

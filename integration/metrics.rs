@@ -226,13 +226,18 @@ async fn a_sidecar_that_drains_is_not_ready() {
 #[tokio::test]
 async fn a_failed_build_and_its_export_count_as_such() {
     let lab = Lab::new();
-    let one = lab.runner("one", &lab.path("data")).await;
     let build = Build::of(&lab.context("failing")).cache_to(TO);
-    lab.buildctl(one.address()).build(&build).await.failed();
-    let seen = settled(&one, 1.0).await;
-    assert_eq!(seen.value(&solves("failed")), 1.0, "{seen:#?}");
-    assert_eq!(seen.value(&export("unfinished")), 1.0, "{seen:#?}");
-    assert_eq!(seen.value(&vertices("failed")), 1.0, "{seen:#?}");
+    for (limit, outcome) in [("30s", "published"), ("0", "unfinished")] {
+        let spec = lab.sidecar(limit).data_dir(&lab.path("data"));
+        let spec = spec.arguments(["--failed-export-timeout", limit]);
+        let one = Runner::start(lab.buildkitd(limit), spec).await;
+        lab.buildctl(one.address()).build(&build).await.failed();
+        let seen = settled(&one, 1.0).await;
+        assert_eq!(seen.value(&solves("failed")), 1.0, "{seen:#?}");
+        assert_eq!(seen.value(&export(outcome)), 1.0, "{seen:#?}");
+        assert_eq!(seen.sum("layerd_exports_total"), 1.0, "{seen:#?}");
+        assert_eq!(seen.value(&vertices("failed")), 1.0, "{seen:#?}");
+    }
 }
 
 #[tokio::test]

@@ -44,9 +44,12 @@ impl fmt::Display for Age {
     }
 }
 
-/// A duration as people write it: `90s`, `10m`, `1h30m`, `7d`.
+/// A duration as people write it: `90s`, `10m`, `1h30m`, `7d`, and `0`.
 pub fn parse_duration(text: &str) -> Result<Duration, &'static str> {
     const EXPECTED: &str = "expected a duration such as 90s, 10m, 1h30m or 7d";
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
     let span: jiff::Span = text.parse().map_err(|_| EXPECTED)?;
     let signed = span
         .to_duration(jiff::SpanRelativeTo::days_are_24_hours())
@@ -60,7 +63,13 @@ mod tests {
 
     #[test]
     fn durations_are_read_as_people_write_them() {
-        for (text, seconds) in [("90s", 90), ("10m", 600), ("1h30m", 5400), ("7d", 604_800)] {
+        for (text, seconds) in [
+            ("0", 0),
+            ("90s", 90),
+            ("10m", 600),
+            ("1h30m", 5400),
+            ("7d", 604_800),
+        ] {
             assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)));
         }
         for text in ["", "90", "-1s", "soon", "1s2"] {

@@ -21,6 +21,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{Buildkitd, Lab};
 
+/// How long the error of a failed build is held back.
+const FAILED_EXPORT: Duration = Duration::from_secs(5);
+
 /// What goes wrong from now on.
 #[derive(Clone, Debug, Default)]
 pub enum Fault {
@@ -34,6 +37,8 @@ pub enum Fault {
     ReadsBreak(usize),
     /// Reads give one small piece at a time.
     ReadsCrawl,
+    /// Exports are never published.
+    PublishHangs,
     /// Reads give one byte, and the rest when this says so.
     ReadsWait(watch::Receiver<bool>),
 }
@@ -91,7 +96,7 @@ impl Cache for FaultyCache {
     ) -> Result<BlobStream, CacheError> {
         let whole = self.inner.read(digest, offset, length).await?;
         match self.fault() {
-            Fault::None | Fault::LookUpHangs => Ok(whole),
+            Fault::None | Fault::LookUpHangs | Fault::PublishHangs => Ok(whole),
             Fault::ReadsBreak(times) if self.broken.fetch_add(1, Ordering::SeqCst) < times => {
                 let error = BlobError::Io {
                     context: "reading a layer".to_owned(),
@@ -130,6 +135,10 @@ impl Cache for FaultyCache {
     }
 
     async fn publish(&self, export: Publication) -> Result<Published, CacheError> {
+        if matches!(self.fault(), Fault::PublishHangs) {
+            self.waiting.fetch_add(1, Ordering::SeqCst);
+            std::future::pending::<()>().await;
+        }
         self.inner.publish(export).await
     }
 }
@@ -162,8 +171,9 @@ pub struct FaultyRunner {
     fault: Arc<Mutex<Fault>>,
     waiting: Arc<AtomicUsize>,
     looked_up: Arc<AtomicUsize>,
+    closing: Closing,
     _serving: AbortOnDropHandle<()>,
-    _buildkitd: Buildkitd,
+    buildkitd: Buildkitd,
 }
 
 impl FaultyRunner {
@@ -198,16 +208,19 @@ impl FaultyRunner {
             pull: Some(pull),
             max_graph_records: 10_000,
             blob_patience: patience,
+            failed_export_timeout: FAILED_EXPORT,
             metrics: buildkit::Metrics::default(),
         };
-        let serving = buildkit::serve(config, vec![listener], Closing::default());
+        let closing = Closing::default();
+        let serving = buildkit::serve(config, vec![listener], closing.clone());
         Self {
             address,
             fault,
             waiting,
             looked_up,
+            closing,
             _serving: AbortOnDropHandle::new(tokio::spawn(serving)),
-            _buildkitd: buildkitd,
+            buildkitd,
         }
     }
 
@@ -216,12 +229,27 @@ impl FaultyRunner {
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 
+    /// The address of the buildkitd behind it.
+    pub fn daemon(&self) -> &str {
+        &self.buildkitd.address
+    }
+
+    /// SIGKILL to the buildkitd behind it.
+    pub async fn kill_buildkitd(&mut self) {
+        self.buildkitd.kill().await;
+    }
+
+    /// Takes no more clients, and lets what runs end.
+    pub fn drain(&self) {
+        self.closing.drain.cancel();
+    }
+
     /// How many look-ups were answered.
     pub fn looked_up(&self) -> usize {
         self.looked_up.load(Ordering::SeqCst)
     }
 
-    /// How many reads have come to a gate.
+    /// How many reads have come to a gate, or exports to their end.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::SeqCst)
     }

@@ -157,6 +157,17 @@ pub struct SidecarArgs {
     )]
     blob_patience: Duration,
 
+    /// How long the error of a failed build may be held back while the cache of
+    /// the steps that did not fail is exported; 0 exports nothing then.
+    #[arg(
+        long,
+        env = "LAYERD_FAILED_EXPORT_TIMEOUT",
+        value_name = "DURATION",
+        value_parser = parse_duration,
+        default_value = "30s"
+    )]
+    failed_export_timeout: Duration,
+
     /// TCP: the certificate chain to show, PEM.
     #[arg(
         long,
@@ -343,6 +354,7 @@ fn door(
         pull: beside.pull,
         max_graph_records: args.max_graph_records,
         blob_patience: args.blob_patience,
+        failed_export_timeout: args.failed_export_timeout,
         metrics: metrics.door,
     };
     (config, tasks)

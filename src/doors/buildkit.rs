@@ -6,7 +6,8 @@
 //!
 //! | call | why |
 //! |---|---|
-//! | `Control/Solve`, `LLBBridge/Solve` | `gha-compatible` entries are rewritten: `solve`, `plan`, `rewrite` |
+//! | `Control/Solve`, `LLBBridge/Solve` | `gha-compatible` entries are rewritten: `solve`, `plan`, `rewrite`; what a failed build leaves is exported: `rescue` |
+//! | `LLBBridge/Return` | a failed build is held until that is done: `rescue` |
 //! | `Control/Session` | a Content service is added to the session: `session`, `content` |
 //! | `Control/Status` | the user is told how the cache did: `status` |
 //! | `Control/ListenBuildHistory` | the user's own entries are shown: `history` |
@@ -27,6 +28,7 @@ mod metrics;
 mod plan;
 mod proto;
 mod pull;
+mod rescue;
 mod rewrite;
 mod scrub;
 mod served;
@@ -62,6 +64,7 @@ use self::listen::{Accepted, Stream};
 pub use self::metrics::Metrics;
 use self::pull::Pull;
 pub use self::pull::{ImportCarrier, PullListener};
+use self::rescue::Rescues;
 use self::served::ServedImports;
 use self::session::Sessions;
 use self::stores::Stores;
@@ -103,6 +106,9 @@ pub struct Config {
     pub max_graph_records: u64,
     /// How long a read by pull that fails is tried again.
     pub blob_patience: Duration,
+    /// How long the error of a failed build may be held back for the export of
+    /// what succeeded; zero: not at all.
+    pub failed_export_timeout: Duration,
     /// What is counted.
     pub metrics: Metrics,
 }
@@ -129,6 +135,7 @@ struct Door {
     pull: Option<Arc<Pull>>,
     max_graph_records: u64,
     left_out: LeftOut,
+    rescues: Rescues,
     metrics: Metrics,
     budget: MessageBudget,
     /// Calls, sessions and progress streams: what is waited for at the end.
@@ -166,6 +173,7 @@ pub async fn serve(config: Config, listeners: Vec<Listener>, closing: Closing) {
         max_graph_records: config.max_graph_records,
         stores,
         left_out: LeftOut::default(),
+        rescues: Rescues::new(config.failed_export_timeout),
         metrics,
         budget: MessageBudget::new(MESSAGE_BUDGET),
         tasks: TaskTracker::new(),
@@ -296,6 +304,9 @@ async fn call(
         }
         "/moby.buildkit.v1.frontend.LLBBridge/Solve" => {
             solve::gateway_solve(&door, &link, request).await
+        }
+        "/moby.buildkit.v1.frontend.LLBBridge/Return" => {
+            solve::gateway_return(&door, &link, request).await
         }
         path if path.starts_with(GATEWAY) => solve::gateway_call(&door, &link, request).await,
         _ => return Ok(forward(&link, request).await),

@@ -14,6 +14,7 @@ use tracing::Span;
 
 use super::metrics::Fate;
 use super::proto::control;
+use super::rescue::Standby;
 use super::served::ServedImport;
 use super::timeline::Timeline;
 use super::vertices::Vertices;
@@ -96,6 +97,8 @@ pub struct Build {
     /// What its imports became; decided once, by the first call that has any,
     /// since BuildKit loses hits at random as soon as it has two.
     pub import: OnceCell<Option<Arc<ServedImport>>>,
+    /// What is needed of it should it fail.
+    pub standby: Standby,
     span: Span,
     notices: Mutex<Vec<Notice>>,
     told: watch::Sender<usize>,
@@ -146,6 +149,7 @@ impl Build {
         Self {
             id: id.to_owned(),
             import: OnceCell::new(),
+            standby: Standby::default(),
             // At the level of errors, so that no filter takes a line's build
             // away from it.
             span: tracing::error_span!(parent: None, "build", id),
@@ -252,6 +256,16 @@ impl Build {
         }
         drop((vertices, timeline));
         self.seen.send_replace(());
+    }
+
+    /// The steps whose result is there, as far as is known.
+    pub fn succeeded(&self) -> HashSet<Digest> {
+        lock(&self.vertices).succeeded()
+    }
+
+    /// Its progress is over: what is exported from now on was made before.
+    pub fn end_progress(&self) {
+        lock(&self.timeline).end();
     }
 
     /// All of its vertices before `vertex` began, once it has: what was known

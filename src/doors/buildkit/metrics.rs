@@ -148,6 +148,11 @@ impl ExportTally {
         self.published.store(true, Ordering::Relaxed);
     }
 
+    /// Neither is it in the log, nor did anything of it fail.
+    pub fn is_untried(&self) -> bool {
+        !self.published.load(Ordering::Relaxed) && !self.failed.load(Ordering::Relaxed)
+    }
+
     /// Something of it could not be taken.
     pub fn failed(&self) {
         self.failed.store(true, Ordering::Relaxed);

@@ -93,6 +93,15 @@ impl Exports {
             .collect()
     }
 
+    /// Those of them that are neither published nor failed.
+    pub fn untried(&self) -> Vec<Entry> {
+        let untried = self.planned.iter().filter(|(id, _)| {
+            let store = self.stores.get(id);
+            matches!(store.as_deref(), Some(Store::Export(store)) if store.is_untried())
+        });
+        untried.map(|(_, entry)| entry.clone()).collect()
+    }
+
     async fn open(
         &mut self,
         door: &Door,

@@ -75,7 +75,8 @@ impl Entry {
         Ok(entry.into())
     }
 
-    fn encode(&self) -> Vec<u8> {
+    /// As it stands in `CacheOptions`.
+    pub fn encode(&self) -> Vec<u8> {
         let attrs = self
             .attributes
             .iter()

@@ -19,6 +19,7 @@ use super::ending::Solving;
 use super::forward::untouched;
 use super::grpc::{self, Body, Message, Messages, is_trailers_only};
 use super::plan::{self, Exports};
+use super::rescue::{self, Rescue};
 use super::rewrite::{self, Entry, SolveRequest};
 use super::scrub::scrubbed_answer;
 use super::splice::Malformed;
@@ -63,19 +64,23 @@ async fn run(
     let planned = plan(door, link, &build, &wanted, &message.bytes)
         .instrument(build.span().clone())
         .await;
-    drop(message);
-    let Planned {
-        exports: _exports,
-        body,
-    } = match planned {
+    let Planned { exports, body } = match planned {
         Ok(planned) => planned,
         Err(status) => {
             door.builds.refuse(build, status.clone());
             return Err(status);
         }
     };
+    let rescue = Rescue::prepare(door, &build, &head, &message.bytes, &wanted, &exports);
+    drop(message);
     build.set_stage(Stage::Forwarded);
     let response = link.send(Request::from_parts(head, body)).await?;
+    if let Some(rescue) = &rescue {
+        rescue
+            .attempt(door, link, &build, &exports, response.headers())
+            .instrument(build.span().clone())
+            .await;
+    }
     let ours = wanted.exports.iter().any(Entry::is_ours);
     // The last export of the list that wrote a manifest names it, and ours
     // stand first: where the user has one too, the name is theirs.
@@ -158,12 +163,40 @@ pub async fn gateway_solve(
     drop(message);
     let answer = link
         .send(Request::from_parts(head, grpc::unary(&rewritten)))
-        .await?
-        .map(untouched);
-    Ok(match &build {
-        Some(build) => scrubbed_answer(answer, build),
-        None => answer,
-    })
+        .await?;
+    let Some(build) = build else {
+        return Ok(answer.map(untouched));
+    };
+    let answer = if build.standby.is_armed() {
+        answer.map(|body| rescue::overhear(build.clone(), body))
+    } else {
+        answer.map(untouched)
+    };
+    Ok(scrubbed_answer(answer, &build))
+}
+
+/// Answers `LLBBridge.Return`, by which a client ends its part of a build. One
+/// that hands in an error gives its Solve 5 s from the answer on to fail too
+/// (BuildKit: `client/solve.go`), so that comes when all has been done for it.
+pub async fn gateway_return(
+    door: &Arc<Door>,
+    link: &Link,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Status> {
+    let build = gateway_build(door, &request);
+    let Some(build) = build.filter(|build| build.standby.is_armed()) else {
+        return gateway_call(door, link, request).await;
+    };
+    let (head, body) = request.into_parts();
+    let message = Messages::new(body, door.budget.clone()).only().await?;
+    let request = Request::from_parts(head, grpc::unary(&message.bytes));
+    let failed = rescue::returns_error(&message.bytes);
+    drop(message);
+    let answer = link.send(request).await?;
+    if failed {
+        build.standby.settled().await;
+    }
+    Ok(answer.map(untouched))
 }
 
 /// Holds any other gateway call until buildkitd has its build's Solve, which is

@@ -18,6 +18,7 @@ use super::build::{Build, Notice};
 use super::forward::untouched;
 use super::grpc::{self, Body, Messages, is_trailers_only};
 use super::proto::control;
+use super::rescue::Reading;
 use super::scrub::scrubbed;
 use super::splice::{Edit, Malformed, splice, spliced};
 use super::upstream::Link;
@@ -42,6 +43,7 @@ pub async fn status(
         .map_err(|_| Status::invalid_argument(Malformed.to_string()))?
         .r#ref;
     let build = door.builds.join(&id);
+    let reading = build.standby.reading();
     let response = link
         .send(Request::from_parts(head, grpc::unary(&message.bytes)))
         .await?;
@@ -53,7 +55,7 @@ pub async fn status(
     let messages = Messages::new(upstream, door.budget.clone());
     door.tasks.spawn(async move {
         let ended = tokio::select! {
-            ended = relay(&build, messages, &to_client) => ended,
+            ended = relay(&build, messages, reading, &to_client) => ended,
             // The client learns why from its Solve.
             () = build.refused() => Err(Status::ok("")),
             () = to_client.closed() => return,
@@ -71,6 +73,7 @@ pub async fn status(
 async fn relay(
     build: &Build,
     mut messages: Messages<Incoming>,
+    reading: Reading,
     to_client: &grpc::Sender,
 ) -> Result<Option<http::HeaderMap>, Status> {
     let mut told = build.told();
@@ -85,6 +88,8 @@ async fn relay(
         };
         said = say(build, said, to_client).await;
         let Some(message) = message else {
+            drop(reading);
+            linger(build, said, to_client).await;
             return Ok(messages.trailers());
         };
         // What can't be read is passed on for the client to complain about.
@@ -97,6 +102,20 @@ async fn relay(
             return Ok(None);
         }
     }
+}
+
+/// Sends the notices of a build that buildkitd is done with, until nobody else
+/// does anything for it.
+async fn linger(build: &Build, mut said: usize, to_client: &grpc::Sender) {
+    let mut told = build.told();
+    loop {
+        said = say(build, said, to_client).await;
+        tokio::select! {
+            () = build.standby.settled() => break,
+            _ = told.changed() => {}
+        }
+    }
+    say(build, said, to_client).await;
 }
 
 /// Sends the notices from number `from` on; gives how many there are.
@@ -161,6 +180,7 @@ fn edited(build: &Build, message: &[u8]) -> Result<Option<Vec<u8>>, Malformed> {
     let edited = spliced(message, |number, content| match number {
         VERTEXES => {
             let vertex = control::Vertex::decode(content).map_err(|_| Malformed)?;
+            build.standby.see(&vertex);
             let title = title(build, &vertex);
             seen.push(vertex);
             vertex_texts(content, title.as_deref(), address)

@@ -22,6 +22,7 @@ const MAX_VERTICES: usize = 10_000;
 pub struct Timeline {
     vertices: HashMap<Digest, Vertex>,
     overflown: bool,
+    over: bool,
 }
 
 impl Timeline {
@@ -55,10 +56,16 @@ impl Timeline {
         self.vertices.is_empty()
     }
 
-    /// Whether a vertex has begun.
+    /// No more events will come.
+    pub fn end(&mut self) {
+        self.over = true;
+    }
+
+    /// Whether all is known of what came before `vertex`: it has begun, or
+    /// nothing begins any more.
     pub fn has_begun(&self, vertex: &Digest) -> bool {
         let found = self.vertices.get(vertex);
-        found.is_some_and(|vertex| vertex.run != Run::Not)
+        self.over || found.is_some_and(|vertex| vertex.run != Run::Not)
     }
 
     /// All of them.

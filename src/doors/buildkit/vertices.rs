@@ -8,7 +8,7 @@
 //! then the step runs; a cached one whose layers are pulled later starts and
 //! completes again, without the mark.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::metrics::Fate;
 use super::proto::control::Vertex;
@@ -37,6 +37,12 @@ impl Vertices {
         if !pulled && (before.is_some() || self.0.len() < MAX_VERTICES) {
             self.0.insert(digest, fate);
         }
+    }
+
+    /// Those whose result is there, as far as is known.
+    pub fn succeeded(&self) -> HashSet<Digest> {
+        let there = self.0.iter().filter(|(_, fate)| **fate != Fate::Failed);
+        there.map(|(digest, _)| *digest).collect()
     }
 
     /// Adds all to `counter`, once.

@@ -80,6 +80,11 @@ impl ExportStore {
         }
     }
 
+    /// Whether buildkitd has written nothing of it that counts.
+    pub fn is_untried(&self) -> bool {
+        self.tally.is_untried()
+    }
+
     pub(super) fn span(&self) -> &Span {
         self.build.span()
     }

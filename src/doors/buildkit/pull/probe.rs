@@ -175,5 +175,6 @@ fn definition() -> pb::Definition {
     };
     pb::Definition {
         def: vec![make.into(), result.encode_to_vec().into()],
+        ..pb::Definition::default()
     }
 }
