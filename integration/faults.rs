@@ -9,7 +9,10 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::harness::store::blobs;
-use crate::harness::{Build, Fault, FaultyRunner, Lab, MULTISTAGE_STEPS, Tap, tree, until};
+use crate::harness::{
+    Build, Buildkitd, Fault, FaultyRunner, Lab, MULTISTAGE_STEPS, Sidecar, Tap, Tapped, layerd,
+    tree, until,
+};
 
 const TO: &str = "type=gha-compatible,mode=max";
 const FROM: &str = "type=gha-compatible";
@@ -51,9 +54,14 @@ async fn a_read_that_stays_broken_fails_one_build_and_names_the_blob() {
     let build = Build::of(&context).cache_from(FROM).output_folder(&out);
     let client = lab.buildctl(&cold.address);
     let outcome = client.build(&build).await.failed();
-    outcome.assert_warned("cached layer sha256:");
+    outcome.assert_warned("can't be read");
     outcome.assert_warned("the next one runs clean");
     client.build(&build).await.ok();
+    // Nothing is wrong with what is stored.
+    let data = lab.path("data");
+    layerd(["cache", "fsck", "--data-dir", data.to_str().unwrap()])
+        .await
+        .ok();
 }
 
 #[tokio::test]
@@ -134,40 +142,77 @@ async fn a_build_goes_on_pulling_what_it_shares_with_one_that_has_ended() {
         outcome = &mut second => panic!("it did not wait: {outcome:#?}"),
         () = begun(2) => {}
     }
-    // Its client is killed.
+    // Its client is killed, and its build is over before a byte was read.
     drop(first);
+    until("the first build has ended", async || {
+        cold.has_solved("canceled").then_some(())
+    })
+    .await;
     go.send(true).unwrap();
     let outcome = second.await.ok();
     outcome.assert_no_warning();
     assert_eq!(tree(&lab.path("first")), tree(&out));
 }
 
+/// A cold runner that pulls one layer of 128 MiB through a tap.
+struct Pulling {
+    lab: Lab,
+    _daemon: Buildkitd,
+    sidecar: Sidecar,
+    endpoint: String,
+    tap: Tapped,
+}
+
+impl Pulling {
+    /// All but the build itself.
+    async fn prepare() -> (Self, Build) {
+        let lab = Lab::new();
+        let data = lab.path("data");
+        let context = lab.context("big");
+        let writer = lab.runner("writer", &data).await;
+        let build = Build::of(&context).cache_to(TO);
+        lab.buildctl(writer.address()).build(&build).await.ok();
+        let tap = Tap::bind().await;
+        let daemon = lab.buildkitd("cold").start().await;
+        let sidecar = lab
+            .sidecar("cold")
+            .buildkitd(&daemon.address)
+            .data_dir(&data)
+            .arguments(["--import-carrier=pull"])
+            .arguments([format!("--pull-advertise={}", tap.address)])
+            .start()
+            .await;
+        let endpoint = sidecar.pull.clone().unwrap();
+        let tap = tap.before(&endpoint);
+        let build = Build::of(&context)
+            .cache_from(FROM)
+            .output_folder(&lab.path("out"));
+        let prepared = Self {
+            lab,
+            _daemon: daemon,
+            sidecar,
+            endpoint,
+            tap,
+        };
+        (prepared, build)
+    }
+
+    /// The path of a layer that was asked for.
+    async fn layer(&self) -> String {
+        until("a layer is asked for", async || {
+            let mut asked = self.tap.asked().into_iter();
+            asked.find(|path| path.contains("/blobs/"))
+        })
+        .await
+    }
+}
+
 #[tokio::test]
 async fn absurd_ranges_get_an_error_and_nothing_else() {
-    let lab = Lab::new();
-    let data = lab.path("data");
-    let context = lab.context("multistage");
-    let writer = lab.runner("writer", &data).await;
-    let build = Build::of(&context).cache_to(TO);
-    lab.buildctl(writer.address()).build(&build).await.ok();
-    let tap = Tap::bind().await;
-    let buildkitd = lab.buildkitd("cold").start().await;
-    let sidecar = lab
-        .sidecar("cold")
-        .buildkitd(&buildkitd.address)
-        .data_dir(&data)
-        .arguments(["--import-carrier=pull"])
-        .arguments([format!("--pull-advertise={}", tap.address)])
-        .start()
-        .await;
-    let endpoint = sidecar.pull.clone().unwrap();
-    let tap = tap.before(&endpoint);
-    let build = Build::of(&context)
-        .cache_from(FROM)
-        .output_folder(&lab.path("out"));
-    lab.buildctl(sidecar.address()).build(&build).await.ok();
-    let asked = tap.asked();
-    let blob = asked.iter().find(|path| path.contains("/blobs/")).unwrap();
+    let (pulling, build) = Pulling::prepare().await;
+    let client = pulling.lab.buildctl(pulling.sidecar.address());
+    client.build(&build).await.ok().assert_all_cached(3);
+    let blob = pulling.layer().await;
     for range in [
         "bytes=-1",
         "bytes=5-2",
@@ -179,21 +224,65 @@ async fn absurd_ranges_get_an_error_and_nothing_else() {
         "bytes=",
         "\u{ff}",
     ] {
-        let answer = get(&endpoint, blob, range).await;
+        let answer = get(&pulling.endpoint, &blob, range).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 416"), "{range}: {answer}");
     }
-    let answer = get(&endpoint, blob, "bytes=1-").await;
+    let answer = get(&pulling.endpoint, &blob, "bytes=100-").await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 206"), "{answer}");
-    assert!(!sidecar.log().contains("panicked"), "{}", sidecar.log());
+    let log = pulling.sidecar.log();
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+#[tokio::test]
+async fn strangers_who_ask_for_what_is_not_there_end_no_pull() {
+    let (pulling, build) = Pulling::prepare().await;
+    let client = pulling.lab.buildctl(pulling.sidecar.address());
+    let strangers = async {
+        pulling.layer().await;
+        let mut asking = Vec::new();
+        for _ in 0..600 {
+            let mut stream = TcpStream::connect(&pulling.endpoint).await.unwrap();
+            // One that is sent away does not matter here.
+            let _ = stream
+                .write_all(b"GET /x/y HTTP/1.1\r\nhost: x\r\n\r\n")
+                .await;
+            asking.push(stream);
+        }
+        asking
+    };
+    let (outcome, _asking) = tokio::join!(client.build(&build), strangers);
+    outcome.ok().assert_all_cached(3);
+}
+
+#[tokio::test]
+async fn a_body_that_can_not_be_completed_is_reset() {
+    let (pulling, build) = Pulling::prepare().await;
+    let client = pulling.lab.buildctl(pulling.sidecar.address());
+    client.build(&build).await.ok();
+    let sized = |blob: &PathBuf| blob.metadata().unwrap().len();
+    let largest = blobs(&pulling.lab.path("data"))
+        .into_iter()
+        .max_by_key(sized)
+        .unwrap();
+    let name = largest.file_name().unwrap().to_str().unwrap();
+    let asked = pulling.tap.asked();
+    let path = asked.iter().find(|path| path.contains(name)).unwrap();
+    let mut bytes = std::fs::read(&largest).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::remove_file(&largest).unwrap();
+    std::fs::write(&largest, bytes).unwrap();
+    let ended = get(&pulling.endpoint, path, "bytes=0-").await;
+    let error = ended.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 }
 
 /// The answer to a request for a part.
-async fn get(endpoint: &str, path: &str, range: &str) -> String {
-    let mut stream = TcpStream::connect(endpoint).await.unwrap();
+async fn get(endpoint: &str, path: &str, range: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(endpoint).await?;
     let request =
         format!("GET {path} HTTP/1.1\r\nhost: x\r\nrange: {range}\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.unwrap();
-    String::from_utf8_lossy(&answer).into_owned()
+    stream.read_to_end(&mut answer).await?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }

@@ -56,7 +56,7 @@ pub use self::progress::{Fate, Progress};
 pub use self::registry::Registry;
 pub use self::runner::Runner;
 pub use self::sidecar::{Sidecar, SidecarSpec};
-pub use self::tap::Tap;
+pub use self::tap::{Tap, Tapped};
 pub use self::tls::Tls;
 pub use self::tools::{BuildKit, oracle as oracle_command};
 pub use self::tree::tree;

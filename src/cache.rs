@@ -74,9 +74,10 @@ pub trait Cache: Send + Sync + 'static {
     /// written. One that is not what it should be is withdrawn, and an error.
     async fn verify(&self, digest: &Digest) -> Result<(), CacheError>;
 
-    /// Forgets a blob that turned out to be unreadable or not what it should
-    /// be: no look-up names it until it is uploaded again.
-    async fn withdraw(&self, digest: &Digest) -> Result<(), CacheError>;
+    /// Leaves a blob that could not be read out of what is named from now on.
+    /// One that is not what it should be is forgotten until it is uploaded
+    /// again; one that may be sound is left out by this process, for a while.
+    async fn withdraw(&self, digest: &Digest, why: &CacheError) -> Result<(), CacheError>;
 
     /// Appends an export to the log, when all that it names is there.
     async fn publish(&self, export: Publication) -> Result<Published, CacheError>;
@@ -283,6 +284,21 @@ pub enum CacheError {
     /// From the catalog.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+}
+
+impl CacheError {
+    /// Whether a blob of which this was said can't be what it should be, however
+    /// often it is read.
+    pub fn is_final(&self) -> bool {
+        matches!(
+            self,
+            Self::Blob(
+                BlobError::NotFound(_)
+                    | BlobError::WrongSize { .. }
+                    | BlobError::WrongDigest { .. }
+            )
+        )
+    }
 }
 
 fn exports(ids: &[ExportId]) -> String {

@@ -16,6 +16,8 @@ use layerd::config::Endpoint;
 use layerd::digest::Digest;
 use layerd::doors::buildkit::{self, Closing, Defaults, ImportCarrier, Listener, PullListener};
 use layerd::place::ProjectId;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -39,13 +41,13 @@ pub enum Fault {
     ReadsCrawl,
     /// Exports are never published.
     PublishHangs,
-    /// Reads give one byte, and the rest when this says so.
+    /// Reads give nothing until this says so.
     ReadsWait(watch::Receiver<bool>),
 }
 
 /// A cache in a data directory, with faults.
 struct FaultyCache {
-    inner: Arc<LocalCache>,
+    inner: LocalCache,
     fault: Arc<Mutex<Fault>>,
     broken: AtomicUsize,
     waiting: Arc<AtomicUsize>,
@@ -109,19 +111,11 @@ impl Cache for FaultyCache {
             Fault::ReadsBreak(_) => Ok(whole),
             Fault::ReadsCrawl => Ok(crawling(whole)),
             Fault::ReadsWait(mut go) => {
-                let begun = self.inner.read(digest, offset, 1).await?;
-                let (inner, waiting, digest) = (self.inner.clone(), self.waiting.clone(), *digest);
-                let rest = stream::once(async move {
-                    waiting.fetch_add(1, Ordering::SeqCst);
-                    // A sender that is gone lets everything through.
-                    let _ = go.wait_for(|go| *go).await;
-                    match inner.read(&digest, offset + 1, length - 1).await {
-                        Ok(rest) => rest,
-                        Err(CacheError::Blob(error)) => stream::iter([Err(error)]).boxed(),
-                        Err(error) => panic!("{error}"),
-                    }
-                });
-                Ok(begun.chain(rest.flatten()).boxed())
+                drop(whole);
+                self.waiting.fetch_add(1, Ordering::SeqCst);
+                // A sender that is gone lets everything through.
+                let _ = go.wait_for(|go| *go).await;
+                self.inner.read(digest, offset, length).await
             }
         }
     }
@@ -130,8 +124,8 @@ impl Cache for FaultyCache {
         self.inner.verify(digest).await
     }
 
-    async fn withdraw(&self, digest: &Digest) -> Result<(), CacheError> {
-        self.inner.withdraw(digest).await
+    async fn withdraw(&self, digest: &Digest, why: &CacheError) -> Result<(), CacheError> {
+        self.inner.withdraw(digest, why).await
     }
 
     async fn publish(&self, export: Publication) -> Result<Published, CacheError> {
@@ -171,6 +165,7 @@ pub struct FaultyRunner {
     fault: Arc<Mutex<Fault>>,
     waiting: Arc<AtomicUsize>,
     looked_up: Arc<AtomicUsize>,
+    metrics: Registry,
     closing: Closing,
     _serving: AbortOnDropHandle<()>,
     buildkitd: Buildkitd,
@@ -183,7 +178,7 @@ impl FaultyRunner {
         let buildkitd = lab.buildkitd(name).start().await;
         let (fault, waiting, looked_up) = Default::default();
         let cache = FaultyCache {
-            inner: Arc::new(LocalCache::new(data)),
+            inner: LocalCache::new(data),
             fault: Arc::clone(&fault),
             broken: AtomicUsize::new(0),
             waiting: Arc::clone(&waiting),
@@ -194,6 +189,7 @@ impl FaultyRunner {
         let listener = Listener::bind(&listen, None).await.expect("a free path");
         let pull = PullListener::bind("127.0.0.1:0", None).await;
         let pull = pull.expect("a free port");
+        let mut metrics = Registry::default();
         let upstream: Endpoint = buildkitd.address.parse().expect("an endpoint");
         let config = buildkit::Config {
             upstream: buildkit::Upstream::new(upstream, None),
@@ -209,7 +205,7 @@ impl FaultyRunner {
             max_graph_records: 10_000,
             blob_patience: patience,
             failed_export_timeout: FAILED_EXPORT,
-            metrics: buildkit::Metrics::default(),
+            metrics: buildkit::Metrics::register(&mut metrics),
         };
         let closing = Closing::default();
         let serving = buildkit::serve(config, vec![listener], closing.clone());
@@ -218,6 +214,7 @@ impl FaultyRunner {
             fault,
             waiting,
             looked_up,
+            metrics,
             closing,
             _serving: AbortOnDropHandle::new(tokio::spawn(serving)),
             buildkitd,
@@ -242,6 +239,14 @@ impl FaultyRunner {
     /// Takes no more clients, and lets what runs end.
     pub fn drain(&self) {
         self.closing.drain.cancel();
+    }
+
+    /// Whether one build has ended so.
+    pub fn has_solved(&self, outcome: &str) -> bool {
+        let mut text = String::new();
+        encode(&mut text, &self.metrics).expect("metrics are text");
+        let counted = format!("layerd_solves_total{{outcome=\"{outcome}\"}} 1");
+        text.lines().any(|line| line == counted)
     }
 
     /// How many look-ups were answered.

@@ -84,6 +84,7 @@ impl LocalCache {
         let gone = recorded.iter().zip(&found);
         let gone = gone.filter(|(blob, found)| **found != blobs.get(blob).copied());
         let mut absent: HashSet<Digest> = gone.map(|(blob, _)| *blob).collect();
+        absent.extend(self.verified.avoided(Instant::now()));
         if self.verified.is_suspect() {
             let there: Vec<Digest> = recorded
                 .into_iter()
@@ -97,7 +98,9 @@ impl LocalCache {
                 }
             };
             // What is not reached now may be by the next look-up.
-            let _ = tokio::time::timeout(SUSPICION, looking).await;
+            if tokio::time::timeout(SUSPICION, looking).await.is_ok() {
+                self.verified.trust();
+            }
         }
         Ok(absent)
     }
@@ -191,6 +194,7 @@ impl Cache for LocalCache {
             not_before: wants.iter().filter_map(|want| want.not_before).max(),
             compression: wants.iter().find_map(|want| want.compression),
             limits: *limits,
+            avoided: self.verified.avoided(Instant::now()),
         };
         let (answer, news) = self.serve(&opened, united, question).await?;
         if let Some(import) = import(first.place.clone(), &heads, &answer, news, lease) {
@@ -255,14 +259,19 @@ impl Cache for LocalCache {
         let (expected, actual) = (*digest, hasher.finish());
         if actual != expected {
             tracing::error!(blob = %expected, %actual, "a blob has rotted, and is withdrawn");
-            self.withdraw(digest).await?;
-            return Err(BlobError::WrongDigest { expected, actual }.into());
+            let wrong = CacheError::from(BlobError::WrongDigest { expected, actual });
+            self.withdraw(digest, &wrong).await?;
+            return Err(wrong);
         }
         self.verified.remember(expected, Instant::now());
         Ok(())
     }
 
-    async fn withdraw(&self, digest: &Digest) -> Result<(), CacheError> {
+    async fn withdraw(&self, digest: &Digest, why: &CacheError) -> Result<(), CacheError> {
+        if !why.is_final() {
+            self.verified.avoid(*digest, Instant::now());
+            return Ok(());
+        }
         self.verified.suspect();
         let opened = self.opener.opened_for_writing().await?;
         Ok(opened.blobs.remove(digest).await?)

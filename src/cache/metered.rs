@@ -12,7 +12,7 @@ use self::metrics::Direction;
 pub use self::metrics::Metrics;
 use self::transfer::{MeteredIngest, Transfer, metered};
 use super::{Cache, CacheError, Import, Lease, Limits, Publication, Published, Want};
-use crate::blobs::{BlobStream, Ingest};
+use crate::blobs::{BlobError, BlobStream, Ingest};
 use crate::digest::Digest;
 use crate::place::ProjectId;
 
@@ -79,8 +79,12 @@ impl Cache for Metered {
         verified.inspect_err(|error| self.metrics.read_failed(error))
     }
 
-    async fn withdraw(&self, digest: &Digest) -> Result<(), CacheError> {
-        self.inner.withdraw(digest).await
+    async fn withdraw(&self, digest: &Digest, why: &CacheError) -> Result<(), CacheError> {
+        // Whoever reads finds that; the store itself told of anything else.
+        if matches!(why, CacheError::Blob(BlobError::WrongDigest { .. })) {
+            self.metrics.read_failed(why);
+        }
+        self.inner.withdraw(digest, why).await
     }
 
     #[tracing::instrument(name = "publish", skip_all)]

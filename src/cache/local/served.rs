@@ -26,6 +26,8 @@ pub(super) struct Question {
     pub(super) not_before: Option<Timestamp>,
     pub(super) compression: Option<Compression>,
     pub(super) limits: Limits,
+    /// Blobs that are there and could not be read.
+    pub(super) avoided: Vec<Digest>,
 }
 
 /// What is served.

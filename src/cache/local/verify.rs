@@ -6,7 +6,7 @@
 //! one was found wrong, all are hashed before they are named: a build that has
 //! failed for a blob must not fail for the next one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ const MAX_REMEMBERED: usize = 100_000;
 pub struct Verified {
     right: Mutex<HashMap<Digest, Instant>>,
     wrong: AtomicBool,
+    avoided: Mutex<BTreeMap<Digest, Instant>>,
 }
 
 impl Verified {
@@ -47,9 +48,34 @@ impl Verified {
         self.wrong.store(true, Ordering::Relaxed);
     }
 
-    /// Whether any blob was ever found to be wrong.
+    /// All blobs were looked at since.
+    pub fn trust(&self) {
+        self.wrong.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether a blob was found to be wrong, and not all were looked at since.
     pub fn is_suspect(&self) -> bool {
         self.wrong.load(Ordering::Relaxed)
+    }
+
+    /// This blob could not be read, for no fault of its own that is known.
+    pub fn avoid(&self, digest: Digest, now: Instant) {
+        let mut avoided = self.avoiding();
+        if avoided.len() >= MAX_REMEMBERED {
+            avoided.clear();
+        }
+        avoided.insert(digest, now);
+    }
+
+    /// Those that could not be read not long before `now`.
+    pub fn avoided(&self, now: Instant) -> Vec<Digest> {
+        let mut avoided = self.avoiding();
+        avoided.retain(|_, at| now.saturating_duration_since(*at) < BELIEVED);
+        avoided.keys().copied().collect()
+    }
+
+    fn avoiding(&self) -> MutexGuard<'_, BTreeMap<Digest, Instant>> {
+        self.avoided.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn found(&self) -> MutexGuard<'_, HashMap<Digest, Instant>> {
@@ -68,6 +94,14 @@ mod tests {
         verified.remember(digest, now);
         assert!(verified.is_believed(&digest, now));
         assert!(!verified.is_believed(&digest, now + BELIEVED));
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_avoided_for_a_while() {
+        let (verified, now, digest) = (Verified::default(), Instant::now(), Digest::of(b"x"));
+        verified.avoid(digest, now);
+        assert_eq!(verified.avoided(now), [digest]);
+        assert!(verified.avoided(now + BELIEVED).is_empty());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! holds the [`Build`] keeps it known; when the last call ends it is forgotten.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -108,6 +109,7 @@ pub struct Build {
     timeline: Mutex<Timeline>,
     seen: watch::Sender<()>,
     counter: CounterBy<Fate>,
+    imported: AtomicBool,
 }
 
 /// How far the Solve of a build is.
@@ -161,6 +163,7 @@ impl Build {
             timeline: Mutex::default(),
             seen: watch::Sender::new(()),
             counter,
+            imported: AtomicBool::new(false),
         }
     }
 
@@ -256,6 +259,11 @@ impl Build {
         }
         drop((vertices, timeline));
         self.seen.send_replace(());
+    }
+
+    /// Its import was asked for; true the first time.
+    pub fn has_imported(&self) -> bool {
+        !self.imported.swap(true, Ordering::Relaxed)
     }
 
     /// The steps whose result is there, as far as is known.

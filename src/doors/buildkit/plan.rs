@@ -212,12 +212,28 @@ async fn decide(
             None => wants.push(entry.want),
         }
     }
-    if let Some(pull) = door.pull.as_ref().filter(|_| !wants.is_empty())
-        && (pull.forced || pull.is_reached(link).await)
-    {
-        return Ok(Some(
-            door.imports
-                .by_pull(pull, wants, timeout, ours, door, build),
+    if let Some(pull) = door.pull.as_ref().filter(|_| !wants.is_empty()) {
+        let reached = pull.is_reached(link).await;
+        if reached || pull.forced {
+            if !reached {
+                if build.has_imported() {
+                    door.metrics
+                        .imports
+                        .count((Carrier::Pull, ImportOutcome::Failed));
+                }
+                build.warn(format!(
+                    "imports are pulled from {} (--import-carrier pull), which buildkitd did not reach when that was tried: name an address that it reaches with --pull-advertise",
+                    pull.advertised
+                ));
+            }
+            let pulled = door
+                .imports
+                .by_pull(pull, wants, timeout, ours, door, build);
+            return Ok(Some(pulled));
+        }
+        build.tell(format!(
+            "importing over the session, which loads more than is needed: buildkitd does not reach {} (--pull-advertise)",
+            pull.advertised
         ));
     }
     let import = if live {

@@ -23,10 +23,11 @@ mod probe;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use http::{Method, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -34,8 +35,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::connection::{Connection, Crowd};
-pub use self::import::PullImport;
+use self::connection::{Connection, Crowd, Member};
+pub use self::import::{PullImport, Terms};
 pub use self::probe::Probe;
 use super::attributes::Attributes;
 use super::content::Store;
@@ -97,7 +98,8 @@ pub struct Pull {
     pub probe: Probe,
     /// How long a read that fails is tried again.
     pub patience: Duration,
-    advertised: String,
+    /// Where buildkitd is told to find it.
+    pub advertised: String,
 }
 
 impl Pull {
@@ -168,13 +170,19 @@ async fn converse(
     crowd: Crowd,
     closing: CancellationToken,
 ) {
-    let place = crowd.enter();
+    let member = crowd.enter();
     let broken = Arc::new(AtomicBool::new(false));
-    let busy = place.busy.clone();
     let service = service_fn(|request| {
-        let (pull, stores, broken, busy) =
-            (pull.clone(), stores.clone(), broken.clone(), busy.clone());
-        async move { Ok::<_, Infallible>(call(&pull, &stores, &broken, &busy, request).await) }
+        let (pull, stores, broken) = (pull.clone(), stores.clone(), broken.clone());
+        let member = member.clone();
+        async move {
+            let answer = call(&pull, &stores, &broken, request).await;
+            Ok::<_, Infallible>(match answer {
+                Answer::Known(response) => while_read(response, &member),
+                // Who asks for what is not there may be anybody.
+                Answer::Unknown(response) => closing_after(response),
+            })
+        }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -186,7 +194,7 @@ async fn converse(
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = place.evicted.cancelled() => Ok(()),
+        () = member.evicted.cancelled() => Ok(()),
         () = closing.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -197,30 +205,52 @@ async fn converse(
     }
 }
 
+/// An answer, and whether who asked knew a name.
+enum Answer {
+    Known(Response<Body>),
+    Unknown(Response<Body>),
+}
+
+/// Keeps `member` connected as long as the body is on its way.
+fn while_read(response: Response<Body>, member: &Arc<Member>) -> Response<Body> {
+    let under_way = member.begin();
+    response.map(|body| {
+        body.map_frame(move |frame| {
+            let _ = &under_way;
+            frame
+        })
+        .boxed_unsync()
+    })
+}
+
+fn closing_after(mut response: Response<Body>) -> Response<Body> {
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 async fn call(
     pull: &Pull,
     stores: &Stores,
     broken: &Arc<AtomicBool>,
-    busy: &Arc<AtomicBool>,
     request: Request<Incoming>,
-) -> Response<Body> {
-    busy.store(true, Ordering::Relaxed);
+) -> Answer {
     if request.method() != Method::GET {
-        return answer::refused(http::StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed");
+        let refused = answer::refused(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed");
+        return Answer::Unknown(refused);
     }
     let Some((bucket, key)) = request.uri().path().trim_start_matches('/').split_once('/') else {
-        return answer::no_such_key();
+        return Answer::Unknown(answer::no_such_key());
     };
-    if pull.probe.is_asked(bucket) {
-        pull.probe.answered(bucket);
-        return answer::no_such_key();
+    if pull.probe.answers(bucket) {
+        return Answer::Unknown(answer::no_such_key());
     }
     let store = stores.get(bucket);
     let Some(Store::Pull(import)) = store.as_deref() else {
-        return answer::no_such_key();
+        return Answer::Unknown(answer::no_such_key());
     };
     if key == format!("manifests/{NAME}") {
-        return import.config().await;
+        return Answer::Known(import.config().await);
     }
     // AWS's client escapes the colon of a digest, and nothing else in these.
     let digest = key
@@ -228,14 +258,9 @@ async fn call(
         .map(|digest| digest.replace("%3A", ":"));
     match digest.map(|digest| digest.parse::<Digest>()) {
         Some(Ok(digest)) => {
-            import
-                .blob(
-                    &digest,
-                    request.headers().get(header::RANGE),
-                    broken.clone(),
-                )
-                .await
+            let range = request.headers().get(header::RANGE);
+            Answer::Known(import.blob(&digest, range, broken.clone()).await)
         }
-        _ => answer::no_such_key(),
+        _ => Answer::Known(answer::no_such_key()),
     }
 }

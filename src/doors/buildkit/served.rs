@@ -15,7 +15,7 @@ use super::Door;
 use super::attributes::Attributes;
 use super::build::Build;
 use super::content::{ImportStore, Store};
-use super::pull::{Pull, PullImport};
+use super::pull::{Pull, PullImport, Terms};
 use super::rewrite::Entry;
 use super::stores::Stores;
 use crate::cache::{Cache, Documents, Import, Want};
@@ -120,8 +120,11 @@ impl ServedImports {
             || {
                 let store = self.stores.open(Store::Pull(PullImport::new(
                     wants,
-                    timeout,
-                    (pull.patience, door.max_graph_records),
+                    Terms {
+                        timeout,
+                        patience: pull.patience,
+                        max_records: door.max_graph_records,
+                    },
                     door.cache.clone(),
                     door.metrics.imports.clone(),
                 )));
@@ -138,8 +141,9 @@ impl ServedImports {
         open: impl FnOnce() -> (String, Entry, String),
     ) -> Arc<ServedImport> {
         let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(shared) = served.get(&sight).and_then(Weak::upgrade) {
-            self.tell(&shared.store, build);
+        if let Some(shared) = served.get(&sight).and_then(Weak::upgrade)
+            && self.tell(&shared.store, build)
+        {
             return shared;
         }
         served.retain(|_, import| import.strong_count() > 0);
@@ -156,13 +160,15 @@ impl ServedImports {
         import
     }
 
-    /// Has a store tell `build` too how it does.
-    fn tell(&self, store: &str, build: &Arc<Build>) {
+    /// Has a store tell `build` too how it does; false where it takes no more
+    /// builds.
+    fn tell(&self, store: &str, build: &Arc<Build>) -> bool {
         match self.stores.get(store).as_deref() {
             Some(Store::Import(store)) => store.audience().admit(build),
-            Some(Store::Pull(store)) => store.audience().admit(build),
-            Some(Store::Export(_)) | None => {}
+            Some(Store::Pull(store)) if !store.is_worn() => store.audience().admit(build),
+            Some(Store::Pull(_) | Store::Export(_)) | None => return false,
         }
+        true
     }
 }
 

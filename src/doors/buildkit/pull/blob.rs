@@ -56,7 +56,7 @@ pub async fn answer(
         reading.hasher = Some(Hasher::default());
     }
     while let Err(error) = reading.open().await {
-        let gone = is_gone(&error);
+        let gone = error.is_final();
         if reading.recover(error).await.is_err() {
             return if gone {
                 answer::no_such_key()
@@ -176,7 +176,7 @@ impl Reading {
         let deadline = *self
             .deadline
             .get_or_insert_with(|| Instant::now() + self.patience);
-        if is_gone(&error) || Instant::now() >= deadline {
+        if error.is_final() || Instant::now() >= deadline {
             self.lost(&error).await;
             return Err(error.into());
         }
@@ -188,21 +188,16 @@ impl Reading {
     /// What was named can't be read: it is named no more, and the user knows.
     async fn lost(&mut self, error: &CacheError) {
         let digest = self.digest;
-        if let Err(error) = self.cache.withdraw(&digest).await {
+        if let Err(error) = self.cache.withdraw(&digest, error).await {
             tracing::error!(blob = %digest, %error, "a blob that is lost could not be withdrawn");
         }
+        let what = if error.is_final() {
+            "is lost"
+        } else {
+            "can't be read"
+        };
         (self.tell)(format!(
-            "cached layer {digest} is lost ({error}): if this build fails for it, the next one runs clean"
+            "cached layer {digest} {what} ({error}): if this build fails for it, the next one runs clean"
         ));
     }
-}
-
-/// Whether trying again can't help.
-fn is_gone(error: &CacheError) -> bool {
-    matches!(
-        error,
-        CacheError::Blob(
-            BlobError::NotFound(_) | BlobError::WrongSize { .. } | BlobError::WrongDigest { .. }
-        )
-    )
 }

@@ -1,16 +1,18 @@
-//! A client's connection, which can be ended by a reset, and the crowd of them,
-//! which is bounded.
+//! A client's connection, which ends by a reset unless it ends well, and the
+//! crowd of them, which is bounded.
 //!
 //! A body that ends early but cleanly fails a user's build; a reset makes
-//! BuildKit ask again for the rest. So a connection whose body broke is closed
-//! with nothing lingering.
+//! BuildKit ask again for the rest. So a connection is reset whenever it is
+//! dropped, by whatever (an error, an eviction, the end of this process), and
+//! is closed only when its server has written all that it had to.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
+use rustix::net::sockopt::set_socket_linger;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 /// itself keeps a handful.
 const MAX_CONNECTIONS: usize = 256;
 
-/// A TCP stream that is reset instead of closed where its body broke.
+/// A TCP stream that is reset unless it is shut down.
 pub struct Connection {
     stream: TcpStream,
     broken: Arc<AtomicBool>,
@@ -30,16 +32,9 @@ impl Connection {
     pub fn new(stream: TcpStream, broken: Arc<AtomicBool>) -> Self {
         // Without it only small answers come a little later.
         let _ = stream.set_nodelay(true);
+        // A socket that is gone already needs no reset.
+        let _ = stream.set_zero_linger();
         Self { stream, broken }
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        if self.broken.load(Ordering::Relaxed) {
-            // A socket that is gone already needs no reset.
-            let _ = self.stream.set_zero_linger();
-        }
     }
 }
 
@@ -84,6 +79,7 @@ impl AsyncWrite for Connection {
             // A clean end is what must not be sent.
             return Poll::Ready(Ok(()));
         }
+        set_socket_linger(&this.stream, None)?;
         Pin::new(&mut this.stream).poll_shutdown(cx)
     }
 }
@@ -93,30 +89,47 @@ impl AsyncWrite for Connection {
 pub struct Crowd(Arc<Mutex<Vec<Arc<Member>>>>);
 
 /// One of the crowd, until it is dropped.
+#[derive(Default)]
 pub struct Member {
-    /// It has asked for something.
-    pub busy: Arc<AtomicBool>,
+    /// How many bodies are on their way to it.
+    reading: AtomicUsize,
     /// It has to go.
     pub evicted: CancellationToken,
 }
 
+/// A body on its way, until it is dropped.
+pub struct UnderWay(Arc<Member>);
+
+impl Member {
+    /// Says that a body is on its way; only somebody who knows a name gets one.
+    pub fn begin(self: &Arc<Self>) -> UnderWay {
+        self.reading.fetch_add(1, Ordering::Relaxed);
+        UnderWay(self.clone())
+    }
+
+    fn is_idle(&self) -> bool {
+        self.reading.load(Ordering::Relaxed) == 0
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.reading.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Crowd {
-    /// Lets one more in, and where that is too many, sends one that has never
-    /// asked for anything away; if all have, the oldest.
+    /// Lets one more in, and where that is too many, sends the oldest away to
+    /// whom no body is on its way. Those who read are as many as builds need.
     pub fn enter(&self) -> Arc<Member> {
         let mut crowd = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // The others hold their own; who is only here has left.
         crowd.retain(|member| Arc::strong_count(member) > 1 && !member.evicted.is_cancelled());
         if crowd.len() >= MAX_CONNECTIONS {
-            let idle = crowd
-                .iter()
-                .position(|member| !member.busy.load(Ordering::Relaxed));
-            crowd.remove(idle.unwrap_or(0)).evicted.cancel();
+            let idle = crowd.iter().position(|member| member.is_idle());
+            idle.map(|idle| crowd.remove(idle).evicted.cancel());
         }
-        let member = Arc::new(Member {
-            busy: Arc::default(),
-            evicted: CancellationToken::new(),
-        });
+        let member = Arc::new(Member::default());
         crowd.push(member.clone());
         member
     }
@@ -127,20 +140,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_crowd_is_bounded_and_the_silent_go_first() {
+    fn the_crowd_is_bounded_and_who_reads_stays() {
         let crowd = Crowd::default();
-        let asking = crowd.enter();
-        asking.busy.store(true, Ordering::Relaxed);
-        let others: Vec<_> = (0..10 * MAX_CONNECTIONS).map(|_| crowd.enter()).collect();
-        assert!(!asking.evicted.is_cancelled());
+        let member = crowd.enter();
+        let reading = member.begin();
+        let mut others: Vec<_> = (0..10 * MAX_CONNECTIONS).map(|_| crowd.enter()).collect();
+        assert!(!member.evicted.is_cancelled());
         let staying = others
             .iter()
-            .filter(|member| !member.evicted.is_cancelled())
-            .count();
-        assert_eq!(staying + 1, MAX_CONNECTIONS);
-        drop(others);
+            .filter(|member| !member.evicted.is_cancelled());
+        assert_eq!(staying.count() + 1, MAX_CONNECTIONS);
+        drop(reading);
+        others.extend((0..MAX_CONNECTIONS).map(|_| crowd.enter()));
+        assert!(member.evicted.is_cancelled(), "it has read all");
+        drop((others, member));
         let late = crowd.enter();
-        assert_eq!(crowd.0.lock().unwrap().len(), 2);
+        assert_eq!(crowd.0.lock().unwrap().len(), 1);
         assert!(!late.evicted.is_cancelled());
     }
 }

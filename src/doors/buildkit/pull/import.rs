@@ -25,12 +25,25 @@ use crate::telemetry::metrics::CounterBy;
 /// How long a look-up may take before the cache counts as empty.
 const LOOK_UP_LIMIT: Duration = Duration::from_secs(5);
 
+/// Different answers that one import keeps readable: builds that never cease
+/// to overlap begin another one then.
+const MAX_NAMED: usize = 64;
+
+/// How an import is served.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// How long a look-up may take, where that is less than it may take anyway.
+    pub timeout: Option<Duration>,
+    /// How long a read that fails is tried again.
+    pub patience: Duration,
+    /// Records of ordinary weight, at most.
+    pub max_records: u64,
+}
+
 /// What one import serves, for as long as a build could ask.
 pub struct PullImport {
     wants: Vec<Want>,
-    limit: Duration,
-    patience: Duration,
-    max_records: u64,
+    terms: Terms,
     cache: Arc<dyn Cache>,
     imports: CounterBy<(Carrier, ImportOutcome)>,
     audience: Audience,
@@ -45,27 +58,26 @@ struct Named {
 }
 
 impl PullImport {
-    /// Serves what `wants` see of `cache`, at most `max_records` of ordinary
-    /// weight; a look-up may take `timeout` where that is shorter than what it
-    /// may take anyway, and a read that fails is tried again for `patience`.
+    /// Serves what `wants` see of `cache`.
     pub fn new(
         wants: Vec<Want>,
-        timeout: Option<Duration>,
-        (patience, max_records): (Duration, u64),
+        terms: Terms,
         cache: Arc<dyn Cache>,
         imports: CounterBy<(Carrier, ImportOutcome)>,
     ) -> Self {
-        let limit = timeout.unwrap_or(LOOK_UP_LIMIT).min(LOOK_UP_LIMIT);
         Self {
             wants,
-            limit,
-            patience,
-            max_records,
+            terms,
             cache,
             imports,
             audience: Audience::default(),
             named: Mutex::default(),
         }
+    }
+
+    /// Whether it should take no more builds.
+    pub fn is_worn(&self) -> bool {
+        lock(&self.named).len() >= MAX_NAMED
     }
 
     /// Who is told how this import does.
@@ -76,12 +88,22 @@ impl PullImport {
     /// The config, or an empty cache and the reason for it in the progress.
     pub async fn config(&self) -> Response<Body> {
         let (answer, outcome) = self.answer().await;
-        self.imports.count((Carrier::Pull, outcome));
+        // Once for each build: BuildKit's client may ask again.
+        self.audience.each(|build| {
+            if build.has_imported() {
+                self.imports.count((Carrier::Pull, outcome));
+            }
+        });
         answer
     }
 
     async fn answer(&self) -> (Response<Body>, ImportOutcome) {
-        match tokio::time::timeout(self.limit, self.look_up()).await {
+        let limit = self
+            .terms
+            .timeout
+            .unwrap_or(LOOK_UP_LIMIT)
+            .min(LOOK_UP_LIMIT);
+        match tokio::time::timeout(limit, self.look_up()).await {
             Ok(Ok(Some(config))) => (
                 answer::whole(config, "application/json"),
                 ImportOutcome::Served,
@@ -97,7 +119,7 @@ impl PullImport {
                 (answer::no_such_key(), ImportOutcome::Failed)
             }
             Err(_) => {
-                let seconds = self.limit.as_secs_f32();
+                let seconds = limit.as_secs_f32();
                 self.audience.each(|build| {
                     build.warn(format!(
                         "cache not imported: the look-up took longer than {seconds} s"
@@ -110,7 +132,7 @@ impl PullImport {
 
     async fn look_up(&self) -> Result<Option<bytes::Bytes>, CacheError> {
         let limits = Limits {
-            records: self.max_records,
+            records: self.terms.max_records,
             form: Form::Whole,
         };
         let Some(import) = self.cache.look_up(&self.wants, &limits).await? else {
@@ -165,7 +187,7 @@ impl PullImport {
             size,
             range,
             broken,
-            self.patience,
+            self.terms.patience,
             Box::new(told),
         )
         .await

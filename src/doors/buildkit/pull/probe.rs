@@ -5,13 +5,13 @@
 //! BuildKit's client, its environment and its proxies. The build is then
 //! dropped, before it has run anything, and leaves no trace (`Internal`).
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Request, header};
 use http_body_util::BodyExt as _;
 use prost::Message as _;
-use tokio::sync::Notify;
+use tokio::sync::oneshot;
 
 use super::super::grpc;
 use super::super::proto::{control, pb};
@@ -30,12 +30,14 @@ const BELIEVED: Duration = Duration::from_secs(60);
 /// What is known of the way from buildkitd to here.
 #[derive(Default)]
 pub struct Probe {
+    known: Mutex<Option<Known>>,
     /// Held while somebody asks, so that nobody else does.
-    known: tokio::sync::Mutex<Option<Known>>,
-    asked: Mutex<Option<String>>,
-    answered: Notify,
+    asking: tokio::sync::Mutex<()>,
+    /// The bucket that a trial asks for, and where its answer goes.
+    asked: Mutex<Option<(String, oneshot::Sender<()>)>>,
 }
 
+#[derive(Clone, Copy)]
 struct Known {
     reached: bool,
     at: Instant,
@@ -44,71 +46,95 @@ struct Known {
 }
 
 impl Probe {
-    /// Whether a request for this bucket is the answer that is waited for.
-    pub fn is_asked(&self, bucket: &str) -> bool {
-        self.asked
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .as_deref()
-            == Some(bucket)
+    /// Whether a request for this bucket is the answer that is waited for; it
+    /// is passed on.
+    pub fn answers(&self, bucket: &str) -> bool {
+        let mut asked = lock(&self.asked);
+        let Some((_, answer)) = asked.take_if(|(asked, _)| asked == bucket) else {
+            return false;
+        };
+        // Who waited may have given up.
+        let _ = answer.send(());
+        true
     }
 
-    /// The answer has come.
-    pub fn answered(&self, bucket: &str) {
-        tracing::debug!(bucket, "buildkitd reaches the pull endpoint");
-        self.answered.notify_one();
+    fn known(&self) -> Option<Known> {
+        *lock(&self.known)
     }
+}
 
-    fn ask(&self, bucket: Option<String>) {
-        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = bucket;
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Pull {
     /// Asks until there is a daemon to answer, so that no build has to.
     pub async fn learn(&self, link: &Link) {
-        while !self.is_reached(link).await && self.probe.known.lock().await.is_none() {
+        while self.learned(link).await.is_none() {
             tokio::time::sleep(RETRY).await;
         }
     }
 
     /// Whether the daemon behind `link` reaches this endpoint, as far as that
-    /// is known, or else by asking.
-    pub async fn is_reached(&self, link: &Link) -> bool {
-        let mut known = self.probe.known.lock().await;
-        let outages = link.outages();
-        if let Some(known) = known.as_ref().filter(|known| known.outages == outages)
-            && (known.reached || known.at.elapsed() < BELIEVED)
-        {
-            return known.reached;
+    /// is known, or else by asking. A no that is old is asked again beside the
+    /// build that it is given to.
+    pub async fn is_reached(self: &Arc<Self>, link: &Link) -> bool {
+        let known = self.probe.known();
+        let Some(known) = known.filter(|known| known.outages == link.outages()) else {
+            return self.learned(link).await == Some(true);
+        };
+        if !known.reached && known.at.elapsed() >= BELIEVED {
+            let (pull, link) = (self.clone(), link.clone());
+            tokio::spawn(async move { pull.learned(&link).await });
+        }
+        known.reached
+    }
+
+    /// Asks, unless somebody else does: then their answer counts.
+    async fn learned(&self, link: &Link) -> Option<bool> {
+        let from = Instant::now();
+        let _asking = self.probe.asking.lock().await;
+        if let Some(known) = self.probe.known().filter(|known| known.at >= from) {
+            return Some(known.reached);
         }
         let answer = self.ask(link).await;
-        tracing::info!(?answer, "buildkitd was asked to reach the pull endpoint");
         // A daemon that is not there yet has said nothing.
-        *known = answer.map(|reached| Known {
+        let reached = answer?;
+        if reached {
+            tracing::info!(
+                address = self.advertised,
+                "buildkitd reaches the pull endpoint"
+            );
+        } else {
+            tracing::warn!(
+                address = self.advertised,
+                "buildkitd does not reach the pull endpoint: name an address that it does with --pull-advertise"
+            );
+        }
+        *lock(&self.probe.known) = Some(Known {
             reached,
             at: Instant::now(),
             outages: link.outages(),
         });
-        answer == Some(true)
+        answer
     }
 
     /// Whether the request comes; `None` where nobody could be asked.
     async fn ask(&self, link: &Link) -> Option<bool> {
         let bucket = format!("layerd-{}", hex::encode(rand::random::<[u8; 16]>()));
-        self.probe.ask(Some(bucket.clone()));
+        let (answer, answered) = oneshot::channel();
+        *lock(&self.probe.asked) = Some((bucket.clone(), answer));
         let solve = async {
             let response = link.send(self.request(&bucket)).await.ok()?;
             Some(response.into_body().collect().await)
         };
-        let answered = self.probe.answered.notified();
         let answer = tokio::select! {
             biased;
-            () = answered => Some(true),
+            Ok(()) = answered => Some(true),
             over = solve => over.map(|_| false),
             () = tokio::time::sleep(LIMIT) => Some(false),
         };
-        self.probe.ask(None);
+        *lock(&self.probe.asked) = None;
         answer
     }
 
