@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-pub use self::local::LocalCache;
+pub use self::local::{LocalCache, Subsumed};
 pub use self::metered::{Metered, Metrics};
 pub use self::usage::{StoreSize, Usage};
 use crate::blobs::{BlobError, BlobStream, Ingest};
@@ -78,7 +78,8 @@ pub trait Cache: Send + Sync + 'static {
     /// be: no look-up names it until it is uploaded again.
     async fn withdraw(&self, digest: &Digest) -> Result<(), CacheError>;
 
-    /// Appends an export to the log, when all that it names is there.
+    /// Appends an export to the log, when all that it names is there. Older ones
+    /// of its place that then say nothing more may leave it.
     async fn publish(&self, export: Publication) -> Result<Published, CacheError>;
 }
 

@@ -2,6 +2,7 @@
 
 mod faults;
 mod steps;
+mod subsumed;
 
 use std::collections::BTreeSet;
 use std::fs;
