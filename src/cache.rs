@@ -8,6 +8,7 @@
 pub mod check;
 mod descriptors;
 mod local;
+pub mod look;
 mod metered;
 mod policy;
 mod steps;

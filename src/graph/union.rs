@@ -103,7 +103,7 @@ pub struct ExportSource<'a> {
 
 /// What of an export was not taken in, by reason. Records, unless it says
 /// otherwise.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Refused {
     /// Not to be read as a record.
     pub malformed: u64,
@@ -118,6 +118,17 @@ pub struct Refused {
     pub dangling: u64,
     /// Results whose layers are not there, in a loop, or none at all.
     pub results: u64,
+}
+
+impl std::ops::AddAssign for Refused {
+    fn add_assign(&mut self, other: Self) {
+        self.malformed += other.malformed;
+        self.random += other.random;
+        self.joining += other.joining;
+        self.unfounded += other.unfounded;
+        self.dangling += other.dangling;
+        self.results += other.results;
+    }
 }
 
 impl Union {

@@ -98,7 +98,7 @@ async fn subsume(opened: &Opened, place: &Place, id: ExportId) -> Result<u64, Ca
     };
     let records = newer.head.records;
     let names = names(&newer);
-    let newer = compare(newer, |source| Newer::new(source)).await?;
+    let newer = compare(newer, Newer::new).await?;
     let Ok(newer) = newer.map(Arc::new) else {
         return Ok(0);
     };

@@ -5,7 +5,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::blobs::{BlobStore as _, DiskStore};
-use crate::catalog::{Catalog as _, Layer, NewExport};
+use crate::catalog::{Layer, NewExport};
 use crate::digest::Digest;
 use crate::place::Place;
 
