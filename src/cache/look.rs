@@ -20,7 +20,7 @@ use crate::graph::{
 use crate::step::{Step, StepName};
 
 /// A union from the inside.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct View {
     /// The exports in it, oldest first.
     pub heads: Vec<ExportHead>,
@@ -73,6 +73,13 @@ pub struct Names {
 }
 
 impl Names {
+    /// Those of these steps.
+    pub fn of_steps(steps: Vec<Step>) -> Self {
+        let mut names = Self::default();
+        names.add(steps);
+        names
+    }
+
     fn add(&mut self, steps: Vec<Step>) {
         for step in steps {
             let alike = self.alike.entry(step.record.clone());

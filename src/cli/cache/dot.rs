@@ -9,31 +9,32 @@ use crate::graph::SurveyedRecord;
 /// A line of a label, in letters.
 const WIDTH: usize = 60;
 
-/// The first `shown` records, which need no others. Boxes have a result; an
-/// edge goes from a record to what stands on it, dashed where another one would
-/// do.
-pub(super) fn dot(view: &View, shown: usize) -> String {
-    let records = &view.survey.records[..shown.min(view.survey.records.len())];
+/// The `shown` records. Boxes have a result; an edge goes from a record to what
+/// stands on it, dashed where another one would do.
+pub(super) fn dot(view: &View, shown: &[usize]) -> String {
+    let records = &view.survey.records;
+    let mut within = vec![false; records.len()];
     let mut text =
         String::from("digraph cache {\n  rankdir=LR;\n  node [fontname=\"monospace\"];\n");
     // Writing to a string does not fail.
-    for (at, record) in records.iter().enumerate() {
-        let shape = if record.results > 0 { "box" } else { "ellipse" };
-        writeln!(
-            text,
-            "  r{at} [shape={shape}, label={}];",
-            label(view, at, record)
-        )
-        .ok();
+    for &at in shown {
+        within[at] = true;
+        let shape = if records[at].results > 0 {
+            "box"
+        } else {
+            "ellipse"
+        };
+        let label = label(view, at, &records[at]);
+        writeln!(text, "  r{at} [shape={shape}, label={label}];").ok();
     }
-    for (at, record) in records.iter().enumerate() {
-        for input in &record.inputs {
+    for &at in shown {
+        for input in &records[at].inputs {
             let style = if input.len() > 1 {
                 " [style=dashed]"
             } else {
                 ""
             };
-            for parent in input {
+            for parent in input.iter().filter(|parent| within[**parent]) {
                 writeln!(text, "  r{parent} -> r{at}{style};").ok();
             }
         }
@@ -77,9 +78,13 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::cache::look::Names;
+    use crate::graph::Survey;
+    use crate::step::{Step, StepName};
 
     #[test]
     fn a_name_does_not_end_its_label() {
@@ -87,6 +92,36 @@ mod tests {
         let shown =
             "RUN echo \\\"a\\\"]; x -&gt; y [label=&lt;b&gt;\\\\N&lt;/b&gt;\u{fffd}} &amp; \\\\";
         assert_eq!(quoted(name), shown);
+    }
+
+    #[test]
+    fn a_graph_has_its_own_nodes_and_edges_whatever_steps_are_called() {
+        let record = |inputs: &[&[usize]]| SurveyedRecord {
+            digest: "sha256:a".parse().unwrap(),
+            inputs: inputs.iter().map(|input| input.to_vec()).collect(),
+            depth: 0,
+            results: 1,
+            made: Vec::new(),
+            exports: vec![1],
+        };
+        let records = vec![record(&[]), record(&[&[0]]), record(&[&[0, 1]])];
+        let step = Step {
+            record: "sha256:a".parse().unwrap(),
+            created_at: Timestamp::UNIX_EPOCH,
+            name: StepName::of("x\"];\n r9 -> r9; a [label=\"\u{1b}[2J"),
+            duration: Default::default(),
+        };
+        let view = View {
+            survey: Survey { records, loops: 0 },
+            names: Names::of_steps(vec![step]),
+            ..View::default()
+        };
+        let text = dot(&view, &[0, 1]);
+        let lines: Vec<&str> = text.lines().collect();
+        let label = r#""x\"];  r9 -&gt; r9; a [label=\"?[2J\n0: a\nexports 1""#;
+        let label = label.replace('?', "\u{fffd}");
+        assert_eq!(lines[3], format!("  r0 [shape=box, label={label}];"));
+        assert_eq!(lines[5..], ["  r0 -> r1;", "}"]);
     }
 
     proptest! {

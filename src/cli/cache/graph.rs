@@ -65,8 +65,9 @@ pub(super) struct GraphArgs {
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
     format: Format,
 
-    /// At most so many records, those nearest the roots first; 0 for all. Unless
-    /// given, text has 50, a graph 1000. JSON always has all.
+    /// At most so many records: steps, those nearest the roots first, then the
+    /// contents that they use; 0 for all. Unless given, text has 50, a graph
+    /// 1000. JSON always has all.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
 
@@ -119,18 +120,28 @@ pub(super) async fn run(args: GraphArgs) -> anyhow::Result<ExitCode> {
     let format = if args.json { Format::Json } else { args.format };
     let limit = args.limit.unwrap_or(format.usual());
     let all = view.survey.records.len();
-    let shown = if limit == 0 { all } else { limit.min(all) };
+    let shown = chosen(&view.survey.records, limit);
     match format {
-        Format::Text => print_text(&args, &view, shown)?,
+        Format::Text => print_text(&args, &view, &shown)?,
         Format::Json => print_json(&Shown::new(&args, &view))?,
-        Format::Dot => print(dot(&view, shown))?,
+        Format::Dot => print(dot(&view, &shown))?,
     }
-    if format != Format::Json && shown < all {
+    if format != Format::Json && shown.len() < all {
         // Nobody may be there to be told, which is no reason to fail.
-        let note = format!("{shown} of {all} records shown; --limit 0 for all");
+        let note = format!("{} of {all} records shown; --limit 0 for all", shown.len());
         writeln!(std::io::stderr(), "{note}").ok();
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The records to show: steps, those nearest the roots first, then contents.
+fn chosen(records: &[SurveyedRecord], limit: usize) -> Vec<usize> {
+    let mut chosen: Vec<usize> = (0..records.len()).collect();
+    chosen.sort_by_key(|at| records[*at].is_content());
+    if limit > 0 {
+        chosen.truncate(limit);
+    }
+    chosen
 }
 
 #[derive(Debug, Serialize)]
@@ -225,7 +236,7 @@ impl<'a> Shown<'a> {
     }
 }
 
-fn print_text(args: &GraphArgs, view: &View, shown: usize) -> anyhow::Result<()> {
+fn print_text(args: &GraphArgs, view: &View, shown: &[usize]) -> anyhow::Result<()> {
     let counts = Counts::of(view);
     let now = Timestamp::now();
     let refs: BTreeSet<&str> = (view.heads.iter())
@@ -268,7 +279,8 @@ fn print_text(args: &GraphArgs, view: &View, shown: usize) -> anyhow::Result<()>
         ],
         &[0, 1, 3],
     );
-    for (at, record) in view.survey.records.iter().take(shown).enumerate() {
+    for &at in shown {
+        let record = &view.survey.records[at];
         rows.add_row([
             at.to_string(),
             record.depth.to_string(),
