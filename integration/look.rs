@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use futures::future::join_all;
 use serde_json::Value;
 
 use crate::harness::{Build, Lab, Outcome, layerd, until};
@@ -89,7 +90,7 @@ async fn diff_names_the_step_whose_file_a_branch_changed_and_what_stands_on_it()
     assert_eq!(absent.len(), 1, "{whole:#}");
     let text = cache(&data, &["graph"]).await.ok().stdout;
     assert!(
-        text.contains("left out 1 blobs that are not there"),
+        text.contains("left out missing blobs (see layerd cache fsck): 1"),
         "{text}"
     );
 }
@@ -164,4 +165,32 @@ async fn the_same_build_again_leaves_one_export_and_another_target_both() {
         build(&lab, &third, &made).await.assert_all_cached(steps);
     }
     cache(&data, &["fsck"]).await.ok();
+}
+
+#[tokio::test]
+async fn writers_of_one_place_at_once_lose_nothing() {
+    let lab = Lab::new();
+    let context = branch(&lab, "main", &[]);
+    let names = ["one", "two", "three"];
+    let daemons = join_all(names.map(|name| runner(&lab, name, "main"))).await;
+    // Each runs all steps itself, so that every result is there three times;
+    // the second time, each exports what it has again.
+    for _ in 0..2 {
+        let whole = || Build::of(&context).cache_to(TO);
+        join_all(
+            daemons
+                .iter()
+                .map(async |daemon| build(&lab, daemon, &whole()).await),
+        )
+        .await;
+    }
+    for number in 0..3 {
+        let reader = runner(&lab, &format!("reader-{number}"), "main").await;
+        let out = lab.path(&format!("out-{number}"));
+        let made = Build::of(&context)
+            .cache_from("type=gha-compatible")
+            .output_folder(&out);
+        build(&lab, &reader, &made).await.assert_all_cached(12);
+    }
+    cache(&lab.path("data"), &["fsck"]).await.ok();
 }

@@ -308,15 +308,15 @@ fn left_out(view: &View) -> Vec<String> {
     let counted = [
         (
             view.unreadable.len() as u64,
-            "exports that can't be read: see layerd cache fsck",
+            "unreadable exports (see layerd cache fsck)",
         ),
         (
             view.absent.len() as u64,
-            "blobs that are not there: see layerd cache fsck",
+            "missing blobs (see layerd cache fsck)",
         ),
         (
             view.left_out.absent,
-            "results that need such blobs, or have layers that no manifest describes",
+            "results that need such blobs, or layers that no manifest describes",
         ),
         (view.left_out.fruitless, "records that lead to no result"),
         (malformed, "malformed records"),
@@ -332,7 +332,7 @@ fn left_out(view: &View) -> Vec<String> {
     ];
     let counted = counted.iter().filter(|(count, _)| *count > 0);
     counted
-        .map(|(count, what)| format!("{count} {what}"))
+        .map(|(count, what)| format!("{what}: {count}"))
         .collect()
 }
 
