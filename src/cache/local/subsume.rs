@@ -14,10 +14,11 @@ use prometheus_client::registry::Registry;
 use tokio::task::JoinSet;
 
 use super::open::Opened;
+use crate::blobs::BlobStore as _;
 use crate::cache::CacheError;
 use crate::cache::descriptors::to_descriptor;
 use crate::catalog::{Catalog as _, CatalogError, Export, ExportId, Filter};
-use crate::digest::RecordDigest;
+use crate::digest::{Digest, RecordDigest};
 use crate::graph::{Descriptor, ExportSource, GraphError, Newer, Parsed};
 use crate::place::Place;
 
@@ -96,6 +97,9 @@ async fn subsume(opened: &Opened, place: &Place, id: ExportId) -> Result<u64, Ca
     let Some(newer) = opened.catalog.get(id).await? else {
         return Ok(0);
     };
+    if !is_whole(opened, &newer).await? {
+        return Ok(0);
+    }
     let records = newer.head.records;
     let names = names(&newer);
     let newer = compare(newer, Newer::new).await?;
@@ -137,6 +141,15 @@ async fn subsume(opened: &Opened, place: &Place, id: ExportId) -> Result<u64, Ca
     let subsumed: Vec<i64> = subsumed.iter().map(|id| id.0).collect();
     tracing::info!(export = %id, ?subsumed, "older exports of the place add nothing to this one, and left the log");
     Ok(gone)
+}
+
+/// Whether every layer is there: else an older export may have the only result
+/// that can be delivered.
+async fn is_whole(opened: &Opened, export: &Export) -> Result<bool, CacheError> {
+    let blobs: Vec<Digest> = export.layers.iter().map(|layer| layer.digest).collect();
+    let found = opened.blobs.sizes(&blobs).await?;
+    let mut layers = export.layers.iter().zip(found);
+    Ok(layers.all(|(layer, found)| found == Some(layer.size)))
 }
 
 /// How many steps an export names of each record digest, which is not unique.

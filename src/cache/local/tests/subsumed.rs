@@ -50,6 +50,36 @@ async fn an_export_of_another_place_or_with_more_in_it_stays() {
 }
 
 #[tokio::test]
+async fn an_export_that_has_lost_a_layer_takes_no_others_place() {
+    let (dir, cache) = cache();
+    let first = publish(&cache, place("p", "main"), &["base"]).await;
+    let second = publish(&cache, place("p", "dev"), &["base", "top"]).await;
+    assert_eq!(log(&cache).await, [second, first]);
+    let opened = cache.opener.opened().await.unwrap();
+    let newer = opened.catalog.get(second).await.unwrap().unwrap();
+    let moved = crate::catalog::NewExport {
+        place: place("p", "main"),
+        time: newer.head.time,
+        builder: newer.head.builder,
+        records: newer.head.records,
+        config: newer.config,
+        layers: newer.layers,
+        steps: newer.steps,
+    };
+    fs::remove_file(blob_file(&dir, "top")).unwrap();
+    let third = opened.catalog.append(moved).await.unwrap();
+    let compare = || {
+        let opened = Arc::clone(&opened);
+        cache.subsuming.begin(opened, place("p", "main"), third);
+    };
+    compare();
+    assert_eq!(log(&cache).await, [third, second, first]);
+    upload(&cache, "p", "top").await;
+    compare();
+    assert_eq!(log(&cache).await, [third, second]);
+}
+
+#[tokio::test]
 async fn writers_of_one_place_at_once_lose_nothing() {
     let dir = TempDir::new().unwrap();
     let caches: Vec<LocalCache> = (0..4)
