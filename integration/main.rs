@@ -25,6 +25,7 @@ mod history;
 mod imports;
 mod layering;
 mod lazy;
+mod look;
 mod memory;
 mod metrics;
 mod oracle;

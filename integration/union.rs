@@ -7,7 +7,7 @@ use futures::future::join_all;
 
 use crate::harness::{Build, Fate, Lab, Outcome, Runner};
 
-const TO: &str = "type=gha-compatible,mode=max";
+pub const TO: &str = "type=gha-compatible,mode=max";
 const FROM: &str = "type=gha-compatible";
 /// The stages whose sources a branch may change.
 const PARTS: [&str; 3] = ["api", "web", "docs"];
@@ -16,14 +16,14 @@ const PARTS: [&str; 3] = ["api", "web", "docs"];
 const COLD_IMPORTS: usize = 8;
 
 /// A cold daemon with a sidecar that stands for a branch.
-async fn runner(lab: &Lab, name: &str, branch: &str) -> Runner {
+pub async fn runner(lab: &Lab, name: &str, branch: &str) -> Runner {
     let sidecar = lab.sidecar(name).data_dir(&lab.path("data"));
     let sidecar = sidecar.arguments(["--ref", branch]);
     Runner::start(lab.buildkitd(name), sidecar).await
 }
 
 /// The context of a branch on which these parts were changed.
-fn branch(lab: &Lab, name: &str, changed: &[&str]) -> PathBuf {
+pub fn branch(lab: &Lab, name: &str, changed: &[&str]) -> PathBuf {
     let context = lab.folder(&format!("branch-{name}"));
     let source = lab.context("branches");
     std::fs::remove_dir(&context).unwrap();
@@ -45,14 +45,14 @@ fn part(out: &Path, part: &str) -> (String, Vec<u8>) {
     (String::from_utf8(line.to_vec()).unwrap(), bytes)
 }
 
-async fn build(lab: &Lab, runner: &Runner, build: &Build) -> Outcome {
+pub async fn build(lab: &Lab, runner: &Runner, build: &Build) -> Outcome {
     let outcome = lab.buildctl(runner.address()).build(build).await.ok();
     outcome.assert_no_warning();
     outcome
 }
 
 /// Four branches, each built and exported by a daemon that knows no other.
-async fn four_branches(lab: &Lab) {
+pub async fn four_branches(lab: &Lab) {
     let branches = [
         ("main", vec![]),
         ("one", vec!["api"]),

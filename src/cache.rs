@@ -8,6 +8,7 @@
 pub mod check;
 mod descriptors;
 mod local;
+pub mod look;
 mod metered;
 mod policy;
 mod steps;
@@ -22,7 +23,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-pub use self::local::LocalCache;
+pub use self::local::{LocalCache, Subsumed};
 pub use self::metered::{Metered, Metrics};
 pub use self::usage::{StoreSize, Usage};
 use crate::blobs::{BlobError, BlobStream, Ingest};
@@ -79,7 +80,8 @@ pub trait Cache: Send + Sync + 'static {
     /// again; one that may be sound is left out by this process, for a while.
     async fn withdraw(&self, digest: &Digest, why: &CacheError) -> Result<(), CacheError>;
 
-    /// Appends an export to the log, when all that it names is there.
+    /// Appends an export to the log, when all that it names is there. Older ones
+    /// of its place that then say nothing more may leave it.
     async fn publish(&self, export: Publication) -> Result<Published, CacheError>;
 }
 

@@ -73,7 +73,9 @@ pub trait Catalog: Send + Sync + 'static {
         digest: &Digest,
     ) -> Result<Option<u64>, CatalogError>;
 
-    /// Those of the digests that an export of the project names, each once.
+    /// Those of the digests that an export of the project names, each once; one
+    /// that has left the log counts while a lease keeps it, so that what a build
+    /// was told to be there stays so until it has exported.
     async fn held(
         &self,
         project: &ProjectId,

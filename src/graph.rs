@@ -24,8 +24,8 @@ use self::manifest::{CREATED_AT, DIFF_ID};
 pub use self::manifest::{Descriptor, Manifest};
 pub use self::steps::{Run, Vertex, steps};
 pub use self::union::{
-    Budget, Comparison, Compression, ExportSource, LeftOut, Parsed, Refused, Served, Serving,
-    Survey, SurveyedRecord, Union,
+    Budget, Comparison, Compression, ExportSource, LeftOut, Newer, Parsed, Part, Reason, Refused,
+    Served, Serving, Survey, SurveyedRecord, Union,
 };
 use crate::digest::Digest;
 pub use crate::digest::RecordDigest;

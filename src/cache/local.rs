@@ -8,6 +8,7 @@
 mod lease;
 mod open;
 mod served;
+mod subsume;
 mod unions;
 mod verify;
 
@@ -23,6 +24,8 @@ use tokio::sync::OwnedMutexGuard;
 
 use self::open::{Opened, Opener};
 use self::served::{Answer, Question, answer};
+pub use self::subsume::Subsumed;
+use self::subsume::Subsuming;
 use self::unions::United;
 use self::verify::Verified;
 use super::descriptors::to_layer;
@@ -45,6 +48,7 @@ const SUSPICION: Duration = Duration::from_secs(1);
 pub struct LocalCache {
     opener: Opener,
     verified: Verified,
+    subsuming: Subsuming,
     /// For reading alone: what a look-up promised is read whatever becomes of
     /// the catalog.
     blobs: DiskStore,
@@ -59,6 +63,15 @@ impl LocalCache {
             blobs: DiskStore::at(&dir),
             opener: Opener::new(dir),
             verified: Verified::default(),
+            subsuming: Subsuming::default(),
+        }
+    }
+
+    /// Counts the exports that leave the log for newer ones.
+    pub fn counting(self, subsumed: Subsumed) -> Self {
+        Self {
+            subsuming: Subsuming::new(subsumed),
+            ..self
         }
     }
 
@@ -288,6 +301,7 @@ impl Cache for LocalCache {
         let steps = steps(&opened, &export.place.project, &config, export.steps).await;
         // The log must never name what a crash of the machine could still take.
         opened.blobs.persist().await?;
+        let place = export.place.clone();
         let id = opened
             .catalog
             .append(NewExport {
@@ -300,6 +314,7 @@ impl Cache for LocalCache {
                 steps: steps.clone(),
             })
             .await?;
+        self.subsuming.begin(opened, place, id);
         Ok(Published {
             id,
             records: config.records.len(),

@@ -348,11 +348,13 @@ pub(super) async fn what_has_left_the_log_is_gone_for_readers_and_kept_for_lease
     assert_eq!(catalog.newest(&main, None).await.unwrap(), Some(kept));
     assert_eq!(catalog.newest(&main, Some(kept)).await.unwrap(), None);
     assert_eq!(catalog.holds(&project, &a).await.unwrap(), None);
-    assert_eq!(catalog.held(&project, &[a, b]).await.unwrap(), [b]);
+    let held = async || BTreeSet::from_iter(catalog.held(&project, &[a, b]).await.unwrap());
+    assert_eq!(held().await, BTreeSet::from([a, b]), "of a running export");
     assert_eq!(referenced(catalog).await, BTreeSet::from([a, b]));
 
     catalog.end_lease(lease).await.unwrap();
     assert_eq!(referenced(catalog).await, BTreeSet::from([b]));
+    assert_eq!(held().await, BTreeSet::from([b]));
     assert!(catalog.renew_lease(late, LONG).await.unwrap());
     assert!(!catalog.renew_lease(lease, LONG).await.unwrap());
 }

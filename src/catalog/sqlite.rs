@@ -324,9 +324,8 @@ impl Catalog for SqliteCatalog {
         let asked: Vec<String> = digests.iter().map(Digest::hex).collect();
         let rows = sqlx::query(
             "SELECT DISTINCT unhex(value) AS digest FROM json_each(?1) WHERE EXISTS (
-                 SELECT 1 FROM layer JOIN export ON export.id = layer.export
-                 WHERE digest = unhex(value) AND layer.project = (SELECT id FROM project WHERE name = ?2)
-                   AND retired IS NULL)",
+                 SELECT 1 FROM layer
+                 WHERE digest = unhex(value) AND project = (SELECT id FROM project WHERE name = ?2))",
         )
         .bind(serde_json::json!(asked).to_string())
         .bind(project.as_str())

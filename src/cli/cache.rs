@@ -1,7 +1,10 @@
 //! `layerd cache`: look at and check a data directory.
 
+mod diff;
 mod display;
+mod dot;
 mod fsck;
+mod graph;
 mod ls;
 mod show;
 
@@ -11,7 +14,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 
-use crate::catalog::SqliteCatalog;
+use crate::catalog::{Catalog as _, Export, ExportId, SqliteCatalog};
 
 /// Look at and check a data directory.
 #[derive(Debug, Args)]
@@ -24,6 +27,8 @@ pub struct CacheArgs {
 enum Command {
     Ls(ls::LsArgs),
     Show(show::ShowArgs),
+    Graph(graph::GraphArgs),
+    Diff(diff::DiffArgs),
     Fsck(fsck::FsckArgs),
 }
 
@@ -59,6 +64,17 @@ impl Store {
             .await
             .with_context(|| format!("cannot read the data directory {dir}"))
     }
+
+    /// The export with that number.
+    async fn export(&self, catalog: &SqliteCatalog, id: ExportId) -> anyhow::Result<Export> {
+        let Some(export) = catalog.get(id).await? else {
+            bail!(
+                "there is no export {id} in {}; see layerd cache ls",
+                self.data_dir.display()
+            );
+        };
+        Ok(export)
+    }
 }
 
 /// Runs `layerd cache`.
@@ -66,6 +82,8 @@ pub async fn run(args: CacheArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Ls(args) => ls::run(args).await,
         Command::Show(args) => show::run(args).await,
+        Command::Graph(args) => graph::run(args).await,
+        Command::Diff(args) => diff::run(args).await,
         Command::Fsck(args) => fsck::run(args).await,
     }
 }

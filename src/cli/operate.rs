@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use crate::cache::{self, StoreSize};
+use crate::cache::{self, StoreSize, Subsumed};
 use crate::config::MetricsAddress;
 use crate::doors::buildkit;
 use crate::doors::operator::Listener;
@@ -23,6 +23,8 @@ pub struct SidecarMetrics {
     pub door: buildkit::Metrics,
     /// Those of the cache.
     pub cache: cache::Metrics,
+    /// That of the log.
+    pub subsumed: Subsumed,
     /// That of the data directory.
     pub store: StoreSize,
 }
@@ -36,6 +38,7 @@ impl SidecarMetrics {
         Self {
             door: buildkit::Metrics::register(&mut registry),
             cache: cache::Metrics::register(&mut registry),
+            subsumed: Subsumed::register(&mut registry),
             store: StoreSize::register(&mut registry),
             registry,
         }

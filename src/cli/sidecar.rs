@@ -327,7 +327,8 @@ fn door(
     closing: &Closing,
 ) -> (buildkit::Config, JoinSet<()>) {
     let metrics = SidecarMetrics::new();
-    let local = Arc::new(LocalCache::new(&args.data_dir));
+    let local = LocalCache::new(&args.data_dir).counting(metrics.subsumed);
+    let local = Arc::new(local);
     let cache: Arc<dyn Cache> = Arc::new(Metered::new(local.clone(), metrics.cache.clone()));
     let mut tasks = JoinSet::new();
     if let Some(listener) = beside.shown_at {

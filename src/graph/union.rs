@@ -27,7 +27,8 @@
 //!
 //! [`identity`] says which records are one, [`intake`] what is taken of a bad
 //! config, [`results`] which result of a record is served, [`budget`] what is
-//! cut, [`arrange`] how loops are broken and records sorted.
+//! cut, [`arrange`] how loops are broken and records sorted, [`subsume`] when
+//! an export adds nothing to a newer one, [`parting`] why two exports part.
 
 mod arrange;
 mod budget;
@@ -38,9 +39,11 @@ mod identity;
 mod intake;
 mod intern;
 mod layers;
+mod parting;
 mod results;
 mod serve;
 mod snapshot;
+mod subsume;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -53,9 +56,11 @@ pub use self::budget::Budget;
 use self::identity::{Alternative, Records};
 pub use self::intake::Parsed;
 use self::layers::Layers;
+pub use self::parting::{Part, Reason};
 pub use self::results::Compression;
 use self::results::Results;
 pub use self::serve::{LeftOut, Served, Serving};
+pub use self::subsume::Newer;
 pub use self::survey::{Comparison, Survey, SurveyedRecord};
 use super::Descriptor;
 
@@ -98,7 +103,7 @@ pub struct ExportSource<'a> {
 
 /// What of an export was not taken in, by reason. Records, unless it says
 /// otherwise.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Refused {
     /// Not to be read as a record.
     pub malformed: u64,
@@ -120,6 +125,17 @@ impl Refused {
     pub fn count(&self) -> u64 {
         let records = self.malformed + self.random + self.joining + self.unfounded;
         records + self.dangling + self.results
+    }
+}
+
+impl std::ops::AddAssign for Refused {
+    fn add_assign(&mut self, other: Self) {
+        self.malformed += other.malformed;
+        self.random += other.random;
+        self.joining += other.joining;
+        self.unfounded += other.unfounded;
+        self.dangling += other.dangling;
+        self.results += other.results;
     }
 }
 

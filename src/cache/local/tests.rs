@@ -2,6 +2,7 @@
 
 mod faults;
 mod steps;
+mod subsumed;
 mod unions;
 
 use std::collections::BTreeSet;
@@ -142,6 +143,18 @@ async fn found(cache: &LocalCache, wants: &[Want]) -> Option<ExportId> {
         .await
         .unwrap()
         .map(|import| import.export)
+}
+
+/// The layers that an import names, by their content.
+async fn seen(cache: &LocalCache, wants: &[Want], contents: &[&str]) -> String {
+    let import = cache.look_up(wants, &ALL).await.unwrap();
+    let layers = import.map(|import| import.layers).unwrap_or_default();
+    let named = contents
+        .iter()
+        .filter(|content| layers.contains_key(&Digest::of(content.as_bytes())));
+    let named: String = named.copied().collect();
+    assert_eq!(named.len(), layers.len(), "{layers:?}");
+    named
 }
 
 #[tokio::test]

@@ -15,8 +15,9 @@ use crate::units::ByteSize;
 /// List exports, newest first.
 ///
 /// An export is one cache snapshot that one build wrote. Each stands at a
-/// place: a project, a git ref and a scope. An import gets the newest export
-/// of the first place that it asks for.
+/// place: a project, a git ref and a scope. An import gets the
+/// union of all that it may see; `layerd cache graph` shows one. An export that
+/// adds nothing to a newer one of its place leaves the log, and this list.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

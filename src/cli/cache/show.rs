@@ -4,14 +4,13 @@ use std::collections::HashMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::bail;
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::Store;
 use super::display::{age, print, print_json, table};
-use crate::catalog::{Catalog as _, Export, ExportHead, ExportId, Layer};
+use crate::catalog::{Export, ExportHead, ExportId, Layer};
 use crate::digest::{Digest, RecordDigest};
 use crate::graph::{Config, Link, Record, blobs};
 use crate::step::{Step, StepName};
@@ -44,13 +43,7 @@ pub(super) struct ShowArgs {
 
 pub(super) async fn run(args: ShowArgs) -> anyhow::Result<ExitCode> {
     let catalog = args.store.catalog().await?;
-    let Some(export) = catalog.get(args.id).await? else {
-        bail!(
-            "there is no export {} in {}; see layerd cache ls",
-            args.id,
-            args.store.data_dir.display()
-        );
-    };
+    let export = args.store.export(&catalog, args.id).await?;
     catalog.close().await;
     let config = Config::parse(&export.config)?;
     if args.json {

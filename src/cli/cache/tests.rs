@@ -5,7 +5,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::blobs::{BlobStore as _, DiskStore};
-use crate::catalog::{Catalog as _, Layer, NewExport};
+use crate::catalog::{Layer, NewExport};
 use crate::digest::Digest;
 use crate::place::Place;
 
@@ -81,6 +81,14 @@ async fn a_sound_directory_is_listed_shown_and_checked() {
         &["ls", "--ref", "nothing-here"],
         &["show", "1"],
         &["show", "1", "--json"],
+        &["graph"],
+        &[
+            "graph", "--ref", "main", "--scope", "buildkit", "--limit", "0",
+        ],
+        &["graph", "--format", "dot"],
+        &["graph", "--json"],
+        &["diff", "1", "1"],
+        &["diff", "1", "1", "--json"],
         &["fsck"],
         &["fsck", "--json", "--parallel", "1"],
     ] {
@@ -102,7 +110,13 @@ async fn a_check_that_finds_a_problem_fails() {
 #[tokio::test]
 async fn a_wrong_path_is_told_and_nothing_is_created_there() {
     let dir = TempDir::new().unwrap();
-    for command in [&["ls"][..], &["show", "1"], &["fsck"]] {
+    for command in [
+        &["ls"][..],
+        &["show", "1"],
+        &["fsck"],
+        &["graph"],
+        &["diff", "1", "2"],
+    ] {
         let error = typed(&dir, command).await.unwrap_err().to_string();
         assert!(
             error.contains("is not a data directory of layerd"),
@@ -115,6 +129,11 @@ async fn a_wrong_path_is_told_and_nothing_is_created_there() {
 #[tokio::test]
 async fn an_export_that_is_not_there_is_told() {
     let (dir, _) = one_export().await;
-    let error = typed(&dir, &["show", "2"]).await.unwrap_err().to_string();
-    assert!(error.starts_with("there is no export 2"), "{error}");
+    for command in [&["show", "2"][..], &["diff", "1", "2"], &["diff", "2", "1"]] {
+        let error = typed(&dir, command).await.unwrap_err().to_string();
+        assert!(error.starts_with("there is no export 2"), "{error}");
+    }
+    let graph = ["graph", "--project", "other"];
+    let error = typed(&dir, &graph).await.unwrap_err().to_string();
+    assert!(error.starts_with("project other has no"), "{error}");
 }

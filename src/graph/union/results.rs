@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 
 use super::intern::{Interner, Lists, NONE};
-use super::layers::Layers;
+use super::layers::{ContentKey, Layers};
 
 /// A result: the top layer, and when the step ran.
 pub(super) type Outcome = (u32, Option<Timestamp>);
@@ -62,6 +62,14 @@ pub(super) struct Wanted<'a> {
     pub(super) compression: Option<Compression>,
 }
 
+/// A result, and what decides whether a reader gets it.
+pub(super) struct Ranked {
+    pub(super) outcome: Outcome,
+    /// Of two that may be served and are packed alike, the greater one is.
+    pub(super) rank: (Timestamp, Option<Timestamp>, Reverse<ContentKey>),
+    pub(super) packed: Option<Compression>,
+}
+
 /// The result that is served of a record, and why others can't be.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Choice {
@@ -110,17 +118,41 @@ impl Results {
         head.map_or(0, |head| self.held.iter(head).count())
     }
 
+    /// When its results were made, as far as they say; each date once.
+    pub(super) fn dates(&self, record: u32) -> Vec<Timestamp> {
+        let head = self.heads.get(record as usize).copied().unwrap_or(NONE);
+        let held = self.held.iter(head);
+        let mut dates: Vec<Timestamp> = held
+            .filter_map(|held| self.outcomes[held.outcome].1)
+            .collect();
+        dates.sort_unstable();
+        dates.dedup();
+        dates
+    }
+
+    /// All results of a record. No result is newer than the export that has
+    /// it, whatever a builder's clock said.
+    pub(super) fn ranked(&self, record: u32, layers: &Layers) -> impl Iterator<Item = Ranked> {
+        let head = self.heads.get(record as usize).copied().unwrap_or(NONE);
+        self.held.iter(head).map(move |held| {
+            let outcome @ (layer, created_at) = self.outcomes[held.outcome];
+            let time = created_at.map_or(held.seen, |created_at| created_at.min(held.seen));
+            Ranked {
+                outcome,
+                rank: (time, created_at, Reverse(*layers.key(layer))),
+                packed: layers.media_type(layer).and_then(Compression::of),
+            }
+        })
+    }
+
     /// The result of a record that a reader gets: in the wanted compression
-    /// if there is one, else the newest. No result is newer than the export
-    /// that has it, whatever a builder's clock said.
+    /// if there is one, else the newest.
     pub(super) fn choose(&self, record: u32, layers: &Layers, wanted: &Wanted<'_>) -> Choice {
         let mut choice = Choice::default();
         let mut best = None;
-        let head = self.heads.get(record as usize).copied().unwrap_or(NONE);
-        for held in self.held.iter(head) {
-            let outcome @ (layer, created_at) = self.outcomes[held.outcome];
-            let time = created_at.map_or(held.seen, |created_at| created_at.min(held.seen));
-            if !wanted.deliverable[layer as usize] {
+        for result in self.ranked(record, layers) {
+            let time = result.rank.0;
+            if !wanted.deliverable[result.outcome.0 as usize] {
                 choice.absent += 1;
             } else if wanted
                 .not_before
@@ -128,11 +160,10 @@ impl Results {
             {
                 choice.old += 1;
             } else {
-                let packed = layers.media_type(layer).and_then(Compression::of);
-                let fits = wanted.compression.is_some() && wanted.compression == packed;
-                let rank = (fits, time, created_at, Reverse(layers.key(layer)));
+                let fits = wanted.compression.is_some() && wanted.compression == result.packed;
+                let rank = (fits, result.rank);
                 if best.as_ref().is_none_or(|(known, _)| rank > *known) {
-                    best = Some((rank, outcome));
+                    best = Some((rank, result.outcome));
                 }
             }
         }

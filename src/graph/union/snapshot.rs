@@ -54,6 +54,11 @@ impl Snapshot {
         self.ids.len()
     }
 
+    /// How many links there are.
+    pub(super) fn links_count(&self) -> usize {
+        self.links.len()
+    }
+
     /// A record's alternatives, by input.
     pub(super) fn links(&self, record: u32) -> &[Alternative] {
         &self.links[self.starts[record as usize]..self.starts[record as usize + 1]]

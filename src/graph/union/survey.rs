@@ -1,6 +1,8 @@
 //! A union as a person looks at it: which records there are, what they stand
 //! on, who gave them, and where two exports part.
 
+use jiff::Timestamp;
+
 use super::Union;
 use super::arrange::arrange;
 use super::intern::NONE;
@@ -28,6 +30,8 @@ pub struct SurveyedRecord {
     pub depth: u32,
     /// How many results are known.
     pub results: usize,
+    /// When those were made, as far as they say; each date once.
+    pub made: Vec<Timestamp>,
     /// The exports that hold it, by number.
     pub exports: Vec<u64>,
 }
@@ -68,6 +72,7 @@ impl Union {
                     .map(|input| input.iter().map(|link| link.parent as usize).collect())
                     .collect(),
                 results: self.results.count(id),
+                made: self.results.dates(id),
                 exports: Vec::new(),
             });
         }

@@ -5,6 +5,7 @@ mod model;
 mod properties;
 mod results;
 mod scale;
+mod subsume;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};

@@ -2,18 +2,6 @@
 
 use super::*;
 
-/// The layers that an import names, by their content.
-async fn seen(cache: &LocalCache, wants: &[Want], contents: &[&str]) -> String {
-    let import = cache.look_up(wants, &ALL).await.unwrap();
-    let layers = import.map(|import| import.layers).unwrap_or_default();
-    let named = contents
-        .iter()
-        .filter(|content| layers.contains_key(&Digest::of(content.as_bytes())));
-    let named: String = named.copied().collect();
-    assert_eq!(named.len(), layers.len(), "{layers:?}");
-    named
-}
-
 #[tokio::test]
 async fn an_import_is_the_union_of_all_that_is_wanted() {
     let (_dir, cache) = cache();

@@ -127,7 +127,9 @@ impl Crowd {
         crowd.retain(|member| Arc::strong_count(member) > 1 && !member.evicted.is_cancelled());
         if crowd.len() >= MAX_CONNECTIONS {
             let idle = crowd.iter().position(|member| member.is_idle());
-            idle.map(|idle| crowd.remove(idle).evicted.cancel());
+            if let Some(idle) = idle {
+                crowd.remove(idle).evicted.cancel();
+            }
         }
         let member = Arc::new(Member::default());
         crowd.push(member.clone());

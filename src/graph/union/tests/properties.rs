@@ -11,7 +11,7 @@ use crate::graph::Manifest;
 type Drawn = (u64, Vec<Vec<(u64, i64)>>, u64);
 
 /// Small configs with few digests and many links, in any direction.
-fn tangle() -> impl Strategy<Value = Vec<Value>> {
+pub(super) fn tangle() -> impl Strategy<Value = Vec<Value>> {
     let link = (0..2u64, -1..9i64);
     let input = prop::collection::vec(link, 0..4);
     let record = (0..4u64, prop::collection::vec(input, 0..3), 0..5u64);
