@@ -102,6 +102,12 @@ pub trait Catalog: Send + Sync + 'static {
     /// lease has ended that was taken before. Gives how many were in the log.
     async fn retire(&self, exports: &[ExportId]) -> Result<u64, CatalogError>;
 
+    /// [Retires](Catalog::retire) exports that `by` has all of.
+    async fn subsume(&self, exports: &[ExportId], by: ExportId) -> Result<u64, CatalogError>;
+
+    /// Those of the exports that were subsumed by one which is in the log.
+    async fn subsumed(&self, exports: &[ExportId]) -> Result<Vec<ExportId>, CatalogError>;
+
     /// Those of the results, each a record and its date, whose step an export of
     /// the project has kept.
     async fn steps(

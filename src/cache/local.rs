@@ -171,7 +171,7 @@ fn import(
     let builders: BTreeSet<&str> = used().map(|head| head.builder.as_str()).collect();
     Some(Import {
         place,
-        exports: answer.exports.len(),
+        exports: used().count(),
         builders: builders.len(),
         export: newest.id,
         exported_at: newest.time,

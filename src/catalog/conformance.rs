@@ -36,6 +36,7 @@ macro_rules! catalog_conformance {
             what_has_left_the_log_is_gone_for_readers_and_kept_for_leases,
             a_lease_ends_by_itself_unless_it_is_renewed,
             an_export_that_nobody_reads_goes_at_once,
+            what_was_subsumed_is_known_as_long_as_its_heir_is_in_the_log,
         }
     };
 }
@@ -379,4 +380,20 @@ pub(super) async fn an_export_that_nobody_reads_goes_at_once(catalog: &dyn Catal
     assert!(referenced(catalog).await.is_empty());
     let next = append(catalog, "p", "main", &["a"]).await;
     assert!(next > gone, "no number is used twice");
+}
+
+pub(super) async fn what_was_subsumed_is_known_as_long_as_its_heir_is_in_the_log(
+    catalog: &dyn Catalog,
+) {
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.push(append(catalog, "p", "main", &["a"]).await);
+    }
+    assert_eq!(catalog.subsume(&ids[..1], ids[1]).await.unwrap(), 1);
+    assert_eq!(catalog.subsumed(&ids).await.unwrap(), ids[..1]);
+    assert_eq!(catalog.subsume(&ids[1..2], ids[2]).await.unwrap(), 1);
+    assert_eq!(catalog.subsumed(&ids).await.unwrap(), ids[..2]);
+    assert!(catalog.get(ids[0]).await.unwrap().is_none());
+    catalog.retire(&ids[2..3]).await.unwrap();
+    assert!(catalog.subsumed(&ids).await.unwrap().is_empty());
 }

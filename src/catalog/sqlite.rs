@@ -369,7 +369,15 @@ impl Catalog for SqliteCatalog {
     }
 
     async fn retire(&self, exports: &[ExportId]) -> Result<u64, CatalogError> {
-        self.retire_exports(exports).await
+        self.retire_exports(exports, None).await
+    }
+
+    async fn subsume(&self, exports: &[ExportId], by: ExportId) -> Result<u64, CatalogError> {
+        self.retire_exports(exports, Some(by)).await
+    }
+
+    async fn subsumed(&self, exports: &[ExportId]) -> Result<Vec<ExportId>, CatalogError> {
+        self.subsumed_exports(exports).await
     }
 
     async fn steps(

@@ -137,7 +137,7 @@ async fn subsume(opened: &Opened, place: &Place, id: ExportId) -> Result<u64, Ca
     if subsumed.is_empty() {
         return Ok(0);
     }
-    let gone = opened.catalog.retire(&subsumed).await?;
+    let gone = opened.catalog.subsume(&subsumed, id).await?;
     let subsumed: Vec<i64> = subsumed.iter().map(|id| id.0).collect();
     tracing::info!(export = %id, ?subsumed, "older exports of the place add nothing to this one, and left the log");
     Ok(gone)

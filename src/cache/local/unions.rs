@@ -63,6 +63,8 @@ pub(super) struct United {
     pub(super) refused: u64,
     /// Blobs that somebody was told are missing.
     pub(super) announced: HashSet<Digest>,
+    /// Records that were taken in, as their exports count them.
+    taken: u64,
     /// By sight: how many exports it had, and the last.
     seen: Vec<(u64, Option<ExportId>)>,
 }
@@ -86,7 +88,7 @@ impl Unions {
             updated.map(|()| united)
         });
         let united = updated.await.map_err(|stopped| cut_off(&stopped))??;
-        self.weigh(&sights, united.records()).await;
+        self.weigh(&sights, united.taken).await;
         Ok(united)
     }
 
@@ -138,28 +140,56 @@ impl United {
             let count = opened.catalog.count(&sight.filter()).await?;
             if count != seen.0 + heads.len() as u64 {
                 // Something has left the log, or come in meanwhile.
-                return self.rebuild(opened, sights).await;
+                return self.catch_up(opened, sights).await;
             }
             *seen = (count, heads.first().map(|head| head.id).or(seen.1));
             new.extend(heads.into_iter().map(|head| (head.id, head)));
         }
         new.retain(|id, _| !self.heads.contains_key(id));
-        let with = self.records() + new.values().map(|head| head.records).sum::<u64>();
+        let with = self.taken + new.values().map(|head| head.records).sum::<u64>();
         if with > MAX_RECORDS {
-            return self.rebuild(opened, sights).await;
+            return self.catch_up(opened, sights).await;
         }
         self.take_in(opened, new).await
     }
 
-    async fn rebuild(&mut self, opened: &Opened, sights: &[Sight]) -> Result<(), CacheError> {
-        *self = Self::default();
+    /// Follows a log that exports have left. Those that others have all of may
+    /// stay in the union: it is the same without them.
+    async fn catch_up(&mut self, opened: &Opened, sights: &[Sight]) -> Result<(), CacheError> {
         let mut all = BTreeMap::new();
+        self.seen.clear();
         for sight in sights {
             let heads = opened.catalog.list(&sight.filter()).await?;
             let last = heads.first().map(|head| head.id);
             self.seen.push((heads.len() as u64, last));
             all.extend(heads.into_iter().map(|head| (head.id, head)));
         }
+        let gone = self.heads.keys().filter(|id| !all.contains_key(id));
+        let gone: Vec<ExportId> = gone.copied().collect();
+        let harmless = opened.catalog.subsumed(&gone).await?.len() == gone.len();
+        let new = || all.iter().filter(|(id, _)| !self.heads.contains_key(id));
+        let with = self.taken + new().map(|(_, head)| head.records).sum::<u64>();
+        if harmless && with <= MAX_RECORDS {
+            let new = new().map(|(id, head)| (*id, head.clone())).collect();
+            for id in &gone {
+                self.heads.remove(id);
+                self.unreadable.remove(id);
+            }
+            return self.take_in(opened, new).await;
+        }
+        self.rebuild(opened, all).await
+    }
+
+    async fn rebuild(
+        &mut self,
+        opened: &Opened,
+        all: BTreeMap<ExportId, ExportHead>,
+    ) -> Result<(), CacheError> {
+        *self = Self {
+            seen: std::mem::take(&mut self.seen),
+            announced: std::mem::take(&mut self.announced),
+            ..Self::default()
+        };
         let mut records = 0;
         let newest = all.into_iter().rev().take_while(|(_, head)| {
             records += head.records;
@@ -167,10 +197,6 @@ impl United {
         });
         let newest = newest.collect();
         self.take_in(opened, newest).await
-    }
-
-    fn records(&self) -> u64 {
-        self.heads.values().map(|head| head.records).sum()
     }
 
     /// Adds exports; one that can't be read is noted, and costs itself.
@@ -206,6 +232,7 @@ impl United {
                 }
                 Err(error) => return Err(error.into()),
             }
+            self.taken += head.records;
             self.heads.insert(id, head);
         }
         Ok(())

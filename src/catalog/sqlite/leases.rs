@@ -66,24 +66,58 @@ impl SqliteCatalog {
         Ok(())
     }
 
-    pub(super) async fn retire_exports(&self, exports: &[ExportId]) -> Result<u64, CatalogError> {
+    pub(super) async fn retire_exports(
+        &self,
+        exports: &[ExportId],
+        by: Option<ExportId>,
+    ) -> Result<u64, CatalogError> {
         let failed = |error| self.context.of(error);
-        let ids: Vec<i64> = exports.iter().map(|export| export.0).collect();
+        let ids = numbers(exports);
         let mut turn = Turn::of(self.writers()?).await.map_err(failed)?;
         let mut tx = turn.write().await.map_err(failed)?;
         let retired = sqlx::query(
             "UPDATE export SET retired = (SELECT ifnull(max(id), 0) FROM lease)
              WHERE retired IS NULL AND id IN (SELECT value FROM json_each(?1))",
         )
-        .bind(serde_json::json!(ids).to_string())
+        .bind(&ids)
         .execute(&mut *tx)
         .await
         .map_err(failed)?
         .rows_affected();
+        if let Some(by) = by {
+            // What they had subsumed is subsumed by this one as well.
+            for statement in [
+                "UPDATE subsumed SET by = ?2 WHERE by IN (SELECT value FROM json_each(?1))",
+                "INSERT OR REPLACE INTO subsumed (export, by) SELECT value, ?2 FROM json_each(?1)",
+                "DELETE FROM subsumed WHERE export < ?2 - 100000",
+            ] {
+                sqlx::query(statement)
+                    .bind(&ids)
+                    .bind(by.0)
+                    .execute(&mut *tx)
+                    .await
+                    .map_err(failed)?;
+            }
+        }
         self.purge(&mut tx).await?;
         tx.commit().await.map_err(failed)?;
         turn.keep();
         Ok(retired)
+    }
+
+    pub(super) async fn subsumed_exports(
+        &self,
+        exports: &[ExportId],
+    ) -> Result<Vec<ExportId>, CatalogError> {
+        let found: Vec<i64> = sqlx::query_scalar(
+            "SELECT subsumed.export FROM subsumed JOIN export ON export.id = subsumed.by
+             WHERE export.retired IS NULL AND subsumed.export IN (SELECT value FROM json_each(?1))",
+        )
+        .bind(numbers(exports))
+        .fetch_all(self.readers())
+        .await
+        .map_err(|error| self.context.of(error))?;
+        Ok(found.into_iter().map(ExportId).collect())
     }
 
     /// Drops leases that have expired, and what nobody can read any more.
@@ -102,6 +136,12 @@ impl SqliteCatalog {
         .map_err(failed)?;
         Ok(())
     }
+}
+
+/// As JSON.
+fn numbers(exports: &[ExportId]) -> String {
+    let numbers: Vec<i64> = exports.iter().map(|export| export.0).collect();
+    serde_json::json!(numbers).to_string()
 }
 
 fn end(ttl: Duration) -> i64 {

@@ -78,7 +78,8 @@ pub async fn answer(
     );
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(size - offset));
     if offset > 0 {
-        if let Ok(range) = HeaderValue::try_from(format!("bytes {offset}-{}/{size}", size - 1)) {
+        let last = size.saturating_sub(1);
+        if let Ok(range) = HeaderValue::try_from(format!("bytes {offset}-{last}/{size}")) {
             headers.insert(header::CONTENT_RANGE, range);
         }
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
@@ -86,14 +87,15 @@ pub async fn answer(
     response
 }
 
-/// The offset of `bytes=N-`, the one form that BuildKit sends.
+/// The offset of `bytes=N-`, the one form that BuildKit sends. One that has
+/// read all and missed the end asks for what is behind it: nothing.
 fn from(range: &HeaderValue, size: u64) -> Option<u64> {
     let offset = range
         .to_str()
         .ok()?
         .strip_prefix("bytes=")?
         .strip_suffix('-')?;
-    offset.parse().ok().filter(|offset| *offset < size)
+    offset.parse().ok().filter(|offset| *offset <= size)
 }
 
 struct Reading {
