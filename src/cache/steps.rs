@@ -62,6 +62,7 @@ mod tests {
             created_at: Timestamp::from_second(second).unwrap(),
             name: StepName::of(name),
             duration: Default::default(),
+            origin: None,
         }
     }
 

@@ -33,6 +33,7 @@ async fn a_step_is_known_to_later_exports_of_its_project_and_to_no_other() {
         created_at: DATE.parse().unwrap(),
         name: StepName::of("RUN make"),
         duration: std::time::Duration::from_millis(1500),
+        origin: None,
     };
     let mut known = Vec::new();
     for (project, git_ref, steps) in [
