@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::{StreamExt as _, stream};
+use jiff::Timestamp;
 use layerd::blobs::{BlobError, BlobStream, Ingest};
 use layerd::cache::{
-    Cache, CacheError, Import, Lease, Limits, LocalCache, Publication, Published, Want,
+    Cache, CacheError, Import, Lease, Limits, LocalCache, Publication, Published, Saving, Want,
 };
 use layerd::config::Endpoint;
-use layerd::digest::Digest;
+use layerd::digest::{Digest, RecordDigest};
 use layerd::doors::buildkit::{self, Closing, Defaults, ImportCarrier, Listener, PullListener};
 use layerd::place::ProjectId;
+use layerd::step::Step;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -32,6 +34,8 @@ pub enum Fault {
     /// Every read of a layer is cut off by an error, that of its beginning after
     /// one byte, this often in all; then reads work.
     ReadsBreak(usize),
+    /// Nothing answers that is asked for savings.
+    SavingsHang,
     /// Reads give one small piece at a time.
     ReadsCrawl,
     /// Reads give one byte, and the rest when this says so.
@@ -53,6 +57,12 @@ impl FaultyCache {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    async fn hold(&self) {
+        if matches!(self.fault(), Fault::SavingsHang) {
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -91,7 +101,7 @@ impl Cache for FaultyCache {
     ) -> Result<BlobStream, CacheError> {
         let whole = self.inner.read(digest, offset, length).await?;
         match self.fault() {
-            Fault::None | Fault::LookUpHangs => Ok(whole),
+            Fault::None | Fault::LookUpHangs | Fault::SavingsHang => Ok(whole),
             Fault::ReadsBreak(times) if self.broken.fetch_add(1, Ordering::SeqCst) < times => {
                 let error = BlobError::Io {
                     context: "reading a layer".to_owned(),
@@ -131,6 +141,20 @@ impl Cache for FaultyCache {
 
     async fn publish(&self, export: Publication) -> Result<Published, CacheError> {
         self.inner.publish(export).await
+    }
+
+    async fn steps(
+        &self,
+        project: &ProjectId,
+        results: &[(RecordDigest, Timestamp)],
+    ) -> Result<Vec<Step>, CacheError> {
+        self.hold().await;
+        self.inner.steps(project, results).await
+    }
+
+    async fn report(&self, saving: &Saving) -> Result<(), CacheError> {
+        self.hold().await;
+        self.inner.report(saving).await
     }
 }
 

@@ -3,6 +3,7 @@
 mod display;
 mod fsck;
 mod ls;
+mod savings;
 mod show;
 
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ pub struct CacheArgs {
 enum Command {
     Ls(ls::LsArgs),
     Show(show::ShowArgs),
+    Savings(savings::SavingsArgs),
     Fsck(fsck::FsckArgs),
 }
 
@@ -66,6 +68,7 @@ pub async fn run(args: CacheArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Ls(args) => ls::run(args).await,
         Command::Show(args) => show::run(args).await,
+        Command::Savings(args) => savings::run(args).await,
         Command::Fsck(args) => fsck::run(args).await,
     }
 }

@@ -18,6 +18,7 @@
 mod attributes;
 mod build;
 mod content;
+mod daemon;
 mod ending;
 mod forward;
 mod grpc;
@@ -28,6 +29,7 @@ mod plan;
 mod proto;
 mod pull;
 mod rewrite;
+mod saved;
 mod scrub;
 mod served;
 mod session;
@@ -54,6 +56,7 @@ use tokio_util::task::TaskTracker;
 
 pub use self::attributes::Defaults;
 use self::build::Builds;
+use self::daemon::Daemon;
 use self::forward::{answer, forward};
 use self::grpc::{Body, MAX_MESSAGE, MessageBudget};
 use self::history::LeftOut;
@@ -62,6 +65,7 @@ use self::listen::{Accepted, Stream};
 pub use self::metrics::Metrics;
 use self::pull::Pull;
 pub use self::pull::{ImportCarrier, PullListener};
+use self::saved::Known;
 use self::served::ServedImports;
 use self::session::Sessions;
 use self::stores::Stores;
@@ -129,6 +133,8 @@ struct Door {
     pull: Option<Arc<Pull>>,
     max_graph_records: u64,
     left_out: LeftOut,
+    daemon: Arc<Daemon>,
+    known: Known,
     metrics: Metrics,
     budget: MessageBudget,
     /// Calls, sessions and progress streams: what is waited for at the end.
@@ -166,6 +172,8 @@ pub async fn serve(config: Config, listeners: Vec<Listener>, closing: Closing) {
         max_graph_records: config.max_graph_records,
         stores,
         left_out: LeftOut::default(),
+        daemon: Arc::default(),
+        known: Known::default(),
         metrics,
         budget: MessageBudget::new(MESSAGE_BUDGET),
         tasks: TaskTracker::new(),

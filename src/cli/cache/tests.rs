@@ -81,6 +81,8 @@ async fn a_sound_directory_is_listed_shown_and_checked() {
         &["ls", "--ref", "nothing-here"],
         &["show", "1"],
         &["show", "1", "--json"],
+        &["savings"],
+        &["savings", "--json", "--project", "default", "--ref", "main"],
         &["fsck"],
         &["fsck", "--json", "--parallel", "1"],
     ] {

@@ -98,7 +98,7 @@ struct Planned {
 }
 
 async fn plan(
-    door: &Door,
+    door: &Arc<Door>,
     link: &Link,
     build: &Arc<Build>,
     wanted: &SolveRequest,
@@ -115,6 +115,7 @@ async fn plan(
             body: grpc::unary(message),
         });
     }
+    build.account.begin(door, link);
     let live = door
         .sessions
         .is_live(&wanted.session, SESSION_PATIENCE)

@@ -18,6 +18,7 @@ use super::build::{Build, Notice};
 use super::forward::untouched;
 use super::grpc::{self, Body, Messages, is_trailers_only};
 use super::proto::control;
+use super::saved;
 use super::scrub::scrubbed;
 use super::splice::{Edit, Malformed, splice, spliced};
 use super::upstream::Link;
@@ -51,9 +52,11 @@ pub async fn status(
     let (head, upstream) = response.into_parts();
     let (to_client, body) = grpc::channel(UNDER_WAY);
     let messages = Messages::new(upstream, door.budget.clone());
+    let relaying = Arc::clone(door);
     door.tasks.spawn(async move {
+        let door = relaying;
         let ended = tokio::select! {
-            ended = relay(&build, messages, &to_client) => ended,
+            ended = relay(&door, &build, messages, &to_client) => ended,
             // The client learns why from its Solve.
             () = build.refused() => Err(Status::ok("")),
             () = to_client.closed() => return,
@@ -69,6 +72,7 @@ pub async fn status(
 
 /// Passes messages and notices on as they come; gives the trailers.
 async fn relay(
+    door: &Arc<Door>,
     build: &Build,
     mut messages: Messages<Incoming>,
     to_client: &grpc::Sender,
@@ -85,6 +89,8 @@ async fn relay(
         };
         said = say(build, said, to_client).await;
         let Some(message) = message else {
+            saved::settle(door, build).await;
+            say(build, said, to_client).await;
             return Ok(messages.trailers());
         };
         // What can't be read is passed on for the client to complain about.
