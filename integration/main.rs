@@ -33,6 +33,7 @@ mod parallel;
 mod passthrough;
 mod places;
 mod restarts;
+mod savings;
 mod seen;
 mod soak;
 mod story;

@@ -22,7 +22,7 @@ use tokio::sync::OnceCell;
 use tracing::Instrument as _;
 
 pub use self::known::Known;
-use self::reckon::{Reckoning, Saved, reckon};
+use self::reckon::{Saved, pair, reckon};
 use super::Door;
 use super::build::Build;
 use super::daemon::Daemon;
@@ -167,22 +167,17 @@ async fn add_up(door: &Arc<Door>, build: &Build) {
     let count = steps.iter().filter(|(fate, _)| *fate == Fate::Cached);
     let count = count.count();
     let exported = lock(&account.exported).clone();
+    let paired = pair(cached.clone(), exported.hits);
     let daemon = account.daemon().await;
-    let served = if account.wanted.get().is_some() && exported.hits.len() < count {
-        account.served_steps(&door.cache).await
-    } else {
+    let served = if paired.unlisted.is_empty() {
         Vec::new()
+    } else {
+        account.served_steps(&door.cache).await
     };
     let saved = door.known.with(daemon.as_deref(), |had| {
-        let saved = reckon(&Reckoning {
-            cached: &cached,
-            most: count,
-            hits: &exported.hits,
-            served: &served,
-            had,
-        });
-        had.ran(&exported.ran, &named(|fate| fate != Fate::Cached));
-        had.counted(&saved.steps, &cached);
+        let saved = reckon(&paired, &served, had);
+        had.add(&exported.ran, &named(|fate| fate != Fate::Cached));
+        had.add(&saved.steps, &cached);
         saved
     });
     let Some(wanted) = account.wanted.get() else {

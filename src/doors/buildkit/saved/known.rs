@@ -55,19 +55,14 @@ impl Had<'_> {
         !elsewhere || self.keys.known.contains(&self.of_result(step))
     }
 
-    /// Whether a step of that name ran here or was counted: then one that is a
-    /// hit may be its own.
+    /// Whether a step of that name ran here or was a hit: then one that is a hit
+    /// now may be its own.
     pub fn name(&self, name: &StepName) -> bool {
         self.keys.known.contains(&self.of_name(name))
     }
 
-    /// It ran these steps, which were exported, and steps of these names.
-    pub fn ran(&mut self, steps: &[Step], names: &[StepName]) {
-        self.counted(steps, names);
-    }
-
-    /// It has these now, and what goes by these names.
-    pub fn counted(&mut self, steps: &[Step], names: &[StepName]) {
+    /// It has these results now, and what goes by these names.
+    pub fn add(&mut self, steps: &[Step], names: &[StepName]) {
         let results: Vec<Digest> = steps.iter().map(|step| self.of_result(step)).collect();
         let names: Vec<Digest> = names.iter().map(|name| self.of_name(name)).collect();
         for key in results.into_iter().chain(names) {

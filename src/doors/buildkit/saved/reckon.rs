@@ -1,23 +1,54 @@
 //! The sum: plain values in, plain values out.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::known::Had;
 use crate::step::{Step, StepName};
 
-/// What is known of a build at its end.
-pub struct Reckoning<'a, 'b> {
-    /// The names of its steps that came from a cache.
-    pub cached: &'a [StepName],
-    /// How many of them there are: a name may be missing.
-    pub most: usize,
-    /// Results that its exports list and that it did not make.
-    pub hits: &'a [Step],
-    /// The known steps of what was served to it, for steps that no export lists.
-    pub served: &'a [Step],
-    /// What its daemon had before.
-    pub had: &'a Had<'b>,
+/// The cached steps of a build and the results that its exports list, as far as
+/// they belong together.
+///
+/// BuildKit lists more than what a build used: what else it knows that leads to
+/// the same content, of another branch for example. So a result counts only for
+/// a step that was cached.
+#[derive(Clone, Debug, Default)]
+pub struct Paired {
+    /// Results that were used and not made, each once.
+    pub used: Vec<Step>,
+    /// Cached steps whose results no export lists.
+    pub unlisted: Vec<StepName>,
+}
+
+/// Pairs steps that came from a cache with `hits` of their name; those that are
+/// left, with hits that say the same.
+pub fn pair(cached: Vec<StepName>, hits: Vec<Step>) -> Paired {
+    let mut left = BTreeMap::new();
+    for hit in hits {
+        left.insert((hit.created_at, hit.record.clone()), hit);
+    }
+    let mut left: Vec<Step> = left.into_values().collect();
+    let mut paired = Paired {
+        used: Vec::new(),
+        unlisted: cached,
+    };
+    for form in [StepName::as_str, text] {
+        // The newest of a name stands last.
+        let mut listed: HashMap<String, Vec<Step>> = HashMap::new();
+        for hit in left {
+            let name = form(&hit.name).to_owned();
+            listed.entry(name).or_default().push(hit);
+        }
+        paired.unlisted.retain(|name| {
+            let hit = listed.get_mut(form(name)).and_then(Vec::pop);
+            let is_unlisted = hit.is_none();
+            paired.used.extend(hit);
+            is_unlisted
+        });
+        left = listed.into_values().flatten().collect();
+        left.sort_by_key(|hit| hit.created_at);
+    }
+    paired
 }
 
 /// What a build was saved.
@@ -40,59 +71,36 @@ impl Saved {
     }
 }
 
-/// Adds up what the daemon did not have before, each result once.
-pub fn reckon(of: &Reckoning<'_, '_>) -> Saved {
+/// Adds up what the daemon did not have before; `served` are the known steps of
+/// what was served to the build, for those that no export lists.
+pub fn reckon(paired: &Paired, served: &[Step], had: &Had<'_>) -> Saved {
     let mut saved = Saved::default();
     let mut taken = BTreeSet::new();
-    for hit in of.hits {
-        if taken.insert((hit.record.clone(), hit.created_at)) && !of.had.result(hit) {
+    for hit in &paired.used {
+        taken.insert((&hit.record, hit.created_at));
+        if !had.result(hit) {
             saved.recorded += hit.duration;
             saved.steps.push(hit.clone());
         }
     }
-    let room = of.most.saturating_sub(taken.len());
     let mut by_text: HashMap<&str, Vec<&Step>> = HashMap::new();
-    for step in of.served {
+    for step in served {
         by_text.entry(text(&step.name)).or_default().push(step);
     }
-    for name in unlisted(of.cached, of.hits).into_iter().take(room) {
-        let like = by_text.get(text(name)).map(Vec::as_slice);
-        let newest = like.and_then(|like| newest_of_one(name, like));
-        let Some(step) = newest.filter(|_| !of.had.name(name)) else {
+    for name in &paired.unlisted {
+        let like = by_text.get(text(name)).map_or(&[][..], Vec::as_slice);
+        let Some(step) = newest_of_one(name, like) else {
             continue;
         };
-        let mut like = like.unwrap_or_default().iter();
-        if like.any(|step| of.had.result(step)) {
+        if had.name(name) || like.iter().any(|step| had.result(step)) {
             continue;
         }
-        if taken.insert((step.record.clone(), step.created_at)) {
+        if taken.insert((&step.record, step.created_at)) {
             saved.estimated += step.duration;
             saved.steps.push(step.clone());
         }
     }
     saved
-}
-
-/// The names for which there is no listed hit: first those that are equal have
-/// each other, then those that say the same.
-fn unlisted<'a>(cached: &'a [StepName], hits: &[Step]) -> Vec<&'a StepName> {
-    let mut left: Vec<&str> = hits.iter().map(|hit| hit.name.as_str()).collect();
-    let mut names: Vec<&StepName> = cached.iter().collect();
-    for form in [
-        |name: &'_ str| name.to_owned(),
-        |name: &'_ str| shown(name).to_owned(),
-    ] {
-        let mut listed: HashMap<String, Vec<&str>> = HashMap::new();
-        for name in left {
-            listed.entry(form(name)).or_default().push(name);
-        }
-        names.retain(|name| {
-            let found = listed.get_mut(&form(name.as_str()));
-            found.and_then(Vec::pop).is_none()
-        });
-        left = listed.into_values().flatten().collect();
-    }
-    names
 }
 
 /// The newest of the steps of that name, or if there is none of those that say
@@ -113,10 +121,7 @@ fn newest_of_one<'a>(name: &StepName, like: &[&'a Step]) -> Option<&'a Step> {
 /// What a step does, without its place: `[build 3/5] RUN make` is `[build 3/6]
 /// RUN make` once the Dockerfile has another line.
 pub fn text(name: &StepName) -> &str {
-    shown(name.as_str())
-}
-
-fn shown(name: &str) -> &str {
+    let name = name.as_str();
     let inside = name
         .strip_prefix('[')
         .and_then(|rest| rest.split_once("] "));

@@ -23,15 +23,9 @@ fn names(names: &[&str]) -> Vec<StepName> {
 
 /// Recorded and estimated seconds, for a daemon that has `known`.
 fn seconds(cached: &[&str], hits: &[Step], served: &[Step], known: &Known) -> [u64; 2] {
-    let cached = names(cached);
+    let paired = pair(names(cached), hits.to_vec());
     known.with(Some("mine"), |had| {
-        let saved = reckon(&Reckoning {
-            cached: &cached,
-            most: cached.len(),
-            hits,
-            served,
-            had,
-        });
+        let saved = reckon(&paired, served, had);
         [saved.recorded, saved.estimated].map(|time| time.as_secs())
     })
 }
@@ -45,6 +39,21 @@ fn what_exports_list_is_recorded_each_result_once() {
     ];
     let cached = ["[a 1/2] RUN a", "[a 2/2] RUN a"];
     assert_eq!(seconds(&cached, &hits, &hits, &Known::default()), [8, 0]);
+}
+
+#[test]
+fn what_an_export_lists_counts_for_steps_that_were_cached() {
+    let hits = [
+        step("sha256:a", 1, "[a 1/2] RUN a", 3),
+        step("sha256:b", 2, "[a 1/2] RUN b", 5),
+        step("sha256:a", 3, "[a 1/3] RUN a", 7),
+    ];
+    let known = Known::default();
+    assert_eq!(seconds(&["[a 1/2] RUN a"], &hits, &hits, &known), [3, 0]);
+    assert_eq!(seconds(&["[a 1/9] RUN a"], &hits, &hits, &known), [7, 0]);
+    let both = ["[a 1/9] RUN a", "[a 1/2] RUN a"];
+    assert_eq!(seconds(&both, &hits, &hits, &known), [10, 0]);
+    assert_eq!(seconds(&[], &hits, &hits, &known), [0, 0]);
 }
 
 #[test]
@@ -96,13 +105,13 @@ fn what_the_daemon_had_is_no_saving() {
     // Counted before, for it and for another one.
     for (daemon, recorded) in [("mine", 0), ("yours", 3)] {
         let known = Known::default();
-        known.with(Some(daemon), |had| had.counted(&all, &[]));
+        known.with(Some(daemon), |had| had.add(&all, &[]));
         assert_eq!(seconds(&cached, &all, &[], &known), [recorded, 0]);
         assert_eq!(seconds(&cached, &[], &all, &known), [0, recorded]);
     }
     // It ran a step of that name, and nobody knows with which result.
     let known = Known::default();
-    known.with(Some("mine"), |had| had.ran(&[], &names(&["[a 1/7] RUN a"])));
+    known.with(Some("mine"), |had| had.add(&[], &names(&["[a 1/7] RUN a"])));
     assert_eq!(seconds(&cached, &[], &all, &known), [0, 0]);
     assert_eq!(seconds(&cached, &all, &[], &known), [3, 0]);
 }
