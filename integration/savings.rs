@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::harness::{
-    Build, Fault, FaultyRunner, Lab, MULTISTAGE_STEPS, Metrics, Mount, Outcome, Runner, Sidecar,
-    layerd, until,
+    Build, BuildKit, Fate, Fault, FaultyRunner, Lab, MULTISTAGE_STEPS, Metrics, Mount, Outcome,
+    Runner, Sidecar, layerd, until,
 };
 
 const TO: &str = "type=gha-compatible,mode=max";
@@ -138,6 +138,33 @@ async fn the_seconds_that_cold_runners_were_saved_are_said_counted_and_kept() {
     let table = table.ok().stdout;
     assert_eq!(table.lines().count(), 3, "{table}");
     assert!(table.contains("total"), "{table}");
+}
+
+#[tokio::test]
+async fn a_build_that_hits_in_part_is_saved_what_it_hit() {
+    let lab = Lab::new();
+    let data = lab.path("data");
+    let context = slow_context(&lab);
+    let one = lab.runner("one", &data).await;
+    let first = Build::of(&context).cache_to(TO);
+    lab.buildctl(one.address()).build(&first).await.ok();
+    drop(one);
+    std::fs::write(context.join("src/main.txt"), "another program\n").unwrap();
+    let both = Build::of(&context).cache_from(FROM).cache_to(TO);
+    let from = Build::of(&context).cache_from(FROM);
+    for (name, version, build, about) in [
+        ("reader", BuildKit::Current, &from, "about "),
+        ("two", BuildKit::Old, &both, ""),
+    ] {
+        let spec = lab.buildkitd(name).version(version);
+        let two = Runner::start(spec, lab.sidecar(name).data_dir(&data)).await;
+        let outcome = lab.buildx(two.address()).await.build(build).await.ok();
+        let cached = outcome.progress.with(Fate::Cached).len();
+        assert!(0 < cached && cached < MULTISTAGE_STEPS, "{cached}");
+        let before = format!("{cached} of {MULTISTAGE_STEPS} steps from cache");
+        let saved = seconds(&outcome, &format!("{before}, from 1 builder, {about}"));
+        assert!(saved >= 2.0, "{saved}");
+    }
 }
 
 #[tokio::test]
