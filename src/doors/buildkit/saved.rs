@@ -169,10 +169,14 @@ async fn add_up(door: &Arc<Door>, build: &Build) {
     let exported = lock(&account.exported).clone();
     let paired = pair(cached.clone(), exported.hits);
     let daemon = account.daemon().await;
-    let served = if paired.unlisted.is_empty() {
-        Vec::new()
-    } else {
+    let is_open = door.known.with(daemon.as_deref(), |had| {
+        let mut unlisted = paired.unlisted.iter();
+        unlisted.any(|name| !had.name(name))
+    });
+    let served = if is_open {
         account.served_steps(&door.cache).await
+    } else {
+        Vec::new()
     };
     let saved = door.known.with(daemon.as_deref(), |had| {
         let saved = reckon(&paired, &served, had);

@@ -79,15 +79,14 @@ impl Had<'_> {
 
     fn of_result(&self, step: &Step) -> Digest {
         let made = step.created_at.as_nanosecond();
-        self.key(&format!("result {made} {}", step.record.as_str()))
-    }
-
-    fn of_name(&self, name: &StepName) -> Digest {
-        self.key(&format!("name {}", text(name)))
-    }
-
-    fn key(&self, of: &str) -> Digest {
         let daemon = self.daemon.unwrap_or_default();
-        Digest::of(format!("{daemon}\0{of}").as_bytes())
+        let record = step.record.as_str();
+        Digest::of(format!("result {daemon} {made} {record}").as_bytes())
+    }
+
+    /// Of whichever daemon: it is not asked which one it is for builds that
+    /// have nothing of ours.
+    fn of_name(&self, name: &StepName) -> Digest {
+        Digest::of(format!("name {}", text(name)).as_bytes())
     }
 }
