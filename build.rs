@@ -5,8 +5,9 @@ use std::path::Path;
 use prost::Message as _;
 
 /// The files that declare messages; each only what layerd touches.
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "proto/moby/buildkit/v1/control.proto",
+    "proto/moby/buildkit/v1/types/worker.proto",
     "proto/moby/buildkit/v1/frontend/gateway.proto",
     "proto/containerd/services/content/v1/content.proto",
     "proto/solver/pb/ops.proto",

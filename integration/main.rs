@@ -35,6 +35,7 @@ mod passthrough;
 mod places;
 mod rescue;
 mod restarts;
+mod savings;
 mod seen;
 mod soak;
 mod story;

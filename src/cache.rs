@@ -27,8 +27,9 @@ pub use self::local::{LocalCache, Subsumed};
 pub use self::metered::{Metered, Metrics};
 pub use self::usage::{StoreSize, Usage};
 use crate::blobs::{BlobError, BlobStream, Ingest};
+pub use crate::catalog::Saving;
 use crate::catalog::{CatalogError, ExportId};
-use crate::digest::Digest;
+use crate::digest::{Digest, RecordDigest};
 use crate::graph::{Compression, GraphError, LeftOut};
 use crate::place::{GitRef, Place, ProjectId};
 use crate::step::Step;
@@ -83,6 +84,18 @@ pub trait Cache: Send + Sync + 'static {
     /// Appends an export to the log, when all that it names is there. Older ones
     /// of its place that then say nothing more may leave it.
     async fn publish(&self, export: Publication) -> Result<Published, CacheError>;
+
+    /// The steps that made those results, each a record and its date, as far as
+    /// exports of `project` have kept them; with their origin.
+    async fn steps(
+        &self,
+        project: &ProjectId,
+        results: &[(RecordDigest, Timestamp)],
+    ) -> Result<Vec<Step>, CacheError>;
+
+    /// Adds what a build was saved to what is kept of such; a cache that takes
+    /// no writes keeps none, which is no error.
+    async fn report(&self, saving: &Saving) -> Result<(), CacheError>;
 }
 
 /// What a build wants to see: every ref of a project, in one scope or in all.

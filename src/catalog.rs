@@ -19,6 +19,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
+use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
 pub use self::file_system::network_file_system;
@@ -115,6 +116,13 @@ pub trait Catalog: Send + Sync + 'static {
         project: &ProjectId,
         results: &[(RecordDigest, Timestamp)],
     ) -> Result<Vec<Step>, CatalogError>;
+
+    /// Adds to what is kept of builds at that place on that day.
+    async fn add_saving(&self, saving: &Saving) -> Result<(), CatalogError>;
+
+    /// What is kept of builds: one for each project, ref and day, the newest day
+    /// first, then by project and ref.
+    async fn savings(&self, filter: &SavingFilter) -> Result<Vec<Saving>, CatalogError>;
 
     /// The exports that name a blob, oldest first.
     async fn naming(&self, digest: &Digest) -> Result<Vec<ExportId>, CatalogError>;
@@ -213,6 +221,41 @@ pub struct Export {
     /// The steps that made its records, as far as they are known; none of an
     /// export that an older layerd wrote.
     pub steps: Vec<Step>,
+}
+
+/// What builds were saved by their imports: of one build, or of all that a
+/// project and ref had on one day.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Saving {
+    /// The project that they imported first.
+    pub project: ProjectId,
+    /// And the ref.
+    #[serde(rename = "ref")]
+    pub git_ref: GitRef,
+    /// The day on which they ended, in UTC.
+    pub day: Date,
+    /// The builds.
+    pub builds: u64,
+    /// Steps that they had.
+    pub steps: u64,
+    /// Those of them that came from a cache.
+    pub cached: u64,
+    /// How long steps had run elsewhere that did not run for them, in
+    /// milliseconds.
+    pub saved_ms: u64,
+    /// What of `saved_ms` is an estimate.
+    pub estimated_ms: u64,
+}
+
+/// Which savings to list.
+#[derive(Clone, Debug, Default)]
+pub struct SavingFilter {
+    /// Only of this project.
+    pub project: Option<ProjectId>,
+    /// Only of this ref.
+    pub git_ref: Option<GitRef>,
+    /// Only of this day and later ones.
+    pub since: Option<Date>,
 }
 
 /// Which exports to list.

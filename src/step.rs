@@ -82,6 +82,18 @@ pub struct Step {
     pub name: StepName,
     /// How long it ran there, to the millisecond.
     pub duration: Duration,
+    /// Who ran it; unknown until it is published, and of an export that an
+    /// older layerd wrote.
+    pub origin: Option<Origin>,
+}
+
+/// Where a step ran.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Origin {
+    /// The host.
+    pub builder: String,
+    /// The daemon, as far as it said which one it is.
+    pub daemon: Option<String>,
 }
 
 #[cfg(test)]

@@ -44,6 +44,25 @@ impl fmt::Display for Age {
     }
 }
 
+/// How long something took: `3 min 32 s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spent(pub Duration);
+
+impl fmt::Display for Spent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const HOUR: u64 = 3600;
+        let seconds = self.0.as_secs();
+        match seconds {
+            0..60 => {
+                let tenths = self.0.subsec_millis() / 100;
+                write!(f, "{seconds}.{tenths} s")
+            }
+            60..HOUR => write!(f, "{} min {} s", seconds / 60, seconds % 60),
+            _ => write!(f, "{} h {} min", seconds / HOUR, seconds % HOUR / 60),
+        }
+    }
+}
+
 /// A duration as people write it: `90s`, `10m`, `1h30m`, `7d`, and `0`.
 pub fn parse_duration(text: &str) -> Result<Duration, &'static str> {
     const EXPECTED: &str = "expected a duration such as 90s, 10m, 1h30m or 7d";
@@ -88,6 +107,19 @@ mod tests {
             (u64::MAX, "18.4 EB"),
         ] {
             assert_eq!(ByteSize(bytes).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn what_was_spent_is_shown_in_the_units_that_fit() {
+        for (milliseconds, shown) in [
+            (0, "0.0 s"),
+            (59_999, "59.9 s"),
+            (212_300, "3 min 32 s"),
+            (90_000_000, "25 h 0 min"),
+        ] {
+            let spent = Spent(Duration::from_millis(milliseconds));
+            assert_eq!(spent.to_string(), shown);
         }
     }
 

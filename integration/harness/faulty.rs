@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::{StreamExt as _, stream};
+use jiff::Timestamp;
 use layerd::blobs::{BlobError, BlobStream, Ingest};
 use layerd::cache::{
-    Cache, CacheError, Import, Lease, Limits, LocalCache, Publication, Published, Want,
+    Cache, CacheError, Import, Lease, Limits, LocalCache, Publication, Published, Saving, Want,
 };
 use layerd::config::Endpoint;
-use layerd::digest::Digest;
+use layerd::digest::{Digest, RecordDigest};
 use layerd::doors::buildkit::{self, Closing, Defaults, ImportCarrier, Listener, PullListener};
 use layerd::place::ProjectId;
+use layerd::step::Step;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
@@ -37,6 +39,8 @@ pub enum Fault {
     /// Every read of a layer is cut off by an error, that of its beginning after
     /// one byte, this often in all; then reads work.
     ReadsBreak(usize),
+    /// Nothing answers that is asked for savings.
+    SavingsHang,
     /// Reads give one small piece at a time.
     ReadsCrawl,
     /// Exports are never published.
@@ -60,6 +64,12 @@ impl FaultyCache {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    async fn hold(&self) {
+        if matches!(self.fault(), Fault::SavingsHang) {
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -98,7 +108,9 @@ impl Cache for FaultyCache {
     ) -> Result<BlobStream, CacheError> {
         let whole = self.inner.read(digest, offset, length).await?;
         match self.fault() {
-            Fault::None | Fault::LookUpHangs | Fault::PublishHangs => Ok(whole),
+            Fault::None | Fault::LookUpHangs | Fault::PublishHangs | Fault::SavingsHang => {
+                Ok(whole)
+            }
             Fault::ReadsBreak(times) if self.broken.fetch_add(1, Ordering::SeqCst) < times => {
                 let error = BlobError::Io {
                     context: "reading a layer".to_owned(),
@@ -134,6 +146,20 @@ impl Cache for FaultyCache {
             std::future::pending::<()>().await;
         }
         self.inner.publish(export).await
+    }
+
+    async fn steps(
+        &self,
+        project: &ProjectId,
+        results: &[(RecordDigest, Timestamp)],
+    ) -> Result<Vec<Step>, CacheError> {
+        self.hold().await;
+        self.inner.steps(project, results).await
+    }
+
+    async fn report(&self, saving: &Saving) -> Result<(), CacheError> {
+        self.hold().await;
+        self.inner.report(saving).await
     }
 }
 

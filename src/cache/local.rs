@@ -31,11 +31,12 @@ use self::verify::Verified;
 use super::descriptors::to_layer;
 use super::usage::Usage;
 use super::{
-    Cache, CacheError, Document, Import, Lease, Limits, Publication, Published, Want, policy, steps,
+    Cache, CacheError, Document, Import, Lease, Limits, Publication, Published, Saving, Want,
+    policy, steps,
 };
 use crate::blobs::{BlobError, BlobStore as _, BlobStream, DiskStore, Ingest};
 use crate::catalog::{Catalog as _, ExportHead, ExportId, NewExport};
-use crate::digest::{Digest, Hasher};
+use crate::digest::{Digest, Hasher, RecordDigest};
 use crate::graph::{Config, GraphError, Manifest};
 use crate::place::{Place, ProjectId};
 use crate::step::Step;
@@ -322,6 +323,23 @@ impl Cache for LocalCache {
             bytes: sizes.values().sum(),
             steps,
         })
+    }
+
+    async fn steps(
+        &self,
+        project: &ProjectId,
+        results: &[(RecordDigest, Timestamp)],
+    ) -> Result<Vec<Step>, CacheError> {
+        let opened = self.opener.opened().await?;
+        Ok(opened.catalog.steps(project, results).await?)
+    }
+
+    async fn report(&self, saving: &Saving) -> Result<(), CacheError> {
+        let opened = self.opener.opened().await?;
+        if opened.catalog.refusal().is_some() {
+            return Ok(());
+        }
+        Ok(opened.catalog.add_saving(saving).await?)
     }
 }
 

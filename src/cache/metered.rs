@@ -7,14 +7,16 @@ mod transfer;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
 use self::metrics::Direction;
 pub use self::metrics::Metrics;
 use self::transfer::{MeteredIngest, Transfer, metered};
-use super::{Cache, CacheError, Import, Lease, Limits, Publication, Published, Want};
+use super::{Cache, CacheError, Import, Lease, Limits, Publication, Published, Saving, Want};
 use crate::blobs::{BlobError, BlobStream, Ingest};
-use crate::digest::Digest;
+use crate::digest::{Digest, RecordDigest};
 use crate::place::ProjectId;
+use crate::step::Step;
 
 /// Another cache, counted.
 pub struct Metered {
@@ -95,6 +97,18 @@ impl Cache for Metered {
             Err(error) => self.metrics.ingest_failed(error),
         }
         published
+    }
+
+    async fn steps(
+        &self,
+        project: &ProjectId,
+        results: &[(RecordDigest, Timestamp)],
+    ) -> Result<Vec<Step>, CacheError> {
+        self.inner.steps(project, results).await
+    }
+
+    async fn report(&self, saving: &Saving) -> Result<(), CacheError> {
+        self.inner.report(saving).await
     }
 }
 

@@ -21,7 +21,8 @@ type Made = (RecordDigest, Timestamp);
 /// The results of `config` that `ran` has no name for.
 pub(super) fn nameless(config: &Config, ran: &[Step]) -> Vec<Made> {
     let named: BTreeSet<Made> = ran.iter().map(made).collect();
-    results(config)
+    config
+        .results()
         .into_iter()
         .filter(|made| !named.contains(made))
         .take(MAX_STEPS)
@@ -30,7 +31,7 @@ pub(super) fn nameless(config: &Config, ran: &[Step]) -> Vec<Made> {
 
 /// What of `ran` and `kept` belongs to `config`, each result's once.
 pub(super) fn of_export(config: &Config, ran: Vec<Step>, kept: Vec<Step>) -> Vec<Step> {
-    let mut wanted = results(config);
+    let mut wanted = config.results();
     ran.into_iter()
         .chain(kept)
         .filter(|step| wanted.remove(&made(step)))
@@ -40,14 +41,6 @@ pub(super) fn of_export(config: &Config, ran: Vec<Step>, kept: Vec<Step>) -> Vec
 
 fn made(step: &Step) -> Made {
     (step.record.clone(), step.created_at)
-}
-
-fn results(config: &Config) -> BTreeSet<Made> {
-    let dated = config.records.iter().flat_map(|record| {
-        let dates = record.made().filter_map(|(_, created_at)| created_at);
-        dates.map(|created_at| (record.digest.clone(), created_at))
-    });
-    dated.collect()
 }
 
 #[cfg(test)]
@@ -62,6 +55,7 @@ mod tests {
             created_at: Timestamp::from_second(second).unwrap(),
             name: StepName::of(name),
             duration: Default::default(),
+            origin: None,
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::TryStreamExt as _;
 
 use super::*;
-use crate::step::StepName;
+use crate::step::{Origin, StepName};
 
 /// Runs the suite as one test each; `$open` makes an empty catalog and what
 /// must live as long as it.
@@ -29,6 +29,7 @@ macro_rules! catalog_conformance {
             a_list_is_filtered_and_paged_newest_first,
             a_project_holds_only_what_its_own_exports_name,
             steps_are_kept_by_record_and_date_and_for_their_project_alone,
+            savings_add_up_by_project_ref_and_day,
             all_referenced_blobs_come_once_by_digest,
             concurrent_appends_are_all_kept_in_order,
             an_absent_export_is_none,
@@ -82,6 +83,7 @@ pub(super) fn step(record: &str, nanosecond: i128, name: &str) -> Step {
         created_at: Timestamp::from_nanosecond(1_795_000_000_123_456_000 + nanosecond).unwrap(),
         name: StepName::of(name),
         duration: Duration::from_millis(1234),
+        origin: None,
     }
 }
 
@@ -235,10 +237,23 @@ pub(super) async fn a_project_holds_only_what_its_own_exports_name(catalog: &dyn
 pub(super) async fn steps_are_kept_by_record_and_date_and_for_their_project_alone(
     catalog: &dyn Catalog,
 ) {
-    let (one, other) = (step("sha256:a", 1, "one"), step("sha256:a", 2, "other"));
-    let elsewhere = step("sha256:b", 1, "elsewhere");
+    let by = |builder: &str, daemon: Option<&str>| {
+        Some(Origin {
+            builder: builder.to_owned(),
+            daemon: daemon.map(str::to_owned),
+        })
+    };
+    let one = Step {
+        origin: by("runner-7", Some("x1")),
+        ..step("sha256:a", 1, "one")
+    };
+    let unsaid = step("sha256:a", 2, "other");
+    let elsewhere = Step {
+        origin: by("runner-8", None),
+        ..step("sha256:b", 1, "elsewhere")
+    };
     for (project, steps) in [
-        ("p", vec![one.clone(), other.clone()]),
+        ("p", vec![one.clone(), unsaid.clone()]),
         ("p", vec![one.clone()]),
         ("q", vec![elsewhere.clone()]),
     ] {
@@ -246,6 +261,11 @@ pub(super) async fn steps_are_kept_by_record_and_date_and_for_their_project_alon
         export.steps = steps;
         catalog.append(export).await.unwrap();
     }
+    // Where nobody says who ran a step, whoever exported it did.
+    let other = Step {
+        origin: by("runner-1", None),
+        ..unsaid
+    };
     let result = |step: &Step| (step.record.clone(), step.created_at);
     let nobody = result(&step("sha256:a", 3, ""));
     let asked = [
@@ -267,6 +287,48 @@ pub(super) async fn steps_are_kept_by_record_and_date_and_for_their_project_alon
     let mut many = vec![nobody; 2500];
     many.push(result(&one));
     assert_eq!(kept("p", &many).await, [one]);
+}
+
+pub(super) async fn savings_add_up_by_project_ref_and_day(catalog: &dyn Catalog) {
+    let saving = |project: &str, git_ref: &str, day: &str, builds| Saving {
+        project: project.parse().unwrap(),
+        git_ref: git_ref.parse().unwrap(),
+        day: day.parse().unwrap(),
+        builds,
+        steps: 16 * builds,
+        cached: 14 * builds,
+        saved_ms: 212_345 * builds,
+        estimated_ms: 45 * builds,
+    };
+    for (project, git_ref, day) in [
+        ("p", "main", "2026-11-21"),
+        ("p", "main", "2026-11-22"),
+        ("p", "main", "2026-11-21"),
+        ("p", "dev", "2026-11-21"),
+        ("a", "main", "2026-11-21"),
+    ] {
+        let one = saving(project, git_ref, day, 1);
+        catalog.add_saving(&one).await.unwrap();
+    }
+    let all = [
+        saving("p", "main", "2026-11-22", 1),
+        saving("a", "main", "2026-11-21", 1),
+        saving("p", "dev", "2026-11-21", 1),
+        saving("p", "main", "2026-11-21", 2),
+    ];
+    let listed = async |filter: SavingFilter| catalog.savings(&filter).await.unwrap();
+    assert_eq!(listed(SavingFilter::default()).await, all);
+    let since = SavingFilter {
+        since: "2026-11-22".parse().ok(),
+        ..SavingFilter::default()
+    };
+    assert_eq!(listed(since).await, all[..1]);
+    let of_main = SavingFilter {
+        project: "p".parse().ok(),
+        git_ref: "main".parse().ok(),
+        since: None,
+    };
+    assert_eq!(listed(of_main).await, [all[0].clone(), all[3].clone()]);
 }
 
 pub(super) async fn all_referenced_blobs_come_once_by_digest(catalog: &dyn Catalog) {

@@ -9,6 +9,7 @@ mod errors;
 mod leases;
 mod open;
 mod rows;
+mod savings;
 mod steps;
 mod turn;
 
@@ -26,7 +27,10 @@ use sqlx::{Sqlite, Transaction};
 use self::errors::{Context, blocking};
 use self::open::Pools;
 use self::turn::Turn;
-use super::{Catalog, CatalogError, Export, ExportHead, ExportId, Filter, LeaseId, NewExport};
+use super::{
+    Catalog, CatalogError, Export, ExportHead, ExportId, Filter, LeaseId, NewExport, Saving,
+    SavingFilter,
+};
 use crate::digest::{Digest, RecordDigest};
 use crate::place::{Place, ProjectId};
 use crate::step::Step;
@@ -109,13 +113,7 @@ impl SqliteCatalog {
     ) -> Result<ExportId, CatalogError> {
         let failed = |error| self.context.of(error);
         let place = &export.place;
-        let project: i64 = sqlx::query_scalar(
-            "INSERT INTO project (name) VALUES (?1) ON CONFLICT (name) DO UPDATE SET name = name RETURNING id",
-        )
-        .bind(place.project.as_str())
-        .fetch_one(&mut **tx)
-        .await
-        .map_err(failed)?;
+        let project = self.project(tx, &place.project).await?;
 
         let distinct: BTreeMap<Digest, u64> = export
             .layers
@@ -161,6 +159,21 @@ impl SqliteCatalog {
         }
         steps::insert(&self.context, tx, (id, project), &export.steps).await?;
         Ok(ExportId(id))
+    }
+
+    /// The number of a project, which it gets where it has none.
+    async fn project(
+        &self,
+        tx: &mut Transaction<'_, Sqlite>,
+        project: &ProjectId,
+    ) -> Result<i64, CatalogError> {
+        sqlx::query_scalar(
+            "INSERT INTO project (name) VALUES (?1) ON CONFLICT (name) DO UPDATE SET name = name RETURNING id",
+        )
+        .bind(project.as_str())
+        .fetch_one(&mut **tx)
+        .await
+        .map_err(|error| self.context.of(error))
     }
 
     async fn page_after(&self, last: Option<Digest>) -> Result<Vec<(Digest, u64)>, CatalogError> {
@@ -386,6 +399,14 @@ impl Catalog for SqliteCatalog {
         results: &[(RecordDigest, Timestamp)],
     ) -> Result<Vec<Step>, CatalogError> {
         steps::of_results(&self.context, self.readers(), project, results).await
+    }
+
+    async fn add_saving(&self, saving: &Saving) -> Result<(), CatalogError> {
+        self.upsert_saving(saving).await
+    }
+
+    async fn savings(&self, filter: &SavingFilter) -> Result<Vec<Saving>, CatalogError> {
+        self.list_savings(filter).await
     }
 
     async fn naming(&self, digest: &Digest) -> Result<Vec<ExportId>, CatalogError> {

@@ -6,6 +6,7 @@ mod dot;
 mod fsck;
 mod graph;
 mod ls;
+mod savings;
 mod show;
 
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ enum Command {
     Show(show::ShowArgs),
     Graph(graph::GraphArgs),
     Diff(diff::DiffArgs),
+    Savings(savings::SavingsArgs),
     Fsck(fsck::FsckArgs),
 }
 
@@ -84,6 +86,7 @@ pub async fn run(args: CacheArgs) -> anyhow::Result<ExitCode> {
         Command::Show(args) => show::run(args).await,
         Command::Graph(args) => graph::run(args).await,
         Command::Diff(args) => diff::run(args).await,
+        Command::Savings(args) => savings::run(args).await,
         Command::Fsck(args) => fsck::run(args).await,
     }
 }

@@ -19,6 +19,7 @@
 mod attributes;
 mod build;
 mod content;
+mod daemon;
 mod ending;
 mod forward;
 mod grpc;
@@ -30,6 +31,7 @@ mod proto;
 mod pull;
 mod rescue;
 mod rewrite;
+mod saved;
 mod scrub;
 mod served;
 mod session;
@@ -56,6 +58,7 @@ use tokio_util::task::TaskTracker;
 
 pub use self::attributes::Defaults;
 use self::build::Builds;
+use self::daemon::Daemon;
 use self::forward::{answer, forward};
 use self::grpc::{Body, MAX_MESSAGE, MessageBudget};
 use self::history::LeftOut;
@@ -65,6 +68,7 @@ pub use self::metrics::Metrics;
 use self::pull::Pull;
 pub use self::pull::{ImportCarrier, PullListener};
 use self::rescue::Rescues;
+use self::saved::Known;
 use self::served::ServedImports;
 use self::session::Sessions;
 use self::stores::Stores;
@@ -136,6 +140,8 @@ struct Door {
     max_graph_records: u64,
     left_out: LeftOut,
     rescues: Rescues,
+    daemon: Arc<Daemon>,
+    known: Known,
     metrics: Metrics,
     budget: MessageBudget,
     /// Calls, sessions and progress streams: what is waited for at the end.
@@ -174,6 +180,8 @@ pub async fn serve(config: Config, listeners: Vec<Listener>, closing: Closing) {
         stores,
         left_out: LeftOut::default(),
         rescues: Rescues::new(config.failed_export_timeout),
+        daemon: Arc::default(),
+        known: Known::default(),
         metrics,
         budget: MessageBudget::new(MESSAGE_BUDGET),
         tasks: TaskTracker::new(),

@@ -1,7 +1,7 @@
 //! A cache config: layers on top of each other, and the records whose results
 //! they are.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use jiff::Timestamp;
 
@@ -100,6 +100,15 @@ impl Config {
     /// The blobs of all layers, each once.
     pub fn blobs(&self) -> HashSet<Digest> {
         self.layers.iter().map(|layer| layer.blob).collect()
+    }
+
+    /// Every result that is dated: its record, and when it was made.
+    pub fn results(&self) -> BTreeSet<(RecordDigest, Timestamp)> {
+        let dated = self.records.iter().flat_map(|record| {
+            let dates = record.made().filter_map(|(_, created_at)| created_at);
+            dates.map(|created_at| (record.digest.clone(), created_at))
+        });
+        dated.collect()
     }
 
     fn check(config: wire::Config) -> Result<Self, GraphError> {

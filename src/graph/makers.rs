@@ -140,6 +140,7 @@ mod tests {
             created_at: created_at.parse().unwrap(),
             name: StepName::of(name),
             duration: Default::default(),
+            origin: None,
         }
     }
 

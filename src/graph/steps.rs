@@ -261,6 +261,7 @@ impl<'a> Join<'a> {
                     created_at: record.created_at()?,
                     name: vertex.name.clone(),
                     duration: completed.duration_since(started).try_into().ok()?,
+                    origin: None,
                 })
             })
             .collect()

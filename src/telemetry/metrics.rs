@@ -99,6 +99,40 @@ impl<L: Labels> CounterBy<L> {
     }
 }
 
+/// A sum of time for each of the labels `L`. Clones add to the same.
+#[derive(Clone, Debug)]
+pub struct TimeBy<L> {
+    family: Family<Pairs, Counter<f64, AtomicU64>>,
+    labels: std::marker::PhantomData<fn(L)>,
+}
+
+impl<L: Labels> Default for TimeBy<L> {
+    fn default() -> Self {
+        let family = Family::default();
+        for labels in L::all() {
+            drop(family.get_or_create(&labels.pairs()));
+        }
+        Self {
+            family,
+            labels: std::marker::PhantomData,
+        }
+    }
+}
+
+impl<L: Labels> TimeBy<L> {
+    /// Adds that much.
+    pub fn add(&self, labels: L, time: std::time::Duration) {
+        let seconds = self.family.get_or_create(&labels.pairs());
+        seconds.inc_by(time.as_secs_f64());
+    }
+
+    /// Registers it; `name` ends in `_seconds`, and readers see `_total` behind
+    /// it.
+    pub fn register(&self, registry: &mut Registry, name: &str, help: &str) {
+        registry.register(name, help, self.family.clone());
+    }
+}
+
 /// A histogram of seconds, from a millisecond to a minute, for each of the
 /// labels `L`. Clones count into the same.
 #[derive(Clone, Debug)]

@@ -11,14 +11,15 @@ use super::rows;
 use crate::catalog::{CatalogError, ExportId};
 use crate::digest::RecordDigest;
 use crate::place::ProjectId;
-use crate::step::{Step, StepName};
+use crate::step::{Origin, Step, StepName};
 
 /// Results in one question; each is a record's digest and a number.
 const RESULTS: usize = 1000;
 
 /// Each result may stand in many exports: the first that is found will do.
-pub(super) const OF_RESULTS: &str = "SELECT step.record, step.created_at, step.name, step.duration
-    FROM json_each(?1) AS result CROSS JOIN step
+pub(super) const OF_RESULTS: &str = "SELECT step.record, step.created_at, step.name, step.duration,
+        ifnull(step.builder, export.builder) AS builder, step.daemon
+    FROM json_each(?1) AS result CROSS JOIN step CROSS JOIN export ON export.id = step.export
     WHERE (step.export, step.position) = (
         SELECT export, position FROM step INDEXED BY step_by_record
         WHERE project = (SELECT id FROM project WHERE name = ?2)
@@ -33,8 +34,8 @@ pub(super) async fn insert(
 ) -> Result<(), CatalogError> {
     for (position, step) in steps.iter().enumerate() {
         sqlx::query(
-            "INSERT INTO step (export, position, project, record, created_at, name, duration)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO step (export, position, project, record, created_at, name, duration, builder, daemon)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )
         .bind(export)
         .bind(context.integer(position as u64)?)
@@ -43,6 +44,8 @@ pub(super) async fn insert(
         .bind(nanoseconds(step.created_at))
         .bind(step.name.as_str())
         .bind(i64::try_from(step.duration.as_millis()).unwrap_or(i64::MAX))
+        .bind(step.origin.as_ref().map(|origin| &origin.builder))
+        .bind(step.origin.as_ref().and_then(|origin| origin.daemon.as_ref()))
         .execute(&mut **tx)
         .await
         .map_err(|error| context.of(error))?;
@@ -96,7 +99,11 @@ pub(super) async fn of_results(
             .await
             .map_err(|error| context.of(error))?;
         for row in &rows {
-            steps.push(step(context, row)?);
+            let origin = Some(origin(context, row)?);
+            steps.push(Step {
+                origin,
+                ..step(context, row)?
+            });
         }
     }
     Ok(steps)
@@ -115,6 +122,18 @@ fn step(context: &Context, row: &SqliteRow) -> Result<Step, CatalogError> {
             .map_err(|error| context.corrupt(error))?,
         name: StepName::of(name),
         duration: Duration::from_millis(rows::count(context, row, "duration")?),
+        origin: None,
+    })
+}
+
+fn origin(context: &Context, row: &SqliteRow) -> Result<Origin, CatalogError> {
+    Ok(Origin {
+        builder: row
+            .try_get("builder")
+            .map_err(|error| context.corrupt(error))?,
+        daemon: row
+            .try_get("daemon")
+            .map_err(|error| context.corrupt(error))?,
     })
 }
 

@@ -221,10 +221,13 @@ async fn a_catalog_that_an_older_version_left_is_read() {
         .append(export(place("p", "main"), &["a"]))
         .await
         .unwrap();
-    sqlx::query("DROP TABLE step")
-        .execute(catalog.writers().unwrap())
-        .await
-        .unwrap();
+    for table in ["step", "saving"] {
+        sqlx::query(sqlx::AssertSqlSafe(format!("DROP TABLE {table}")))
+            .execute(catalog.writers().unwrap())
+            .await
+            .unwrap();
+    }
+    assert_eq!(catalog.savings(&Default::default()).await.unwrap(), []);
     let read = catalog.get(id).await.unwrap().unwrap();
     assert_eq!((read.layers.len(), read.steps.len()), (1, 0));
 }

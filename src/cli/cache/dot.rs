@@ -110,6 +110,7 @@ mod tests {
             created_at: Timestamp::UNIX_EPOCH,
             name: StepName::of("x\"];\n r9 -> r9; a [label=\"\u{1b}[2J"),
             duration: Default::default(),
+            origin: None,
         };
         let view = View {
             survey: Survey { records, loops: 0 },

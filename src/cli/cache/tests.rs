@@ -89,6 +89,8 @@ async fn a_sound_directory_is_listed_shown_and_checked() {
         &["graph", "--json"],
         &["diff", "1", "1"],
         &["diff", "1", "1", "--json"],
+        &["savings"],
+        &["savings", "--json", "--project", "default", "--ref", "main"],
         &["fsck"],
         &["fsck", "--json", "--parallel", "1"],
     ] {

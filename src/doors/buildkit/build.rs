@@ -16,11 +16,13 @@ use tracing::Span;
 use super::metrics::Fate;
 use super::proto::control;
 use super::rescue::Standby;
+use super::saved::Account;
 use super::served::ServedImport;
 use super::timeline::Timeline;
 use super::vertices::Vertices;
 use crate::digest::Digest;
 use crate::graph::Vertex;
+use crate::step::StepName;
 use crate::telemetry::metrics::CounterBy;
 
 /// Notices beyond this many are only logged: one build is not made to scroll.
@@ -100,6 +102,8 @@ pub struct Build {
     pub import: OnceCell<Option<Arc<ServedImport>>>,
     /// What is needed of it should it fail.
     pub standby: Standby,
+    /// What its imports save it.
+    pub account: Account,
     span: Span,
     notices: Mutex<Vec<Notice>>,
     told: watch::Sender<usize>,
@@ -152,6 +156,7 @@ impl Build {
             id: id.to_owned(),
             import: OnceCell::new(),
             standby: Standby::default(),
+            account: Account::default(),
             // At the level of errors, so that no filter takes a line's build
             // away from it.
             span: tracing::error_span!(parent: None, "build", id),
@@ -276,6 +281,21 @@ impl Build {
         lock(&self.timeline).end();
     }
 
+    /// Whether buildkitd has it from here, as far as is known.
+    pub fn is_forwarded(&self) -> bool {
+        matches!(*self.stage.borrow(), Stage::Forwarded)
+    }
+
+    /// What became of its steps so far, and what each is called, unless there
+    /// were too many.
+    pub fn steps(&self) -> Vec<(Fate, Option<StepName>)> {
+        let (vertices, timeline) = (lock(&self.vertices), lock(&self.timeline));
+        let steps = vertices.fates();
+        steps
+            .map(|(digest, fate)| (fate, timeline.name(digest).cloned()))
+            .collect()
+    }
+
     /// All of its vertices before `vertex` began, once it has: what was known
     /// earlier may lack some. None where nobody watches the build, or whoever
     /// does is late by more than `patience`.
@@ -304,7 +324,7 @@ impl Drop for Build {
     fn drop(&mut self) {
         // The progress of a build can be asked for long after its end, and of
         // one that did not come through here: neither counts.
-        if matches!(*self.stage.borrow(), Stage::Forwarded) {
+        if self.is_forwarded() {
             lock(&self.vertices).count(&self.counter);
         }
     }

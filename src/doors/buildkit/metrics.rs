@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::telemetry::metrics::{CounterBy, label};
+use crate::telemetry::metrics::{CounterBy, TimeBy, label};
 
 label! {
     /// How a `Control.Solve` ended.
@@ -75,6 +75,16 @@ label! {
     }
 }
 
+label! {
+    /// How it is known what an import saved.
+    Basis as "basis" {
+        /// An export of the build lists the results that it used.
+        Recorded = "recorded",
+        /// By the names of its steps.
+        Estimated = "estimated",
+    }
+}
+
 /// The metrics of this door; clones count into the same.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
@@ -82,6 +92,7 @@ pub struct Metrics {
     pub(super) imports: CounterBy<(Carrier, ImportOutcome)>,
     pub(super) exports: CounterBy<(ExportCarrier, ExportOutcome)>,
     pub(super) vertices: CounterBy<Fate>,
+    pub(super) saved: TimeBy<Basis>,
     pub(super) sessions: Gauge,
     pub(super) leases: Gauge,
 }
@@ -109,6 +120,11 @@ impl Metrics {
             registry,
             "layerd_vertices",
             "Steps of builds that ended, by what became of them at last",
+        );
+        metrics.saved.register(
+            registry,
+            "layerd_saved_seconds",
+            "How long steps had run elsewhere that builds took from an import of layerd",
         );
         registry.register(
             "layerd_sessions",

@@ -20,7 +20,7 @@ use super::rewrite::{Entry, SolveRequest};
 use super::served::{ServedImport, cut, missing};
 use super::stores::Stores;
 use super::upstream::Link;
-use crate::cache::{Form, Import, Limits, Want};
+use crate::cache::{Documents, Form, Import, Limits, Want};
 
 /// How long a build waits for the store. BuildKit's gateway gives up on a
 /// build that it doesn't hear of within three seconds.
@@ -212,6 +212,7 @@ async fn decide(
             None => wants.push(entry.want),
         }
     }
+    build.account.want(&wants);
     if let Some(pull) = door.pull.as_ref().filter(|_| !wants.is_empty()) {
         let reached = pull.is_reached(link).await;
         if reached || pull.forced {
@@ -300,6 +301,9 @@ async fn look_up(
             return Err(ImportOutcome::Failed);
         }
     };
+    if let Documents::Parts { config, .. } = &import.documents {
+        build.account.serve(&config.bytes);
+    }
     if let Some(missing) = missing(&import) {
         build.warn(missing);
     }

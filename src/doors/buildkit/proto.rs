@@ -17,6 +17,11 @@ pub mod pb {
 /// BuildKit's Control API.
 pub mod control {
     tonic::include_proto!("moby.buildkit.v1");
+
+    /// What it says of workers.
+    pub mod types {
+        tonic::include_proto!("moby.buildkit.v1.types");
+    }
 }
 
 /// BuildKit's gateway API.

@@ -103,7 +103,7 @@ struct Planned {
 }
 
 async fn plan(
-    door: &Door,
+    door: &Arc<Door>,
     link: &Link,
     build: &Arc<Build>,
     wanted: &SolveRequest,
@@ -120,6 +120,7 @@ async fn plan(
             body: grpc::unary(message),
         });
     }
+    build.account.begin(door, link);
     let live = door
         .sessions
         .is_live(&wanted.session, SESSION_PATIENCE)

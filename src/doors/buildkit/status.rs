@@ -19,6 +19,7 @@ use super::forward::untouched;
 use super::grpc::{self, Body, Messages, is_trailers_only};
 use super::proto::control;
 use super::rescue::Reading;
+use super::saved;
 use super::scrub::scrubbed;
 use super::splice::{Edit, Malformed, splice, spliced};
 use super::upstream::Link;
@@ -53,9 +54,11 @@ pub async fn status(
     let (head, upstream) = response.into_parts();
     let (to_client, body) = grpc::channel(UNDER_WAY);
     let messages = Messages::new(upstream, door.budget.clone());
+    let relaying = Arc::clone(door);
     door.tasks.spawn(async move {
+        let door = relaying;
         let ended = tokio::select! {
-            ended = relay(&build, messages, reading, &to_client) => ended,
+            ended = relay(&door, &build, messages, reading, &to_client) => ended,
             // The client learns why from its Solve.
             () = build.refused() => Err(Status::ok("")),
             () = to_client.closed() => return,
@@ -71,6 +74,7 @@ pub async fn status(
 
 /// Passes messages and notices on as they come; gives the trailers.
 async fn relay(
+    door: &Arc<Door>,
     build: &Build,
     mut messages: Messages<Incoming>,
     reading: Reading,
@@ -89,7 +93,9 @@ async fn relay(
         said = say(build, said, to_client).await;
         let Some(message) = message else {
             drop(reading);
-            linger(build, said, to_client).await;
+            said = linger(build, said, to_client).await;
+            saved::settle(door, build).await;
+            say(build, said, to_client).await;
             return Ok(messages.trailers());
         };
         // What can't be read is passed on for the client to complain about.
@@ -106,7 +112,7 @@ async fn relay(
 
 /// Sends the notices of a build that buildkitd is done with, until nobody else
 /// does anything for it.
-async fn linger(build: &Build, mut said: usize, to_client: &grpc::Sender) {
+async fn linger(build: &Build, mut said: usize, to_client: &grpc::Sender) -> usize {
     let mut told = build.told();
     loop {
         said = say(build, said, to_client).await;
@@ -115,7 +121,7 @@ async fn linger(build: &Build, mut said: usize, to_client: &grpc::Sender) {
             _ = told.changed() => {}
         }
     }
-    say(build, said, to_client).await;
+    say(build, said, to_client).await
 }
 
 /// Sends the notices from number `from` on; gives how many there are.

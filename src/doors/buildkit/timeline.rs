@@ -68,6 +68,11 @@ impl Timeline {
         self.over || found.is_some_and(|vertex| vertex.run != Run::Not)
     }
 
+    /// What a vertex is called.
+    pub fn name(&self, vertex: &Digest) -> Option<&StepName> {
+        self.vertices.get(vertex).map(|vertex| &vertex.name)
+    }
+
     /// All of them.
     pub fn vertices(&self) -> Vec<Vertex> {
         self.vertices.values().cloned().collect()

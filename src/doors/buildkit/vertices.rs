@@ -45,6 +45,11 @@ impl Vertices {
         there.map(|(digest, _)| *digest).collect()
     }
 
+    /// All of them.
+    pub fn fates(&self) -> impl Iterator<Item = (&Digest, Fate)> {
+        self.0.iter().map(|(digest, fate)| (digest, *fate))
+    }
+
     /// Adds all to `counter`, once.
     pub fn count(&mut self, counter: &CounterBy<Fate>) {
         for (_, fate) in self.0.drain() {

@@ -1,7 +1,7 @@
 //! The names of steps, kept from export to export.
 
 use super::*;
-use crate::step::StepName;
+use crate::step::{Origin, StepName};
 
 const DATE: &str = "2026-11-22T05:23:18.123456789Z";
 
@@ -33,6 +33,10 @@ async fn a_step_is_known_to_later_exports_of_its_project_and_to_no_other() {
         created_at: DATE.parse().unwrap(),
         name: StepName::of("RUN make"),
         duration: std::time::Duration::from_millis(1500),
+        origin: Some(Origin {
+            builder: "runner-7".to_owned(),
+            daemon: Some("x1".to_owned()),
+        }),
     };
     let mut known = Vec::new();
     for (project, git_ref, steps) in [
@@ -44,5 +48,12 @@ async fn a_step_is_known_to_later_exports_of_its_project_and_to_no_other() {
         let publication = dated(place(project, git_ref), steps);
         known.push(cache.publish(publication).await.unwrap().steps);
     }
-    assert_eq!(known, [vec![step.clone()], vec![step], vec![]]);
+    assert_eq!(known, [vec![step.clone()], vec![step.clone()], vec![]]);
+    let result = [(step.record.clone(), step.created_at)];
+    let of = async |project: &str| {
+        let project = project.parse().unwrap();
+        cache.steps(&project, &result).await.unwrap()
+    };
+    assert_eq!(of("p").await, [step]);
+    assert_eq!(of("q").await, []);
 }

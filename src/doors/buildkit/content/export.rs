@@ -216,6 +216,14 @@ impl ExportStore {
             .ok_or_else(|| CacheError::Missing(vec![named]))?;
         let vertices = self.build.vertices_before(&self.vertex, LATE).await;
         let (graph, steps) = named_steps(config.bytes.clone(), vertices).await?;
+        let origin = self.build.account.origin(&self.builder).await;
+        let ran: Vec<Step> = steps
+            .into_iter()
+            .map(|step| Step {
+                origin: Some(origin.clone()),
+                ..step
+            })
+            .collect();
         let uploaded = self.layers().uploaded.clone();
         let published = self
             .cache
@@ -225,11 +233,12 @@ impl ExportStore {
                 manifest,
                 config,
                 uploaded: uploaded.keys().copied().collect(),
-                steps,
+                steps: ran.clone(),
             })
             .instrument(self.span().clone())
             .await?;
         self.tally.published();
+        self.build.account.export(&ran, &published.steps);
         let layers = layers::lines(published.id, &graph, &sizes, &uploaded, &published.steps);
         let told = format!(
             "exported {} records and {} layers ({}, of which {} new) to {} as export {}",

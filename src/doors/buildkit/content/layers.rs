@@ -71,6 +71,7 @@ mod tests {
             created_at: "2026-11-22T05:00:00Z".parse().unwrap(),
             name: StepName::of("[1/2] RUN make"),
             duration: Default::default(),
+            origin: None,
         };
         let expected = [
             format!("{}       5 B  already there  [1/2] RUN make", blob(0)),

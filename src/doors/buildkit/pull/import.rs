@@ -143,8 +143,10 @@ impl PullImport {
         };
         self.name(&import);
         let described = describe(&import, Timestamp::now());
-        self.audience
-            .each(|build| build.tell(format!("imported cache of {described}")));
+        self.audience.each(|build| {
+            build.account.serve(config);
+            build.tell(format!("imported cache of {described}"));
+        });
         if let Some(missing) = missing(&import) {
             self.audience.each(|build| build.warn(missing.clone()));
         }

@@ -1,0 +1,84 @@
+//! What builds were saved: one row for a project, a ref and a day, into which
+//! every build of that day is added.
+
+use sqlx::sqlite::SqliteRow;
+
+use super::turn::Turn;
+use super::{SqliteCatalog, rows};
+use crate::catalog::{CatalogError, Saving, SavingFilter};
+use crate::place::{GitRef, ProjectId};
+
+impl SqliteCatalog {
+    pub(super) async fn upsert_saving(&self, saving: &Saving) -> Result<(), CatalogError> {
+        let failed = |error| self.context.of(error);
+        let mut turn = Turn::of(self.writers()?).await.map_err(failed)?;
+        let mut tx = turn.write().await.map_err(failed)?;
+        let project = self.project(&mut tx, &saving.project).await?;
+        sqlx::query(
+            "INSERT INTO saving (project, ref, day, builds, steps, cached, saved, estimated)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+             ON CONFLICT (project, ref, day) DO UPDATE SET
+                 builds = builds + excluded.builds, steps = steps + excluded.steps,
+                 cached = cached + excluded.cached, saved = saved + excluded.saved,
+                 estimated = estimated + excluded.estimated",
+        )
+        .bind(project)
+        .bind(saving.git_ref.as_str())
+        .bind(saving.day.to_string())
+        .bind(self.context.integer(saving.builds)?)
+        .bind(self.context.integer(saving.steps)?)
+        .bind(self.context.integer(saving.cached)?)
+        .bind(self.context.integer(saving.saved_ms)?)
+        .bind(self.context.integer(saving.estimated_ms)?)
+        .execute(&mut *tx)
+        .await
+        .map_err(failed)?;
+        tx.commit().await.map_err(failed)?;
+        turn.keep();
+        Ok(())
+    }
+
+    pub(super) async fn list_savings(
+        &self,
+        filter: &SavingFilter,
+    ) -> Result<Vec<Saving>, CatalogError> {
+        let failed = |error| self.context.of(error);
+        // A catalog that takes no writes may be as an older layerd left it.
+        let kept: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'saving')",
+        )
+        .fetch_one(self.readers())
+        .await
+        .map_err(failed)?;
+        if !kept {
+            return Ok(Vec::new());
+        }
+        let rows = sqlx::query(
+            "SELECT project.name AS project, ref, day, builds, steps, cached, saved, estimated
+             FROM saving JOIN project ON project.id = saving.project
+             WHERE (?1 IS NULL OR project.name = ?1) AND (?2 IS NULL OR ref = ?2) AND day >= ?3
+             ORDER BY day DESC, project.name, ref",
+        )
+        .bind(filter.project.as_ref().map(ProjectId::as_str))
+        .bind(filter.git_ref.as_ref().map(GitRef::as_str))
+        .bind(filter.since.map(|day| day.to_string()).unwrap_or_default())
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed)?;
+        rows.iter().map(|row| self.saving(row)).collect()
+    }
+
+    fn saving(&self, row: &SqliteRow) -> Result<Saving, CatalogError> {
+        let context = &self.context;
+        Ok(Saving {
+            project: rows::text(context, row, "project")?,
+            git_ref: rows::text(context, row, "ref")?,
+            day: rows::text(context, row, "day")?,
+            builds: rows::count(context, row, "builds")?,
+            steps: rows::count(context, row, "steps")?,
+            cached: rows::count(context, row, "cached")?,
+            saved_ms: rows::count(context, row, "saved")?,
+            estimated_ms: rows::count(context, row, "estimated")?,
+        })
+    }
+}
