@@ -122,7 +122,8 @@ pub struct SidecarArgs {
     import_carrier: ImportCarrier,
 
     /// Where imports can be pulled from. Keep it on loopback unless buildkitd
-    /// is elsewhere: what is served is protected by names alone.
+    /// is elsewhere: what is served, over plain HTTP, is protected by names
+    /// alone. 0.0.0.0 needs --pull-advertise.
     #[arg(
         long,
         env = "LAYERD_PULL_LISTEN",
@@ -372,6 +373,16 @@ async fn pull_listener(args: &SidecarArgs) -> anyhow::Result<Option<PullListener
     let bound = PullListener::bind(&args.pull_listen, args.pull_advertise.clone()).await;
     let bound =
         bound.with_context(|| format!("can't listen on {} (--pull-listen)", args.pull_listen))?;
+    let ip = bound.address()?.ip();
+    if ip.is_unspecified() && args.pull_advertise.is_none() {
+        bail!(
+            "--pull-listen {} is every address of this host, and none that buildkitd can connect to: name one of them instead, or give --pull-advertise HOST:PORT as buildkitd reaches it",
+            args.pull_listen
+        );
+    }
+    if !ip.is_loopback() {
+        tracing::warn!(address = %bound.address()?, "imports can be pulled from other hosts, over plain HTTP: what is served there is protected by names that can't be guessed, and by nothing else");
+    }
     Ok(Some(bound))
 }
 
