@@ -18,6 +18,7 @@
 
 mod attributes;
 mod build;
+mod cache_id;
 mod content;
 mod ending;
 mod forward;
@@ -25,6 +26,7 @@ mod grpc;
 mod history;
 mod listen;
 mod metrics;
+mod names;
 mod plan;
 mod proto;
 mod pull;
