@@ -230,8 +230,54 @@ pub fn cut(import: &Import) -> Option<String> {
     };
     (import.left_out.cut > 0).then(|| {
         format!(
-            "{} cache records are left out, the oldest of other refs first, to stay within {limit}",
-            import.left_out.cut
+            "{} left out, the oldest of other refs first, to stay within {limit}",
+            match import.left_out.cut {
+                1 => "1 cache record is".to_owned(),
+                count => format!("{count} cache records are"),
+            }
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::Lease;
+    use crate::catalog::ExportId;
+    use crate::place::Place;
+
+    #[test]
+    fn one_is_told_as_one() {
+        let mut import = Import {
+            place: Place {
+                project: "p".parse().unwrap(),
+                git_ref: "main".parse().unwrap(),
+                scope: "s".parse().unwrap(),
+            },
+            exports: 1,
+            builders: 1,
+            export: ExportId(1),
+            exported_at: Timestamp::UNIX_EPOCH,
+            builder: "host".to_owned(),
+            records: 1,
+            left_out: Default::default(),
+            refused: 0,
+            withdrawn: vec![Digest::of(b"a")],
+            documents: Documents::Whole("{}".into()),
+            layers: Arc::default(),
+            lease: Lease::default(),
+        };
+        import.left_out.cut = 1;
+        let told = [describe(&import, Timestamp::UNIX_EPOCH)];
+        let told = told.into_iter().chain(missing(&import)).chain(cut(&import));
+        let told: Vec<String> = told.collect();
+        for (told, starts) in told.iter().zip([
+            "project p, ref refs/heads/main, scope s: 1 record and 0 layers (0 B) out of 1 export by 1 builder",
+            "1 layer that exports name is missing from the store",
+            "1 cache record is left out",
+        ]) {
+            assert!(told.starts_with(starts), "{told}");
+        }
+        assert_eq!(told.len(), 3);
+    }
 }
