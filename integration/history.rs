@@ -47,6 +47,20 @@ async fn history_shows_the_users_own_import_without_its_token() {
 }
 
 #[tokio::test]
+async fn an_import_keeps_its_title_in_the_log_of_a_build_that_is_over() {
+    let lab = Lab::new();
+    let runner = lab.runner("one", &lab.path("data")).await;
+    let client = lab.buildx(runner.address()).await;
+    let build = Build::of(&lab.context("multistage")).cache_from("type=gha-compatible");
+    client.build(&build).await.ok();
+    let log = client.run(["history", "logs", "--progress=plain"]).await;
+    let log = log.ok();
+    let text = log.stdout + &log.stderr;
+    assert!(text.contains("layerd: importing cache of"), "{text}");
+    assert!(!text.contains("importing cache manifest"), "{text}");
+}
+
+#[tokio::test]
 async fn no_secret_is_logged() {
     let lab = Lab::new();
     let spec = lab.sidecar("one").arguments(["--log-format=json"]);

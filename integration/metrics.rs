@@ -283,6 +283,36 @@ async fn a_sidecar_is_ready_when_its_daemon_answers_and_its_store_opens() {
 }
 
 #[tokio::test]
+async fn a_data_directory_that_is_lost_is_not_ready_and_not_made_anew() {
+    let lab = Lab::new();
+    let daemon = lab.buildkitd("daemon").start().await;
+    let data = lab.path("data");
+    let spec = lab.sidecar("one").buildkitd(&daemon.address);
+    let sidecar = spec.data_dir(&data).start().await;
+    assert!(data.join("catalog.db").exists(), "made before the start");
+    let address = sidecar.metrics.clone().unwrap();
+    assert_eq!(get(&address, "/readyz").await.0, 200);
+
+    let away = lab.path("away");
+    std::fs::rename(&data, &away).unwrap();
+    let (status, text) = get(&address, "/readyz").await;
+    assert_eq!(status, 503, "{text}");
+    assert!(text.starts_with("store: ") && text.contains("is not there"));
+    assert!(!data.exists());
+
+    // What is left of a lost mount.
+    std::fs::create_dir(&data).unwrap();
+    let (status, text) = get(&address, "/readyz").await;
+    assert_eq!(status, 503, "{text}");
+    assert!(text.contains("holds no catalog"), "{text}");
+    assert_eq!(std::fs::read_dir(&data).unwrap().count(), 0);
+
+    std::fs::remove_dir(&data).unwrap();
+    std::fs::rename(&away, &data).unwrap();
+    assert_eq!(get(&address, "/readyz").await, (200, "ok\n".to_owned()));
+}
+
+#[tokio::test]
 async fn metrics_can_be_off_and_a_taken_address_that_was_asked_for_is_an_error() {
     let lab = Lab::new();
     let daemon = lab.buildkitd("daemon").start().await;

@@ -247,6 +247,44 @@ async fn no_name_of_ours_and_no_address_shows_in_a_build() {
     }
 }
 
+#[tokio::test]
+async fn an_import_is_told_from_another_of_its_type_that_the_user_has() {
+    for version in [BuildKit::Current, BuildKit::Old] {
+        let lab = Lab::new();
+        let daemon = lab.buildkitd("one").version(version);
+        let one = Runner::start(daemon, lab.sidecar("one")).await;
+        let theirs = "type=s3,bucket=b,region=r,endpoint_url=http://127.0.0.1:1,use_path_style=true,access_key_id=a,secret_access_key=s";
+        let context = lab.context("multistage");
+        let build = Build::of(&context).cache_from(theirs).cache_from(FROM);
+        let client = lab.buildx(one.address()).await;
+        let outcome = client.build(&build).await.ok();
+        outcome.assert_told("importing cache of");
+        let raw = "importing cache manifest from s3:";
+        let lines = outcome.progress.lines().into_iter();
+        let raw: Vec<&str> = lines.filter(|line| line.starts_with(raw)).collect();
+        assert_eq!(raw.len(), 1, "{version:?}: {raw:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_step_prints_is_not_touched() {
+    let lab = Lab::new();
+    let one = lab.runner("one", &lab.path("data")).await;
+    let address = one.sidecar.pull.clone().unwrap();
+    let printed = format!("layerd-{} {address}", "0123456789abcdef".repeat(2));
+    let context = lab.context("multistage");
+    let dockerfile = context.join("Dockerfile");
+    let mut text = std::fs::read_to_string(&dockerfile).unwrap();
+    text += &format!("RUN echo {printed}\n");
+    std::fs::write(&dockerfile, text).unwrap();
+    let build = Build::of(&context).cache_from(FROM).cache_to(TO);
+    let outcome = lab.buildx(one.address()).await.build(&build).await.ok();
+    let lines = outcome.progress.lines();
+    assert!(lines.contains(&printed.as_str()), "{lines:#?}");
+    let name = format!("RUN echo {printed}");
+    assert!(lines.iter().any(|line| line.ends_with(&name)), "{lines:#?}");
+}
+
 /// Whether a line has `layerd-` and 32 hex digits in it.
 fn has_name(line: &str) -> bool {
     line.split("layerd-")

@@ -1,7 +1,7 @@
 //! Every way to reach the sidecar and the buildkitd behind it: unix sockets,
-//! TCP, mutual TLS.
+//! TCP, mutual TLS; and the addresses that are refused.
 
-use crate::harness::{Build, Client, Lab, MULTISTAGE_STEPS, Runner, SidecarSpec, Tls};
+use crate::harness::{Build, Client, Lab, MULTISTAGE_STEPS, Runner, SidecarSpec, Tls, layerd};
 
 const TO: &str = "type=gha-compatible,mode=max";
 const FROM: &str = "type=gha-compatible";
@@ -107,4 +107,26 @@ async fn a_buildkitd_behind_tls_is_reached() {
             outcome.assert_all_cached(MULTISTAGE_STEPS);
         }
     }
+}
+
+#[tokio::test]
+async fn an_address_that_nobody_can_pull_from_is_an_error_that_says_what_to_do() {
+    let lab = Lab::new();
+    let listen = format!("unix://{}", lab.path("layerd.sock").display());
+    for everywhere in ["0.0.0.0:0", "[::]:0"] {
+        let arguments = ["sidecar", "--metrics=off", "--listen", &listen];
+        let pull = ["--pull-listen", everywhere];
+        let refused = layerd([&arguments[..], &pull].concat()).await;
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        for part in [everywhere, "--pull-listen", "--pull-advertise"] {
+            assert!(refused.stderr.contains(part), "{}", refused.stderr);
+        }
+    }
+    let daemon = lab.buildkitd("daemon").start().await;
+    let spec = lab.sidecar("open").buildkitd(&daemon.address);
+    let pull = ["--pull-listen=0.0.0.0:0", "--pull-advertise=127.0.0.1:1"];
+    let open = spec.arguments(pull).start().await;
+    let log = open.log();
+    let warned = log.matches("can be pulled from other hosts").count();
+    assert_eq!(warned, 1, "{log}");
 }

@@ -62,12 +62,14 @@ impl fmt::Display for StepName {
 }
 
 /// Whether a character steers what shows it, and shows nothing itself: control
-/// characters, and those that turn the direction of text.
+/// characters, those that turn the direction of text, and tags, which hide text
+/// in text.
 fn is_steering(letter: char) -> bool {
     letter.is_control()
         || matches!(
             letter,
-            '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+            '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+                | '\u{e0000}'..='\u{e007f}'
         )
 }
 
@@ -110,10 +112,10 @@ mod tests {
 
     #[test]
     fn nothing_in_a_name_steers_a_terminal() {
-        let name = StepName::of("RUN \u{1b}[2J\u{7}\u{9b}31m\r\nx\u{202e}y\tz");
+        let name = StepName::of("RUN \u{1b}[2J\u{7}\u{9b}31m\r\nx\u{202e}y\u{61c}\u{e0041}\tz");
         assert_eq!(
             name.as_str(),
-            "RUN \u{fffd}[2J\u{fffd}\u{fffd}31m  x\u{fffd}y z"
+            "RUN \u{fffd}[2J\u{fffd}\u{fffd}31m  x\u{fffd}y\u{fffd}\u{fffd} z"
         );
     }
 

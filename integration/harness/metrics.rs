@@ -9,8 +9,15 @@ use super::Sidecar;
 
 /// The status and the body of `GET http://address/path`.
 pub async fn get(address: &str, path: &str) -> (u16, String) {
+    get_as(address, path, "*/*").await
+}
+
+/// The same, as one of the media types in `accept`.
+pub async fn get_as(address: &str, path: &str, accept: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.expect("it listens");
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nhost: {address}\r\naccept: {accept}\r\nconnection: close\r\n\r\n"
+    );
     stream
         .write_all(request.as_bytes())
         .await

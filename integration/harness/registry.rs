@@ -3,11 +3,16 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use serde_json::Value;
 use tokio::net::TcpStream;
 
 use super::lab::free_port;
+use super::metrics::get_as;
 use super::process::Process;
 use super::until;
+
+/// Both kinds of manifests that BuildKit pushes.
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
 
 /// A running registry with a store of its own.
 pub struct Registry {
@@ -38,6 +43,20 @@ impl Registry {
             _process: process,
             host,
         }
+    }
+
+    /// The digests of the layers of an image for one platform, the lowest first.
+    pub async fn layers(&self, repository: &str, tag: &str) -> Vec<String> {
+        let path = format!("/v2/{repository}/manifests/{tag}");
+        let (status, manifest) = get_as(&self.host, &path, MANIFEST).await;
+        assert_eq!(status, 200, "{manifest}");
+        let manifest: Value = serde_json::from_str(&manifest).expect("a manifest");
+        let layers = manifest["layers"].as_array().expect("layers");
+        let digest = |layer: &Value| layer["digest"].as_str().map(str::to_owned);
+        layers
+            .iter()
+            .map(|layer| digest(layer).expect("a digest"))
+            .collect()
     }
 
     /// The reference of an image in it.

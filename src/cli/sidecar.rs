@@ -1,6 +1,7 @@
 //! `layerd sidecar`: the door in front of one buildkitd, which may be its child.
 
 mod child;
+mod readiness;
 mod signals;
 
 use std::io::Write as _;
@@ -22,7 +23,7 @@ use crate::config::{Endpoint, MetricsAddress};
 use crate::doors::buildkit::{
     self, ClientTls, Closing, Defaults, ImportCarrier, Listener, PullListener, ServerTls, Upstream,
 };
-use crate::doors::operator::{self, Check, Shown};
+use crate::doors::operator::{self, Shown};
 use crate::place::{GitRef, ProjectId};
 use crate::units::parse_duration;
 
@@ -121,7 +122,8 @@ pub struct SidecarArgs {
     import_carrier: ImportCarrier,
 
     /// Where imports can be pulled from. Keep it on loopback unless buildkitd
-    /// is elsewhere: what is served is protected by names alone.
+    /// is elsewhere: what is served, over plain HTTP, is protected by names
+    /// alone. 0.0.0.0 needs --pull-advertise.
     #[arg(
         long,
         env = "LAYERD_PULL_LISTEN",
@@ -257,6 +259,7 @@ async fn alone(args: SidecarArgs) -> anyhow::Result<ExitCode> {
     let upstream = upstream(&args)?;
     let listeners = listeners(&args, Some(&args.buildkitd)).await?;
     let beside = Beside::bind(&args).await?;
+    readiness::begin(&beside.cache).await;
     let closing = signals::closed_by_signal()?;
     announce(&args, &args.buildkitd, &listeners, &beside)?;
     let (door, _beside) = door(args, upstream, beside, &closing);
@@ -274,6 +277,7 @@ async fn with_child(args: SidecarArgs) -> anyhow::Result<ExitCode> {
     if let Err(code) = pair.ready().await {
         return Ok(code);
     }
+    readiness::begin(&beside.cache).await;
     announce(&args, pair.endpoint(), &listeners, &beside)?;
     let closing = Closing::default();
     let (door, _beside) = door(args, pair.upstream(), beside, &closing);
@@ -304,15 +308,21 @@ fn announce(
     Ok(())
 }
 
-/// What the door listens on beside its clients.
+/// What the door has beside its clients.
 struct Beside {
+    metrics: SidecarMetrics,
+    cache: Arc<LocalCache>,
     pull: Option<PullListener>,
     shown_at: Option<operator::Listener>,
 }
 
 impl Beside {
     async fn bind(args: &SidecarArgs) -> anyhow::Result<Self> {
+        let metrics = SidecarMetrics::new();
+        let cache = LocalCache::new(&args.data_dir).counting(metrics.subsumed.clone());
         Ok(Self {
+            metrics,
+            cache: Arc::new(cache),
             pull: pull_listener(args).await?,
             shown_at: operate::listen(args.metrics).await?,
         })
@@ -326,13 +336,11 @@ fn door(
     beside: Beside,
     closing: &Closing,
 ) -> (buildkit::Config, JoinSet<()>) {
-    let metrics = SidecarMetrics::new();
-    let local = LocalCache::new(&args.data_dir).counting(metrics.subsumed);
-    let local = Arc::new(local);
+    let (metrics, local) = (beside.metrics, beside.cache);
     let cache: Arc<dyn Cache> = Arc::new(Metered::new(local.clone(), metrics.cache.clone()));
     let mut tasks = JoinSet::new();
     if let Some(listener) = beside.shown_at {
-        let checks = checks(&upstream, &local, closing);
+        let checks = readiness::checks(&upstream, &local, closing);
         let registry = metrics.registry;
         tasks.spawn(listener.serve(Shown { registry, checks }));
         let (store, grown) = (metrics.store, metrics.cache.grown());
@@ -366,46 +374,19 @@ async fn pull_listener(args: &SidecarArgs) -> anyhow::Result<Option<PullListener
         return Ok(None);
     }
     let bound = PullListener::bind(&args.pull_listen, args.pull_advertise.clone()).await;
-    Ok(Some(bound.with_context(|| {
-        format!("can't listen on {} (--pull-listen)", args.pull_listen)
-    })?))
-}
-
-/// What has to work for a build to come through with its cache.
-fn checks(upstream: &Upstream, cache: &Arc<LocalCache>, closing: &Closing) -> Vec<Check> {
-    let (upstream, cache) = (upstream.clone(), cache.clone());
-    let drain = closing.drain.clone();
-    vec![
-        Check {
-            what: "sidecar",
-            look: Box::new(move || {
-                let ends = drain.is_cancelled();
-                let ready = if ends {
-                    Err("it takes no more clients".to_owned())
-                } else {
-                    Ok(())
-                };
-                Box::pin(std::future::ready(ready))
-            }),
-        },
-        Check {
-            what: "buildkitd",
-            look: Box::new(move || {
-                let upstream = upstream.clone();
-                Box::pin(async move {
-                    let answered = upstream.reachable().await;
-                    answered.map_err(|status| status.message().to_owned())
-                })
-            }),
-        },
-        Check {
-            what: "store",
-            look: Box::new(move || {
-                let cache = cache.clone();
-                Box::pin(async move { cache.open().await.map_err(|error| error.to_string()) })
-            }),
-        },
-    ]
+    let bound =
+        bound.with_context(|| format!("can't listen on {} (--pull-listen)", args.pull_listen))?;
+    let ip = bound.address()?.ip();
+    if ip.is_unspecified() && args.pull_advertise.is_none() {
+        bail!(
+            "--pull-listen {} is every address of this host, and none that buildkitd can connect to: name one of them instead, or give --pull-advertise HOST:PORT as buildkitd reaches it",
+            args.pull_listen
+        );
+    }
+    if !ip.is_loopback() {
+        tracing::warn!(address = %bound.address()?, "imports can be pulled from other hosts, over plain HTTP: what is served there is protected by names that can't be guessed, and by nothing else");
+    }
+    Ok(Some(bound))
 }
 
 fn upstream(args: &SidecarArgs) -> anyhow::Result<Upstream> {

@@ -18,6 +18,7 @@
 
 mod attributes;
 mod build;
+mod cache_id;
 mod content;
 mod daemon;
 mod ending;
@@ -26,6 +27,7 @@ mod grpc;
 mod history;
 mod listen;
 mod metrics;
+mod names;
 mod plan;
 mod proto;
 mod pull;

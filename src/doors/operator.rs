@@ -9,10 +9,13 @@
 //!
 //! It tells nothing of what is built or for whom, and can change nothing.
 
+mod crowd;
+
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,11 +29,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-/// Connections at a time; more wait.
-const MAX_CONNECTIONS: usize = 256;
+use self::crowd::{Crowd, Member};
+
 /// How long a connection may be idle, or take to say what it wants.
 const IDLE: Duration = Duration::from_secs(30);
 /// How long one thing may take to say that it is ready.
@@ -74,21 +76,13 @@ impl Listener {
     /// Answers until it is dropped.
     pub async fn serve(self, shown: Shown) {
         let shown = Arc::new(shown);
-        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let crowd = Crowd::default();
         let mut connections = JoinSet::new();
         loop {
-            // The semaphore is never closed.
-            let Ok(slot) = slots.clone().acquire_owned().await else {
-                return;
-            };
             while connections.try_join_next().is_some() {}
             match self.0.accept().await {
                 Ok((stream, _)) => {
-                    let shown = shown.clone();
-                    connections.spawn(async move {
-                        converse(stream, shown).await;
-                        drop(slot);
-                    });
+                    connections.spawn(converse(stream, shown.clone(), crowd.enter()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a client of the metrics could not be accepted");
@@ -99,17 +93,25 @@ impl Listener {
     }
 }
 
-async fn converse(stream: TcpStream, shown: Arc<Shown>) {
-    let service = service_fn(move |request| {
-        let shown = shown.clone();
-        async move { Ok::<_, Infallible>(answer(&shown, &request).await) }
+async fn converse(stream: TcpStream, shown: Arc<Shown>, member: Arc<Member>) {
+    let service = service_fn(|request| {
+        let (shown, member) = (shown.clone(), member.clone());
+        async move {
+            member.asked.fetch_add(1, Ordering::Relaxed);
+            let answer = answer(&shown, &request).await;
+            member.asked.fetch_sub(1, Ordering::Relaxed);
+            Ok::<_, Infallible>(answer)
+        }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
+        .serve_connection(TokioIo::new(stream), service);
+    let ended = tokio::select! {
+        ended = served => ended,
+        () = member.evicted.cancelled() => Ok(()),
+    };
+    if let Err(error) = ended {
         tracing::debug!(%error, "a client of the metrics broke off");
     }
 }
@@ -170,4 +172,38 @@ fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, PLAIN);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// More than are let in at once, and well below what one may wait for.
+    const IDLERS: usize = 300;
+    const DEADLINE: Duration = Duration::from_secs(IDLE.as_secs() / 2);
+
+    #[tokio::test]
+    async fn idle_connections_keep_nobody_waiting() {
+        let listener = Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = listener.address().unwrap();
+        let _serving = tokio::spawn(listener.serve(Shown {
+            registry: Registry::default(),
+            checks: Vec::new(),
+        }));
+        let mut idle = Vec::new();
+        for _ in 0..IDLERS {
+            idle.push(TcpStream::connect(address).await.unwrap());
+        }
+        let answered = tokio::time::timeout(DEADLINE, async {
+            let mut asking = TcpStream::connect(address).await?;
+            let request = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+            asking.write_all(request).await?;
+            let mut answer = String::new();
+            asking.read_to_string(&mut answer).await.map(|_| answer)
+        });
+        let answer = answered.await.expect("an answer in time").unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
 }

@@ -1,17 +1,21 @@
 //! Opening the data directory when it is needed, and again when that helps.
 
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
+use super::LocalCache;
 use super::lease::Leases;
 use super::unions::Unions;
-
 use crate::blobs::{BlobError, DiskStore};
 use crate::cache::CacheError;
 use crate::catalog::{CatalogError, SqliteCatalog, network_file_system};
+
+/// What helps a data directory that has gone.
+const MEND: &str = "mount it again, or restart the sidecar to begin an empty cache there";
 
 /// An opened data directory.
 #[derive(Debug)]
@@ -22,6 +26,15 @@ pub(super) struct Opened {
     pub(super) leases: Leases,
     /// The catalog's file, as it was when it was opened.
     identity: Option<Identity>,
+}
+
+impl LocalCache {
+    /// Whether the data directory is there and opens; an error says why not.
+    /// Unlike [`Self::open`] it never creates one: where a disk is lost, an
+    /// empty directory in its place is no cache, and fills another disk.
+    pub async fn ready(&self) -> Result<(), CacheError> {
+        self.opener.ready().await
+    }
 }
 
 /// Opens a data directory once for all callers.
@@ -77,6 +90,34 @@ impl Opener {
         let opened = Arc::new(self.open().await?);
         *current = Some(Arc::clone(&opened));
         Ok(opened)
+    }
+
+    /// Whether builds could open it now, or have it open; creates nothing.
+    async fn ready(&self) -> Result<(), CacheError> {
+        let current = self.opened.lock().await;
+        let dir = self.dir.display();
+        if let Err(error) = tokio::fs::read_dir(&self.dir).await {
+            return Err(CacheError::Unavailable(match error.kind() {
+                ErrorKind::NotFound => format!("data directory {dir} is not there; {MEND}"),
+                _ => format!("data directory {dir} can't be used: {error}"),
+            }));
+        }
+        if let Err(error) = tokio::fs::metadata(SqliteCatalog::path(&self.dir)).await {
+            return Err(CacheError::Unavailable(format!(
+                "data directory {dir} holds no catalog: {error}; {MEND}"
+            )));
+        }
+        if let Some(opened) = current.as_ref() {
+            let reads_only = opened.catalog.refusal().is_some();
+            if opened.identity == Identity::of(&self.dir, reads_only).await {
+                return Ok(());
+            }
+        }
+        let catalog = SqliteCatalog::open(&self.dir)
+            .await
+            .map_err(|error| self.catalog_unavailable(error))?;
+        catalog.close().await;
+        Ok(())
     }
 
     async fn open(&self) -> Result<Opened, CacheError> {

@@ -108,7 +108,7 @@ pub struct Build {
     notices: Mutex<Vec<Notice>>,
     told: watch::Sender<usize>,
     stage: watch::Sender<Stage>,
-    titles: Mutex<Titles>,
+    titles: Mutex<HashMap<String, String>>,
     vertices: Mutex<Vertices>,
     timeline: Mutex<Timeline>,
     seen: watch::Sender<()>,
@@ -138,16 +138,6 @@ pub struct Notice {
     pub warning: bool,
     /// When it was said.
     pub at: SystemTime,
-}
-
-/// What buildkitd's own vertices are to be called.
-#[derive(Clone, Debug, Default)]
-pub struct Titles {
-    /// By vertex digest: the exports.
-    pub exports: HashMap<String, String>,
-    /// Types of the user's own imports: a name which starts like one of these
-    /// may be theirs.
-    pub foreign_imports: HashSet<String>,
 }
 
 impl Build {
@@ -250,8 +240,8 @@ impl Build {
         settled.unwrap_or(Stage::Unknown)
     }
 
-    /// What the vertices of this build are to be called.
-    pub fn titles(&self) -> MutexGuard<'_, Titles> {
+    /// What the vertices of its exports are to be called, by their digest.
+    pub fn titles(&self) -> MutexGuard<'_, HashMap<String, String>> {
         lock(&self.titles)
     }
 

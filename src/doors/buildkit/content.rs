@@ -30,6 +30,7 @@ pub use self::export::ExportStore;
 pub use self::import::ImportStore;
 use self::refusal::unknown_content;
 use super::grpc::Body;
+use super::names::PREFIX;
 use super::proto::content as api;
 use super::proto::content::content_server::{Content, ContentServer};
 use super::pull::PullImport;
@@ -53,8 +54,6 @@ pub const METHODS: [&str; 9] = [
 const STORE_ID: &str = "buildkit-attachable-store-id";
 /// What BuildKit puts before the id of a `type=local` cache.
 const LOCAL: &str = "local:";
-/// What every id of ours starts with; the rest can't be guessed.
-pub const PREFIX: &str = "layerd-";
 /// BuildKit sends up to 1 MiB of data in a message, and takes 16 MiB.
 const MAX_MESSAGE: usize = 16 << 20;
 

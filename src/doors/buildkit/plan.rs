@@ -111,7 +111,7 @@ impl Exports {
     ) {
         let title = format!("layerd: exporting cache to {}", export.place);
         let vertex = export_vertex(&wanted.session, self.planned.len());
-        build.titles().exports.insert(vertex.to_string(), title);
+        build.titles().insert(vertex.to_string(), title);
 
         let store = ExportStore::new(
             export.place,
@@ -186,7 +186,7 @@ pub async fn import(
     bounded(ours.len())?;
     let decided = build
         .import
-        .get_or_try_init(|| decide(door, link, build, imports, &ours, live))
+        .get_or_try_init(|| decide(door, link, build, &ours, live))
         .await;
     decided.cloned().map_err(invalid)
 }
@@ -195,12 +195,9 @@ async fn decide(
     door: &Door,
     link: &Link,
     build: &Arc<Build>,
-    imports: &[Entry],
     ours: &[Entry],
     live: bool,
 ) -> Result<Option<Arc<ServedImport>>, InvalidAttribute> {
-    let foreign = imports.iter().filter(|entry| !entry.is_ours());
-    build.titles().foreign_imports = foreign.map(|entry| entry.kind.clone()).collect();
     let now = Timestamp::now();
     let mut wants = Vec::new();
     let mut timeout = None;

@@ -5,7 +5,7 @@
 //! buildkitd an import is its attributes, so builds which import the same at
 //! the same time are given the very same ones.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use super::Door;
 use super::attributes::Attributes;
 use super::build::Build;
+use super::cache_id::vertex_name;
 use super::content::{ImportStore, Store};
 use super::pull::{Pull, PullImport, Terms};
 use super::rewrite::Entry;
@@ -27,8 +28,6 @@ use crate::units::{Age, ByteSize};
 pub struct ServedImport {
     /// What buildkitd gets in place of the user's entries.
     pub entry: Entry,
-    /// What the user reads where buildkitd shows that name.
-    pub title: String,
     store: String,
     stores: Arc<Stores>,
 }
@@ -48,10 +47,17 @@ impl Drop for ServedImport {
     }
 }
 
+/// Imports whose titles are kept: the progress of a build can be asked for long
+/// after its end.
+const MAX_TITLES: usize = 1000;
+
 /// Every import that a running build has.
 pub struct ServedImports {
     stores: Arc<Stores>,
     served: Mutex<HashMap<Sight, Weak<ServedImport>>>,
+    /// What the vertices of imports are to be called, by the name that buildkitd
+    /// has for them, the latest last.
+    titles: Mutex<VecDeque<(String, String)>>,
 }
 
 /// What a build sees, by carrier, and what its user wrote to get it, which
@@ -72,7 +78,24 @@ impl ServedImports {
         Self {
             stores,
             served: Mutex::default(),
+            titles: Mutex::default(),
         }
+    }
+
+    /// What the user reads in place of the name of a vertex, if it is the one
+    /// of an import served here.
+    pub fn title(&self, vertex: &str) -> Option<String> {
+        let titles = self.titles.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = titles.iter().rev().find(|(name, _)| name == vertex);
+        known.map(|(_, title)| title.clone())
+    }
+
+    fn entitle(&self, entry: &Entry, title: String) {
+        let mut titles = self.titles.lock().unwrap_or_else(PoisonError::into_inner);
+        if titles.len() == MAX_TITLES {
+            titles.pop_front();
+        }
+        titles.push_back((vertex_name(entry), title));
     }
 
     /// Serves `import`, which `written` asked for, to `build`, over its session.
@@ -150,9 +173,9 @@ impl ServedImports {
         let (store, mut entry, title) = open();
         self.tell(&store, build);
         entry.remember(&sight.1);
+        self.entitle(&entry, title);
         let import = Arc::new(ServedImport {
             entry,
-            title,
             store,
             stores: self.stores.clone(),
         });
@@ -196,9 +219,12 @@ pub fn describe(import: &Import, now: Timestamp) -> String {
 /// What of an import is not there any more, if anything.
 pub fn missing(import: &Import) -> Option<String> {
     let first = import.withdrawn.first()?;
-    let count = import.withdrawn.len();
+    let layers = match import.withdrawn.len() {
+        1 => "1 layer that exports name is".to_owned(),
+        count => format!("{count} layers that exports name are"),
+    };
     Some(format!(
-        "{count} layers that exports name are missing from the store, first {first}; steps that need them run again (see: layerd cache fsck)"
+        "{layers} missing from the store, first {first}; steps that need them run again (see: layerd cache fsck)"
     ))
 }
 
@@ -210,8 +236,54 @@ pub fn cut(import: &Import) -> Option<String> {
     };
     (import.left_out.cut > 0).then(|| {
         format!(
-            "{} cache records are left out, the oldest of other refs first, to stay within {limit}",
-            import.left_out.cut
+            "{} left out, the oldest of other refs first, to stay within {limit}",
+            match import.left_out.cut {
+                1 => "1 cache record is".to_owned(),
+                count => format!("{count} cache records are"),
+            }
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::Lease;
+    use crate::catalog::ExportId;
+    use crate::place::Place;
+
+    #[test]
+    fn one_is_told_as_one() {
+        let mut import = Import {
+            place: Place {
+                project: "p".parse().unwrap(),
+                git_ref: "main".parse().unwrap(),
+                scope: "s".parse().unwrap(),
+            },
+            exports: 1,
+            builders: 1,
+            export: ExportId(1),
+            exported_at: Timestamp::UNIX_EPOCH,
+            builder: "host".to_owned(),
+            records: 1,
+            left_out: Default::default(),
+            refused: 0,
+            withdrawn: vec![Digest::of(b"a")],
+            documents: Documents::Whole("{}".into()),
+            layers: Arc::default(),
+            lease: Lease::default(),
+        };
+        import.left_out.cut = 1;
+        let told = [describe(&import, Timestamp::UNIX_EPOCH)];
+        let told = told.into_iter().chain(missing(&import)).chain(cut(&import));
+        let told: Vec<String> = told.collect();
+        for (told, starts) in told.iter().zip([
+            "project p, ref refs/heads/main, scope s: 1 record and 0 layers (0 B) out of 1 export by 1 builder",
+            "1 layer that exports name is missing from the store",
+            "1 cache record is left out",
+        ]) {
+            assert!(told.starts_with(starts), "{told}");
+        }
+        assert_eq!(told.len(), 3);
+    }
 }

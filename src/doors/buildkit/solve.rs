@@ -2,7 +2,8 @@
 //! it wants, and gets what stock BuildKit understands instead.
 //!
 //! Exports become `type=local` with a destination that only our end of the
-//! session knows; all imports together become one `type=local` source.
+//! session knows; all imports together become one entry: `type=s3` by pull, or
+//! `type=local` over the session.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,7 +94,7 @@ async fn run(
     } else {
         without_our_manifest(door, response).await?
     };
-    Ok(scrubbed_answer(answer, &build))
+    Ok(scrubbed_answer(answer, door, &build))
 }
 
 /// What buildkitd gets, and the exports that live until it has answered.
@@ -173,7 +174,7 @@ pub async fn gateway_solve(
     } else {
         answer.map(untouched)
     };
-    Ok(scrubbed_answer(answer, &build))
+    Ok(scrubbed_answer(answer, door, &build))
 }
 
 /// Answers `LLBBridge.Return`, by which a client ends its part of a build. One

@@ -15,18 +15,17 @@ use tonic::Status;
 
 use super::Door;
 use super::build::{Build, Notice};
+use super::cache_id::IMPORTING;
 use super::forward::untouched;
 use super::grpc::{self, Body, Messages, is_trailers_only};
 use super::proto::control;
 use super::rescue::Reading;
 use super::saved;
-use super::scrub::scrubbed;
+use super::scrub::Private;
 use super::splice::{Edit, Malformed, splice, spliced};
 use super::upstream::Link;
 use crate::digest::Digest;
 
-/// What buildkitd calls an import, before its type and a hash.
-const IMPORT: &str = "importing cache manifest from ";
 /// The stream of a log that is no error.
 const STDOUT: i64 = 1;
 /// Messages under way to the client.
@@ -99,7 +98,7 @@ async fn relay(
             return Ok(messages.trailers());
         };
         // What can't be read is passed on for the client to complain about.
-        let frame = match edited(build, &message.bytes) {
+        let frame = match edited(door, build, &message.bytes) {
             Ok(Some(edited)) => grpc::frame(&edited),
             Ok(None) | Err(Malformed) => grpc::frame(&message.bytes),
         };
@@ -175,26 +174,25 @@ fn progress(build: &str, from: usize, notices: &[Notice]) -> control::StatusResp
 /// The message with names that mean something for our import and exports, and
 /// without those that don't; `None` where it stays as it is. What it says of
 /// steps is noted.
-fn edited(build: &Build, message: &[u8]) -> Result<Option<Vec<u8>>, Malformed> {
+fn edited(door: &Door, build: &Build, message: &[u8]) -> Result<Option<Vec<u8>>, Malformed> {
     const VERTEXES: u32 = 1;
     const STATUSES: u32 = 2;
     const LOGS: u32 = 3;
     const WARNINGS: u32 = 4;
-    let import = build.import.get().and_then(Option::as_ref);
-    let address = import.and_then(|import| import.address());
+    let private = Private::of(door, build);
     let mut seen = Vec::new();
     let edited = spliced(message, |number, content| match number {
         VERTEXES => {
             let vertex = control::Vertex::decode(content).map_err(|_| Malformed)?;
             build.standby.see(&vertex);
-            let title = title(build, &vertex);
+            let title = title(door, build, &vertex);
             seen.push(vertex);
-            vertex_texts(content, title.as_deref(), address)
+            vertex_texts(content, title.as_deref(), &private)
         }
-        STATUSES => texts(content, &[1, 3], address),
+        STATUSES => texts(content, &[1, 3], |text| private.gone_from(text)),
         // buildkitd puts the errors of pulls there, between what steps print.
-        LOGS => texts(content, &[4], address),
-        WARNINGS => texts(content, &[3, 4], address),
+        LOGS => texts(content, &[4], |text| private.gone_from_log(text)),
+        WARNINGS => texts(content, &[3, 4], |text| private.gone_from(text)),
         _ => Ok(Edit::Keep),
     })?;
     if !seen.is_empty() {
@@ -207,17 +205,17 @@ fn edited(build: &Build, message: &[u8]) -> Result<Option<Vec<u8>>, Malformed> {
 fn vertex_texts(
     content: &[u8],
     title: Option<&str>,
-    address: Option<&str>,
+    private: &Private<'_>,
 ) -> Result<Edit, Malformed> {
     const NAME: u32 = 3;
     const ERROR: u32 = 7;
     let Some(title) = title else {
-        return texts(content, &[NAME, ERROR], address);
+        return texts(content, &[NAME, ERROR], |text| private.gone_from(text));
     };
     let titled = splice(content, |number, text| {
         Ok::<_, Malformed>(match number {
             NAME => Edit::Replace(title.as_bytes().to_vec()),
-            ERROR => clean(text, address),
+            ERROR => clean(text, |text| private.gone_from(text)),
             _ => Edit::Keep,
         })
     })?;
@@ -225,31 +223,28 @@ fn vertex_texts(
 }
 
 /// A message whose fields of these numbers are clean.
-fn texts(content: &[u8], fields: &[u32], address: Option<&str>) -> Result<Edit, Malformed> {
-    let cleaned = spliced(content, |number, text| {
+fn texts(
+    content: &[u8],
+    fields: &[u32],
+    cleaned: impl Fn(&str) -> Option<String>,
+) -> Result<Edit, Malformed> {
+    let edited = spliced(content, |number, text| {
         Ok::<_, Malformed>(if fields.contains(&number) {
-            clean(text, address)
+            clean(text, &cleaned)
         } else {
             Edit::Keep
         })
     })?;
-    Ok(cleaned.map_or(Edit::Keep, Edit::Replace))
+    Ok(edited.map_or(Edit::Keep, Edit::Replace))
 }
 
-fn clean(text: &[u8], address: Option<&str>) -> Edit {
-    let cleaned = std::str::from_utf8(text)
-        .ok()
-        .and_then(|text| scrubbed(text, address));
-    cleaned.map_or(Edit::Keep, |text| Edit::Replace(text.into_bytes()))
+fn clean(text: &[u8], cleaned: impl Fn(&str) -> Option<String>) -> Edit {
+    let edited = std::str::from_utf8(text).ok().and_then(cleaned);
+    edited.map_or(Edit::Keep, |text| Edit::Replace(text.into_bytes()))
 }
 
-fn title(build: &Build, vertex: &control::Vertex) -> Option<String> {
-    let titles = build.titles();
-    if let Some(title) = titles.exports.get(&vertex.digest) {
-        return Some(title.clone());
-    }
-    let (kind, _) = vertex.name.strip_prefix(IMPORT)?.split_once(':')?;
-    let import = build.import.get()?.as_ref()?;
-    let ours = import.entry.kind == kind && !titles.foreign_imports.contains(kind);
-    ours.then(|| import.title.clone())
+fn title(door: &Door, build: &Build, vertex: &control::Vertex) -> Option<String> {
+    let export = build.titles().get(&vertex.digest).cloned();
+    let import = || vertex.name.strip_prefix(IMPORTING);
+    export.or_else(|| import().and_then(|_| door.imports.title(&vertex.name)))
 }

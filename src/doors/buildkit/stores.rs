@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::content::{PREFIX, Store};
+use super::content::Store;
+use super::names::Names;
 
 /// How long a store outlives the last build that overlapped its own.
 const GRACE: Duration = Duration::from_secs(60);
@@ -23,7 +24,11 @@ const MAX_RETIRED: usize = 256;
 
 /// Every store that is open.
 #[derive(Default)]
-pub struct Stores(Mutex<Inner>);
+pub struct Stores {
+    /// The ids that stores have or had.
+    pub names: Names,
+    inner: Mutex<Inner>,
+}
 
 #[derive(Default)]
 struct Inner {
@@ -49,10 +54,13 @@ struct Retired {
 impl Stores {
     /// None yet; `leases` will say how many imports there are.
     pub fn new(leases: Gauge) -> Self {
-        Self(Mutex::new(Inner {
-            leases,
-            ..Inner::default()
-        }))
+        Self {
+            names: Names::default(),
+            inner: Mutex::new(Inner {
+                leases,
+                ..Inner::default()
+            }),
+        }
     }
 
     /// Says that a build runs, until what this gives is dropped.
@@ -68,7 +76,7 @@ impl Stores {
 
     /// Opens a store under an id that nobody can guess.
     pub fn open(&self, store: Store) -> String {
-        let id = format!("{PREFIX}{}", hex::encode(rand::random::<[u8; 16]>()));
+        let id = self.names.give();
         let mut inner = self.inner();
         inner.open.insert(id.clone(), Arc::new(store));
         inner.count();
@@ -110,7 +118,7 @@ impl Stores {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
