@@ -2,9 +2,6 @@
 //! of several branches share a cache.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
-
-use tokio::time::timeout;
 
 use crate::Scale;
 use crate::branches::{Hits, JOBS, Job, MAIN, MERGE, Made};
@@ -54,8 +51,6 @@ const ALL: [Sharing; 7] = [
     ),
     Sharing::of("`gha-compatible`", Kind::Pull, Imports::OnePlace),
 ];
-/// How long an export may take; most take two seconds.
-const PATIENCE: Duration = Duration::from_secs(30);
 const OURS: &str = ALL[6].name;
 const TIPS: &str = "every job again";
 const MERGED: &str = "a merge of two branches";
@@ -165,27 +160,16 @@ async fn write(lab: &Lab, peers: &Peers, job: Job, made: &mut Made) {
         if ALL.iter().find(same) != Some(&sharing) {
             continue;
         }
+        let cold = Cold::start(sharing.kind, &peers.data).await;
         let build = sharing.export(peers, job.branch, job.build(lab));
-        while !export(sharing.kind, peers, job, build.clone(), made).await {
-            eprintln!("{}: an export of {job:?} hangs: once more", sharing.name);
+        let build = match sharing.kind.is_ours() {
+            true => build.output_folder(&cold.out()),
+            false => build,
+        };
+        let timed = timed(&cold.client, &build).await;
+        timed.all_ran(job.steps()).exported(sharing.kind);
+        if sharing.kind.is_ours() {
+            made.by(job, &cold.out());
         }
     }
-}
-
-/// Whether that came to an end: BuildKit v0.32.2 at times hangs as it pushes a
-/// cache to a registry.
-async fn export(kind: Kind, peers: &Peers, job: Job, build: Build, made: &mut Made) -> bool {
-    let cold = Cold::start(kind, &peers.data).await;
-    let build = match kind.is_ours() {
-        true => build.output_folder(&cold.out()),
-        false => build,
-    };
-    let Ok(timed) = timeout(PATIENCE, timed(&cold.client, &build)).await else {
-        return false;
-    };
-    timed.all_ran(job.steps()).exported(kind);
-    if kind.is_ours() {
-        made.by(job, &cold.out());
-    }
-    true
 }
