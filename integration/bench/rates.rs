@@ -96,15 +96,16 @@ impl Sharing {
 /// Every way with the same jobs.
 pub async fn measure(scale: Scale) -> Section {
     let about = "`testdata/branches`, a Dockerfile of eight stages, on five branches: main, three \
-         that change the source of one stage each, and one that changes what all stages stand \
-         on. Seven CI jobs, the image on each branch and a second target on two of them, build on cold daemons, one after the other in an \
-         order that chance picks, import nothing, and export with `mode=max`. Then a cold daemon does each job again, and another one \
-         builds a merge of two branches, with the imports that are named. The figures are the \
-         steps that came from the cache, of those that any of the seven jobs ran: 68 of the jobs', \
-         9 of the merge's 12. For `gha-compatible` every job exports with \
-         `type=gha-compatible,ref=<branch>,mode=max`, and every import is `type=gha-compatible` \
-         and nothing else; each file in a result that came from there is one that a job made \
-         from the same sources.";
+         that change the source of one stage each, and one that changes what all stages \
+         stand on. Seven CI jobs, the image on each branch and a second target on two of \
+         them, build on cold daemons, one after the other in an order that chance picks, \
+         import nothing, and export with `mode=max`. Then a cold daemon does each job \
+         again, and another one builds a merge of two branches, with the imports that are \
+         named. The figures are the steps that came from the cache, of those that any of \
+         the seven jobs ran: 68 of the jobs', 9 of the merge's 12. For `gha-compatible` \
+         every job exports with `type=gha-compatible,ref=<branch>,mode=max`, and every \
+         import is `type=gha-compatible` and nothing else; each file in a result that came \
+         from there is one that a job made from the same sources.";
     let mut section = Section::new(
         "Hit rate",
         about,
