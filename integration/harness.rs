@@ -21,6 +21,7 @@ mod layerd;
 mod manual;
 mod metrics;
 mod mounts;
+pub mod neighbours;
 mod outcome;
 mod pair;
 pub mod process;

@@ -23,6 +23,7 @@ mod faults;
 mod frontend;
 mod history;
 mod imports;
+mod large;
 mod layering;
 mod lazy;
 mod look;

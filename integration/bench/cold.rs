@@ -11,7 +11,7 @@ pub struct Cold {
     /// Of the sidecar, where there is one; else of buildkitd.
     pub client: Client,
     sidecar: Option<Sidecar>,
-    _buildkitd: Buildkitd,
+    buildkitd: Buildkitd,
     lab: Lab,
 }
 
@@ -32,7 +32,7 @@ impl Cold {
         Self {
             client,
             sidecar,
-            _buildkitd: buildkitd,
+            buildkitd,
             lab,
         }
     }
@@ -40,6 +40,11 @@ impl Cold {
     /// Where a build may put its result.
     pub fn out(&self) -> PathBuf {
         self.lab.path("out")
+    }
+
+    /// The most memory that its buildkitd ever took, in bytes.
+    pub fn daemon_memory(&self) -> u64 {
+        self.buildkitd.peak_memory()
     }
 
     /// What its sidecar has counted.

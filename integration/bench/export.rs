@@ -61,8 +61,6 @@ pub async fn repeated(scale: Scale) -> Section {
         Kind::Pull,
     ];
     let mut section = Section::new("Repeated export", about, &[TIME], &kinds.map(Kind::name));
-    // A daemon of its own for each round: BuildKit v0.32.2 hangs in about the
-    // fifteenth export of one daemon to one registry.
     for _ in 0..scale.rounds {
         again(scale, &kinds, &mut section).await;
     }

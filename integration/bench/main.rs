@@ -23,15 +23,18 @@ mod integration {
     pub mod harness;
 }
 
+mod branches;
 mod cold;
 mod context;
 mod export;
+mod graph;
 mod import;
 mod layers;
 mod machine;
 mod page;
 mod passthrough;
 mod peers;
+mod rates;
 mod report;
 mod s3;
 mod samples;
@@ -72,6 +75,8 @@ enum Measurement {
     FirstExport,
     RepeatedExport,
     ColdImport,
+    HitRate,
+    GraphImport,
 }
 
 /// How large a run is.
@@ -110,6 +115,8 @@ async fn main() {
             Measurement::FirstExport => export::first(scale).await,
             Measurement::RepeatedExport => export::repeated(scale).await,
             Measurement::ColdImport => import::measure(scale).await,
+            Measurement::HitRate => rates::measure(scale).await,
+            Measurement::GraphImport => graph::measure(scale).await,
         };
         let text = section.text(&machine::stamp(scale.rounds, &load));
         println!("{text}\n");

@@ -5,7 +5,7 @@ use std::path::Path;
 const HEAD: &str = "\
 # Benchmarks
 
-What layerd costs and saves, as ratios within one run: the kinds take turns, and each figure is the median of all rounds, with the least and the most beside it. What is measured is the wall time of `buildctl` from its start to its end; daemons are started before. Every measured build is checked for what it stands for (steps that ran, steps that came from the cache, bytes that were sent), and a run in which one is not what it should be ends without a figure.
+What layerd costs and saves, as ratios within one run: the kinds take turns, and each figure is the median of all rounds, with the least and the most beside it. Times are wall times of `buildctl` from its start to its end; daemons are started before. Every measured build is checked for what it stands for (steps that ran, steps that came from the cache, bytes that were sent), and a run in which one is not what it should be ends without a figure.
 
 `integration/bench.sh` writes this page, or the sections that are named to it; `integration/bench.sh --help` lists them.
 ";

@@ -6,7 +6,7 @@ use crate::harness::{Build, Lab, Registry};
 use crate::s3::S3;
 
 /// A way to keep a build's cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// Not at all.
     None,

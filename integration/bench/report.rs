@@ -137,6 +137,14 @@ impl Timed {
         self
     }
 
+    /// This, of which layerd must have said something with `part` in it.
+    #[track_caller]
+    pub fn told(self, part: &str) -> Self {
+        let told = self.told.iter().any(|line| line.contains(part));
+        assert!(told, "no {part:?}\n{}", self.printed);
+        self
+    }
+
     fn any_told(&self, start: &str) -> bool {
         self.told.iter().any(|line| line.starts_with(start))
     }

@@ -1,19 +1,58 @@
-//! The seconds of one kind of build, over all rounds.
+//! The figures of one kind of build, over all rounds.
 
 use std::fmt;
-use std::time::Duration;
 
-/// Measured times; never empty when it is read.
-#[derive(Clone, Debug, Default)]
-pub struct Samples(Vec<f64>);
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Time.
+    Seconds,
+    /// A part of 1.
+    Rate,
+    /// Whole things.
+    Count,
+    /// Millions of bytes.
+    Megabytes,
+}
+
+impl Unit {
+    fn write(self, value: f64) -> String {
+        match self {
+            Self::Seconds => format!("{value:.3} s"),
+            Self::Rate => format!("{value:.2}"),
+            Self::Count => format!("{value:.0}"),
+            Self::Megabytes => format!("{value:.1} MB"),
+        }
+    }
+}
+
+/// Measured figures; never empty when they are read.
+#[derive(Clone, Debug)]
+pub struct Samples {
+    unit: Unit,
+    values: Vec<f64>,
+}
 
 impl Samples {
-    /// One more.
-    pub fn push(&mut self, took: Duration) {
-        self.0.push(took.as_secs_f64());
+    /// None yet.
+    pub fn new(unit: Unit) -> Self {
+        Self {
+            unit,
+            values: Vec::new(),
+        }
     }
 
-    /// The one in the middle, or the mean of the two there, in seconds.
+    /// One more.
+    pub fn push(&mut self, value: f64) {
+        self.values.push(value);
+    }
+
+    /// A figure like these, with its unit.
+    pub fn write(&self, value: f64) -> String {
+        self.unit.write(value)
+    }
+
+    /// The one in the middle, or the mean of the two there.
     pub fn median(&self) -> f64 {
         let sorted = self.sorted();
         let middle = sorted.len() / 2;
@@ -24,9 +63,14 @@ impl Samples {
         }
     }
 
+    /// The least.
+    pub fn least(&self) -> f64 {
+        self.sorted()[0]
+    }
+
     fn sorted(&self) -> Vec<f64> {
-        assert!(!self.0.is_empty(), "nothing was measured");
-        let mut sorted = self.0.clone();
+        assert!(!self.values.is_empty(), "nothing was measured");
+        let mut sorted = self.values.clone();
         sorted.sort_by(f64::total_cmp);
         sorted
     }
@@ -36,7 +80,13 @@ impl Samples {
 impl fmt::Display for Samples {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sorted = self.sorted();
-        let (least, most) = (sorted[0], sorted[sorted.len() - 1]);
-        write!(f, "**{:.3} s** ({least:.3} to {most:.3})", self.median())
+        let [least, most] = [sorted[0], sorted[sorted.len() - 1]].map(|value| self.write(value));
+        write!(f, "**{}**", self.write(self.median()))?;
+        if least == most {
+            return Ok(());
+        }
+        let number = |text: &str| text.split(' ').next().map(str::to_owned);
+        let [least, most] = [least, most].map(|text| number(&text).unwrap_or(text));
+        write!(f, " ({least} to {most})")
     }
 }

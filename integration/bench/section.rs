@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::samples::Samples;
+use crate::samples::{Samples, Unit};
 
 /// One measurement, as the page shows it.
 pub struct Section {
@@ -45,18 +45,26 @@ impl Section {
 
     /// One more time for a cell.
     pub fn push(&mut self, row: &'static str, column: &'static str, took: Duration) {
-        assert!(self.rows.contains(&row) && self.columns.contains(&column));
-        eprintln!(
-            "{}: {row}, {column}: {:.3} s",
-            self.title,
-            took.as_secs_f64()
-        );
-        self.cells.entry((row, column)).or_default().push(took);
+        self.figure(row, column, Unit::Seconds, took.as_secs_f64());
     }
 
-    /// The median of a cell, in seconds.
+    /// One more figure of any other kind.
+    pub fn figure(&mut self, row: &'static str, column: &'static str, unit: Unit, value: f64) {
+        assert!(self.rows.contains(&row) && self.columns.contains(&column));
+        let cell = self.cells.entry((row, column));
+        let cell = cell.or_insert_with(|| Samples::new(unit));
+        eprintln!("{}: {row}, {column}: {}", self.title, cell.write(value));
+        cell.push(value);
+    }
+
+    /// The median of a cell.
     pub fn median(&self, row: &'static str, column: &'static str) -> f64 {
         self.cells[&(row, column)].median()
+    }
+
+    /// The least of a cell.
+    pub fn least(&self, row: &'static str, column: &'static str) -> f64 {
+        self.cells[&(row, column)].least()
     }
 
     /// A figure that is to be at most `limit`.

@@ -175,6 +175,12 @@ impl Buildkitd {
         self.start_again().await;
     }
 
+    /// The largest resident set that it ever had, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let process = self.process.as_ref().expect("it is running");
+        process.peak_memory()
+    }
+
     /// Waits until a step runs in it.
     pub async fn until_busy(&self) {
         self.spec.until_busy().await;

@@ -26,8 +26,10 @@ impl Registry {
         let host = format!("127.0.0.1:{}", free_port());
         let config = folder.join("config.yml");
         let store = folder.join("store");
+        // A log of requests would go to standard output, which nobody reads: once
+        // that pipe is full, the registry stands still.
         let text = format!(
-            "version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {host}\n",
+            "version: 0.1\nlog:\n  level: warn\n  accesslog:\n    disabled: true\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {host}\n",
             store.display()
         );
         std::fs::write(&config, text).expect("a configuration");
