@@ -93,13 +93,7 @@ fn look_up(criterion: &mut Criterion) {
         Ok(place) => place,
         Err(error) => return println!("the data directory could not be filled: {error}"),
     };
-    let wants = [Want {
-        place,
-        fallbacks: Vec::new(),
-        narrowed: false,
-        not_before: None,
-        compression: None,
-    }];
+    let wants = [Want::all_of(place)];
     let ask = |cache: &LocalCache| runtime.block_on(cache.look_up(&wants, &LIMITS));
     let warm = LocalCache::new(data.path());
     match ask(&warm) {

@@ -115,6 +115,19 @@ pub struct Want {
     pub compression: Option<Compression>,
 }
 
+impl Want {
+    /// Every ref of the place's project in its scope, that of the place first.
+    pub fn all_of(place: Place) -> Self {
+        Self {
+            place,
+            fallbacks: Vec::new(),
+            narrowed: false,
+            not_before: None,
+            compression: None,
+        }
+    }
+}
+
 /// How large an import may be, and in which form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

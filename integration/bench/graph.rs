@@ -32,7 +32,7 @@ pub async fn measure(scale: Scale) -> Section {
     neighbours::publish(&data, all, usize::MAX).await;
     let whole = neighbours::found(&data, u64::MAX).await;
     let cut = neighbours::found(&data, BUDGET).await;
-    assert!(cut.cut > 0 || scale.quick, "it all fits");
+    assert!(cut.left_out.cut > 0 || scale.quick, "it all fits");
     let about = format!(
         "{}, exported with `mode=max` on one ref. {} other exports of made-up builds, shaped like \
          those of a Dockerfile of 10 stages with 20 layers each, stand on refs of their own: a \
@@ -42,7 +42,7 @@ pub async fn measure(scale: Scale) -> Section {
         layers::ABOUT,
         whole.exports - 1,
         whole.records,
-        cut.cut,
+        cut.left_out.cut,
     );
     let columns = [TIME, RECORDS, CONFIG, MEMORY];
     let mut section = Section::new("Import of a union", about, &columns, &[OWN, UNION]);

@@ -35,7 +35,7 @@ use super::{
     policy, steps,
 };
 use crate::blobs::{BlobError, BlobStore as _, BlobStream, DiskStore, Ingest};
-use crate::catalog::{Catalog as _, ExportHead, ExportId, NewExport};
+use crate::catalog::{Catalog as _, ExportHead, ExportId, Filter, NewExport};
 use crate::digest::{Digest, Hasher, RecordDigest};
 use crate::graph::{Config, GraphError, Manifest};
 use crate::place::{Place, ProjectId};
@@ -80,6 +80,21 @@ impl LocalCache {
     /// can't be.
     pub async fn open(&self) -> Result<(), CacheError> {
         self.opener.opened().await.map(drop)
+    }
+
+    /// Unites what the next build will most likely ask for: the exports of the
+    /// project that exported last, in the same scope.
+    pub async fn warm(&self) -> Result<(), CacheError> {
+        let opened = self.opener.opened().await?;
+        let last = Filter {
+            limit: Some(1),
+            ..Filter::default()
+        };
+        if let Some(head) = opened.catalog.list(&last).await?.pop() {
+            let sights = policy::sights(&[Want::all_of(head.place)]);
+            drop(opened.unions.of(&opened, sights).await?);
+        }
+        Ok(())
     }
 
     /// What is stored now: looks at every blob's file, and opens nothing.

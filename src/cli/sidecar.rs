@@ -344,8 +344,15 @@ fn door(
         let registry = metrics.registry;
         tasks.spawn(listener.serve(Shown { registry, checks }));
         let (store, grown) = (metrics.store, metrics.cache.grown());
-        tasks.spawn(async move { store.follow(local, grown).await });
+        let followed = local.clone();
+        tasks.spawn(async move { store.follow(followed, grown).await });
     }
+    // So that the first build doesn't wait for it.
+    tasks.spawn(async move {
+        if let Err(error) = local.warm().await {
+            tracing::debug!(%error, "nothing was united before the first build");
+        }
+    });
     let builder = rustix::system::uname()
         .nodename()
         .to_string_lossy()
