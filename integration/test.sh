@@ -29,7 +29,7 @@ if cargo deny --version >/dev/null 2>&1; then step cargo deny --offline check ba
 step cargo test --locked --lib --bins
 step cargo test --locked --test integration
 # Where buildkitd can't pull, the session carries: the same promises hold.
-LAYERD_IMPORT_CARRIER=session step cargo test --locked --test integration -- story:: places:: imports:: parallel:: failopen::
+LAYERD_IMPORT_CARRIER=session step cargo test --locked --test integration -- story:: places:: imports:: parallel:: failopen:: union:: --skip history::
 if [ -n "$full" ]; then
   LAYERD_SOAK_MINUTES=30 step cargo test --locked --test integration -- --nocapture soak::
 fi
