@@ -82,7 +82,7 @@ async fn sidecar(lab: &Lab, buildkitd: &Buildkitd, kind: Kind, data: &Path) -> S
     let sidecar = spec.start().await;
     if kind == Kind::Pull {
         until("the sidecar has tried its port", async || {
-            let tried = "buildkitd was asked to reach the pull endpoint";
+            let tried = "buildkitd reaches the pull endpoint";
             sidecar.log().contains(tried).then_some(())
         })
         .await;

@@ -118,13 +118,15 @@ pub struct Refused {
     pub dangling: u64,
     /// Results whose layers are not there, in a loop, or none at all.
     pub results: u64,
+    /// Layers that another export describes otherwise.
+    pub contradicting: u64,
 }
 
 impl Refused {
     /// All of it.
     pub fn count(&self) -> u64 {
         let records = self.malformed + self.random + self.joining + self.unfounded;
-        records + self.dangling + self.results
+        records + self.dangling + self.results + self.contradicting
     }
 }
 
@@ -136,6 +138,7 @@ impl std::ops::AddAssign for Refused {
         self.unfounded += other.unfounded;
         self.dangling += other.dangling;
         self.results += other.results;
+        self.contradicting += other.contradicting;
     }
 }
 
@@ -161,7 +164,9 @@ impl Union {
         }
         self.records.begin();
         for descriptor in export.layers {
-            self.layers.describe(descriptor);
+            if !self.layers.describe(export.id, descriptor) {
+                refused.contradicting += 1;
+            }
         }
         let layers = &mut self.layers;
         let tree = export

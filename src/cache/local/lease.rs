@@ -32,7 +32,8 @@ pub(super) struct Leases(Mutex<Option<(Instant, Weak<Held>)>>);
 pub(super) struct Held {
     id: LeaseId,
     catalog: SqliteCatalog,
-    _heartbeat: AbortOnDropHandle<()>,
+    /// Over where the lease has ended before its holders.
+    heartbeat: AbortOnDropHandle<()>,
 }
 
 impl Leases {
@@ -45,6 +46,7 @@ impl Leases {
             if let Some((taken, held)) = current.as_ref()
                 && taken.elapsed() < YOUNG
                 && let Some(held) = held.upgrade()
+                && !held.heartbeat.is_finished()
             {
                 return Ok(held);
             }
@@ -88,7 +90,7 @@ impl Held {
         Ok(Self {
             id,
             catalog,
-            _heartbeat: AbortOnDropHandle::new(heartbeat),
+            heartbeat: AbortOnDropHandle::new(heartbeat),
         })
     }
 }

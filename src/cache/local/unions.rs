@@ -26,10 +26,10 @@ use crate::graph::{Descriptor, ExportSource, GraphError, Parsed, Refused, Union}
 const KEPT: usize = 16;
 /// Records that all of them have taken in, as their exports count them; beyond
 /// it idle ones go. A record takes some 300 bytes.
-const MAX_KEPT: u64 = 1_000_000;
+const MAX_KEPT: u64 = 2_000_000;
 /// Records that one union takes in; of a log with more, the newest exports
-/// count.
-const MAX_RECORDS: u64 = 500_000;
+/// count, and what is left out is counted.
+const MAX_RECORDS: u64 = 1_000_000;
 /// Records that are left of one that had more.
 const TRIMMED: u64 = MAX_RECORDS / 4 * 3;
 /// Exports read at a time.
@@ -63,6 +63,8 @@ pub(super) struct United {
     pub(super) refused: u64,
     /// Blobs that somebody was told are missing.
     pub(super) announced: HashSet<Digest>,
+    /// Exports for which there was no room, and the records that they count.
+    pub(super) trimmed: BTreeMap<ExportId, u64>,
     /// Records that were taken in, as their exports count them.
     taken: u64,
     /// By sight: how many exports it had, and the last.
@@ -167,10 +169,12 @@ impl United {
         let gone = self.heads.keys().filter(|id| !all.contains_key(id));
         let gone: Vec<ExportId> = gone.copied().collect();
         let harmless = opened.catalog.subsumed(&gone).await?.len() == gone.len();
-        let new = || all.iter().filter(|(id, _)| !self.heads.contains_key(id));
+        let known = |id: &ExportId| self.heads.contains_key(id) || self.trimmed.contains_key(id);
+        let new = || all.iter().filter(|(id, _)| !known(id));
         let with = self.taken + new().map(|(_, head)| head.records).sum::<u64>();
         if harmless && with <= MAX_RECORDS {
             let new = new().map(|(id, head)| (*id, head.clone())).collect();
+            self.trimmed.retain(|id, _| all.contains_key(id));
             for id in &gone {
                 self.heads.remove(id);
                 self.unreadable.remove(id);
@@ -191,11 +195,17 @@ impl United {
             ..Self::default()
         };
         let mut records = 0;
-        let newest = all.into_iter().rev().take_while(|(_, head)| {
-            records += head.records;
-            records <= TRIMMED
-        });
-        let newest = newest.collect();
+        let (mut newest, mut trimmed) = (BTreeMap::new(), BTreeMap::new());
+        for (id, head) in all.into_iter().rev() {
+            // One that is too large does not keep out what is older.
+            if records + head.records <= TRIMMED {
+                records += head.records;
+                newest.insert(id, head);
+            } else {
+                trimmed.insert(id, head.records);
+            }
+        }
+        self.trimmed = trimmed;
         self.take_in(opened, newest).await
     }
 

@@ -304,6 +304,7 @@ fn left_out(view: &View) -> Vec<String> {
         unfounded,
         dangling,
         results,
+        contradicting,
     } = view.refused;
     let counted = [
         (
@@ -325,6 +326,10 @@ fn left_out(view: &View) -> Vec<String> {
         (unfounded, "records with an input that nothing satisfies"),
         (dangling, "links to no record"),
         (results, "results with bad layers"),
+        (
+            contradicting,
+            "layers that an older export describes otherwise",
+        ),
         (
             view.survey.loops,
             "links that made a record its own ancestor",

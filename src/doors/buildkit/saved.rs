@@ -36,7 +36,7 @@ use crate::step::{Origin, Step, StepName};
 
 /// How long the end of a build may wait for an estimate, or for its daemon's
 /// id.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_millis(200);
 /// How long keeping a saving may take; nobody waits for it.
 const REPORT_LIMIT: Duration = Duration::from_secs(30);
 

@@ -26,6 +26,9 @@ const BARE: u64 = 5;
 /// Layers in the chain of an ordinary result.
 const ORDINARY_DEPTH: u64 = 10;
 
+/// How often one blob may stand in a chain that is walked for a manifest.
+const REPEATED: u64 = 4;
+
 /// How much a reader can take. Without a limit: all.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Budget {
@@ -77,6 +80,18 @@ impl Cost {
         }
     }
 
+    /// How many layers may fit beside it at most: a layer that is new takes at
+    /// least its number in a chain.
+    fn layers_left(self, budget: &Budget) -> usize {
+        let left = |limit: Option<u64>, cost: u64, each: u64| {
+            limit.map_or(u64::MAX, |limit| limit.saturating_sub(cost) / each)
+        };
+        let config = left(budget.config_bytes, self.config, bytes::NUMBER);
+        let manifest = left(budget.manifest_bytes, self.manifest, bytes::DESCRIPTOR);
+        // One blob may stand on several layers: the manifest lists it once.
+        usize::try_from(config.min(manifest.saturating_mul(REPEATED))).unwrap_or(usize::MAX)
+    }
+
     fn fits(self, budget: &Budget) -> bool {
         let within = |cost: u64, limit: Option<u64>| limit.is_none_or(|limit| cost <= limit);
         let weight = budget
@@ -107,19 +122,23 @@ pub(super) fn cut(
     for &export in order {
         for record in snapshot.of_export(union, export) {
             let at = record as usize;
-            if !useful[at] || std::mem::replace(&mut seen[at], true) {
+            if !useful[at] || seen[at] {
                 continue;
             }
             let links = snapshot.links(record);
             let mut inputs = links.chunk_by(|a, b| a.input == b.input);
             if !inputs.all(|input| input.iter().any(|link| kept[link.parent as usize])) {
+                // Another export may reach it another way.
                 continue;
             }
+            seen[at] = true;
             let with = total.and(charged.record(union, snapshot, record, outcomes[at]));
             if !with.fits(budget) {
                 continue;
             }
-            let new = charged.missing(union, outcomes[at]);
+            let Some(new) = charged.missing(union, outcomes[at], with.layers_left(budget)) else {
+                continue;
+            };
             let with = with.and(charged.layers(union, &new));
             if with.fits(budget) {
                 total = with;
@@ -137,6 +156,8 @@ struct Charged {
     listed: Vec<bool>,
     in_tree: Vec<bool>,
     blobs: Vec<bool>,
+    /// Tops of chains that did not fit.
+    heavy: Vec<bool>,
     annotated: bool,
 }
 
@@ -151,6 +172,7 @@ impl Charged {
         Self {
             listed: vec![false; union.layers.len()],
             in_tree: vec![false; union.layers.len()],
+            heavy: vec![false; union.layers.len()],
             blobs: vec![false; union.layers.blobs.values().len()],
             annotated,
         }
@@ -185,22 +207,29 @@ impl Charged {
         }
     }
 
-    /// The layers of a result that are not paid for yet. Where one is, all
-    /// below it are.
-    fn missing(&self, union: &Union, outcome: Option<Outcome>) -> Missing {
+    /// The layers of a result that are not paid for yet, unless they are more
+    /// than `left`. Where one is paid for, all below it are.
+    fn missing(&mut self, union: &Union, outcome: Option<Outcome>, left: usize) -> Option<Missing> {
         let Some((layer, _)) = outcome else {
-            return Missing {
+            return Some(Missing {
                 in_tree: false,
                 layers: Vec::new(),
-            };
+            });
         };
+        if self.heavy[layer as usize] {
+            return None;
+        }
         let in_tree = encode::in_tree(&union.layers, layer);
         let paid = if in_tree { &self.in_tree } else { &self.listed };
         let chain = union.layers.chain(layer);
-        Missing {
-            in_tree,
-            layers: chain.take_while(|layer| !paid[*layer as usize]).collect(),
+        let unpaid = chain.take_while(|layer| !paid[*layer as usize]);
+        let layers: Vec<u32> = unpaid.take(left.saturating_add(1)).collect();
+        if layers.len() > left {
+            // Walked once: many records may share one chain that is too long.
+            self.heavy[layer as usize] = true;
+            return None;
         }
+        Some(Missing { in_tree, layers })
     }
 
     fn layers(&self, union: &Union, missing: &Missing) -> Cost {

@@ -28,6 +28,8 @@ pub(super) struct Layers {
 /// What BuildKit must know of a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Described {
+    /// The export that says so.
+    by: u64,
     media_type: u32,
     size: u64,
     diff_id: Digest,
@@ -60,16 +62,18 @@ impl Layers {
         blob
     }
 
-    /// Takes in what a manifest says of a blob. A blob has one size and one
-    /// content: of two descriptions, any choice is as good as the other, as
-    /// long as it is the same in every order.
-    pub(super) fn describe(&mut self, descriptor: &Descriptor) {
+    /// Takes in what the manifest of export `by` says of a blob; false where it
+    /// says something else than another one. A blob has one size and one
+    /// content: the oldest export is believed, so that a later one can't give
+    /// what others use another meaning.
+    pub(super) fn describe(&mut self, by: u64, descriptor: &Descriptor) -> bool {
         let diff_id = descriptor.annotations.get(DIFF_ID);
         let Some(diff_id) = diff_id.and_then(|text| text.parse().ok()) else {
-            return;
+            return true;
         };
         let blob = self.blob(descriptor.digest);
         let new = Described {
+            by,
             media_type: self
                 .media_types
                 .number(descriptor.media_type.as_str().into()),
@@ -79,12 +83,14 @@ impl Layers {
         };
         let order = |it: &Described| {
             let media_type = self.media_types[it.media_type].clone();
-            (it.diff_id, it.size, media_type, it.created_at)
+            (it.by, it.diff_id, it.size, media_type, it.created_at)
         };
         let known = self.described[blob as usize];
-        if known.is_none_or(|known| known != new && order(&known) < order(&new)) {
+        if known.is_none_or(|known| order(&new) < order(&known)) {
             self.described[blob as usize] = Some(new);
         }
+        let said = |it: &Described| (it.diff_id, it.size, it.media_type);
+        known.is_none_or(|known| said(&known) == said(&new))
     }
 
     /// How many layers there are.

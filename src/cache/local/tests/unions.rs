@@ -123,3 +123,29 @@ async fn what_is_too_much_is_cut_and_counted() {
         }
     }
 }
+
+#[tokio::test]
+async fn an_export_for_which_there_is_no_room_keeps_no_other_out() {
+    let (dir, cache) = cache();
+    publish(&cache, place("p", "main"), &["a"]).await;
+    let catalog = SqliteCatalog::open(&dir.path().join("data")).await.unwrap();
+    let small = catalog.get(ExportId(1)).await.unwrap().unwrap();
+    let large = NewExport {
+        place: place("p", "other"),
+        time: small.head.time,
+        builder: small.head.builder,
+        records: 5_000_000,
+        config: small.config,
+        layers: small.layers,
+        steps: Vec::new(),
+    };
+    catalog.append(large).await.unwrap();
+    for exports in [1, 2] {
+        let import = cache.look_up(&[want("main", &[])], &ALL).await.unwrap();
+        let import = import.unwrap();
+        assert!(import.layers.contains_key(&Digest::of(b"a")));
+        assert_eq!(import.exports, exports);
+        assert_eq!(import.left_out.cut, 5_000_000);
+        publish(&cache, place("p", "third"), &["b"]).await;
+    }
+}

@@ -192,3 +192,50 @@ fn a_selector_may_hold_any_text() {
         .flat_map(|record| record.inputs.iter().flatten());
     assert!(links.any(|link| &*link.selector == selector));
 }
+
+#[test]
+fn a_later_export_gives_no_layer_another_meaning() {
+    let config = json!({
+        "layers": [{"blob": digest(1), "parent": -1}],
+        "records": [step(10, json!([]), 0)],
+    });
+    let (honest, mut hostile) = (Export::new(&config), Export::new(&config));
+    hostile.layers[0].media_type = "x".to_owned();
+    let other = Digest::of(b"other").to_string();
+    hostile.layers[0]
+        .annotations
+        .insert(DIFF_ID.to_owned(), other);
+    for turned in [false, true] {
+        let mut exports = [honest.source(1), hostile.source(2)];
+        if turned {
+            exports.reverse();
+        }
+        let mut union = Union::default();
+        let refused = exports.map(|export| union.add(&export).contradicting);
+        assert_eq!(refused.iter().sum::<u64>(), 1);
+        assert_eq!(serve(&union).layers, honest.layers);
+    }
+}
+
+#[test]
+fn many_results_on_one_chain_that_does_not_fit_are_passed_over_at_once() {
+    const DEPTH: usize = 20_000;
+    const RECORDS: u64 = 20_000;
+    let layer = |at: usize| json!({"blob": digest(at as u64), "parent": at as i64 - 1});
+    let record = |at| step(1_000_000 + at, json!([]), DEPTH as u64 - 1);
+    let export = Export::new(&json!({
+        "layers": (0..DEPTH).map(layer).collect::<Vec<_>>(),
+        "records": (0..RECORDS).map(record).collect::<Vec<_>>(),
+    }));
+    let mut union = Union::default();
+    union.add(&export.source(1));
+    let served = union.serve(&Serving {
+        budget: Budget {
+            config_bytes: Some(1 << 20),
+            manifest_bytes: Some(1 << 20),
+            ..Budget::default()
+        },
+        ..Serving::of(&|_| true)
+    });
+    assert_eq!((served.records, served.left_out.cut), (0, RECORDS));
+}
