@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The benchmarks: builds layerd as it is released, measures it beside BuildKit's
-# own caches, and writes docs/benchmarks.md. A quarter of an hour on two cores; the
+# own caches, and writes docs/benchmarks.md. Half an hour on two cores; the
 # figures are worth what the machine does besides.
 #
 #   integration/bench.sh [MEASUREMENT...] [--rounds N]
