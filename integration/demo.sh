@@ -38,8 +38,12 @@ awk -v first="$first" -v second="$second" '
     name[build, $1] = step
     if (!(step in known)) { known[step] = 1; order[++steps] = step }
   }
-  ($2 == "CACHED" || $2 == "DONE") && ((build, $1) in name) {
-    fate[build, name[build, $1]] = $2 == "CACHED" ? "from cache" : "ran " $3
+  # A cached step is done once more when its layers are pulled; one that could
+  # not be loaded is an error, and then runs.
+  ((build, $1) in name) && $2 == "CACHED" { fate[build, name[build, $1]] = "from cache" }
+  ((build, $1) in name) && $2 == "ERROR" { delete fate[build, name[build, $1]] }
+  ((build, $1) in name) && $2 == "DONE" && fate[build, name[build, $1]] != "from cache" {
+    fate[build, name[build, $1]] = "ran " $3
   }
   END {
     printf "\n%-62s %-12s %-12s\n", "step", "runner one", "runner two"
