@@ -4,7 +4,7 @@
 # the same build on runner two, which is cold. Prints who ran each step, who got
 # it from the cache, the seconds of both, and the factor.
 #
-#   integration/demo.sh        needs root, Rust and Go; installs the rest
+#   integration/demo.sh        needs root, Rust, Go and Python; installs the rest
 set -euo pipefail
 
 name=demo
@@ -16,7 +16,7 @@ seconds() { # builder, cache option: builds, prints how long it took
   local builder=$1 cache=$2 from=$EPOCHREALTIME
   say ""
   say "\$ docker buildx build --builder $builder $cache ."
-  "$tools/buildx-$BUILDX_VERSION/buildx" build --builder "$builder" --progress plain "$cache" \
+  "$tools/buildx-$BUILDX_VERSION/buildx" build --builder "$builder" --progress rawjson "$cache" \
     --output "type=local,dest=$work/out-$builder" "$context" >"$work/$builder.log" 2>&1 </dev/null ||
     { cat "$work/$builder.log" >&2; die "the build on $builder failed"; }
   awk -v a="$from" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }'
@@ -30,33 +30,44 @@ runner runner-two
 first=$(seconds runner-one --cache-to=type=gha-compatible,url=local,mode=max)
 second=$(seconds runner-two --cache-from=type=gha-compatible,url=local)
 
-awk -v first="$first" -v second="$second" '
-  # Lines of plain progress: "#7 [stage 1/2] RUN ...", "#7 CACHED", "#7 DONE 5.1s".
-  FNR == 1 { build++ }
-  match($0, /^#[0-9]+ \[[^]]+ [0-9]+\/[0-9]+\] /) {
-    step = substr($0, index($0, " ") + 1)
-    name[build, $1] = step
-    if (!(step in known)) { known[step] = 1; order[++steps] = step }
-  }
-  # A cached step is done once more when its layers are pulled; one that could
-  # not be loaded is an error, and then runs.
-  ((build, $1) in name) && $2 == "CACHED" { fate[build, name[build, $1]] = "from cache" }
-  ((build, $1) in name) && $2 == "ERROR" { delete fate[build, name[build, $1]] }
-  ((build, $1) in name) && $2 == "DONE" && fate[build, name[build, $1]] != "from cache" {
-    fate[build, name[build, $1]] = "ran " $3
-  }
-  END {
-    printf "\n%-62s %-12s %-12s\n", "step", "runner one", "runner two"
-    for (i = 1; i <= steps; i++) {
-      step = order[i]
-      shown = length(step) > 60 ? substr(step, 1, 57) "..." : step
-      printf "%-62s %-12s %-12s\n", shown, fate[1, step], fate[2, step]
-      if (fate[2, step] == "from cache") hits++
-    }
-    printf "%-62s %-12s %-12s\n\n", "whole build", first " s", second " s"
-    printf "Runner two ran %d of %d steps, got %d from what runner one left, and was %.0f times as fast.\n", \
-      steps - hits, steps, hits, first / second
-  }
-' "$work/runner-one.log" "$work/runner-two.log"
+python3 - "$first" "$second" "$work/runner-one.log" "$work/runner-two.log" <<'PY'
+import datetime, json, re, sys
+
+def time(text):
+    return datetime.datetime.fromisoformat(re.sub(r"(\.\d{6})\d*", r"\1", text).replace("Z", "+00:00"))
+
+def fates(log):
+    """What became of each step, by name."""
+    found = {}
+    for line in open(log):
+        if not line.startswith("{"):
+            continue
+        for vertex in json.loads(line).get("vertexes") or []:
+            name = vertex["name"]
+            if not re.match(r"\[.+ \d+/\d+\] ", name):
+                continue
+            if vertex.get("error"):
+                # It could not be loaded, and runs now.
+                found.pop(name, None)
+            elif vertex.get("cached"):
+                found[name] = "from cache"
+            elif vertex.get("completed") and found.get(name) != "from cache":
+                # A cached step is done once more when its layers are pulled.
+                took = time(vertex["completed"]) - time(vertex["started"])
+                found[name] = f"ran {took.total_seconds():.1f}s"
+    return found
+
+first, second = map(float, sys.argv[1:3])
+one, two = map(fates, sys.argv[3:5])
+row = "{:62} {:12} {}".format
+print("\n" + row("step", "runner one", "runner two"))
+for step in one:
+    shown = step if len(step) <= 60 else step[:57] + "..."
+    print(row(shown, one[step], two.get(step, "")))
+print(row("whole build", f"{first} s", f"{second} s"))
+hits = sum(fate == "from cache" for fate in two.values())
+print(f"\nRunner two ran {len(one) - hits} of {len(one)} steps, got {hits} from what runner one left, "
+      f"and was {first / second:.0f} times as fast.")
+PY
 cmp "$work/out-runner-one/sum" "$work/out-runner-two/sum" || die "the two results differ"
 echo "Both results are the same, byte for byte."
