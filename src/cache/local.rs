@@ -37,7 +37,7 @@ use super::{
 use crate::blobs::{BlobError, BlobStore as _, BlobStream, DiskStore, Ingest};
 use crate::catalog::{Catalog as _, ExportHead, ExportId, Filter, NewExport};
 use crate::digest::{Digest, Hasher, RecordDigest};
-use crate::graph::{Config, GraphError, LeftOut, Manifest};
+use crate::graph::{Config, GraphError, Manifest};
 use crate::place::{Place, ProjectId};
 use crate::step::Step;
 
@@ -150,7 +150,6 @@ impl LocalCache {
         let mut news = News {
             missing: missing.copied().collect(),
             refused: std::mem::take(&mut united.refused),
-            trimmed: 0,
         };
         news.missing.sort_unstable();
         united.announced = absent.clone();
@@ -173,8 +172,6 @@ struct News {
     missing: Vec<Digest>,
     /// Parts of exports that can't be used.
     refused: u64,
-    /// Records of exports for which there was no room.
-    trimmed: u64,
 }
 
 /// What a build is told of where its import comes from.
@@ -196,10 +193,7 @@ fn import(
         exported_at: newest.time,
         builder: newest.builder.clone(),
         records: answer.records,
-        left_out: LeftOut {
-            cut: answer.left_out.cut + news.trimmed,
-            ..answer.left_out
-        },
+        left_out: answer.left_out,
         refused: news.refused,
         withdrawn: news.missing,
         documents: answer.documents.clone(),
@@ -222,7 +216,7 @@ impl Cache for LocalCache {
             return Ok(None);
         }
         let heads = united.heads.clone();
-        let trimmed = united.trimmed.values().sum();
+        let trimmed: u64 = united.trimmed.values().sum();
         let unreadable: Vec<ExportId> = united.unreadable.iter().copied().collect();
         let question = Question {
             order: policy::order(wants, heads.values()),
@@ -233,8 +227,8 @@ impl Cache for LocalCache {
             avoided: self.verified.avoided(Instant::now()),
         };
         let (answer, news) = self.serve(&opened, united, question).await?;
-        let news = News { trimmed, ..news };
-        if let Some(import) = import(first.place.clone(), &heads, &answer, news, lease) {
+        if let Some(mut import) = import(first.place.clone(), &heads, &answer, news, lease) {
+            import.left_out.cut += trimmed;
             return Ok(Some(import));
         }
         if answer.left_out.absent > 0 {

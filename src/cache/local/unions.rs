@@ -2,8 +2,9 @@
 //! together, up to date with the log.
 //!
 //! The log only grows at its end, or loses exports. So a union that is kept is
-//! brought up to date by what came after its last export, and made anew where
-//! the count says that something has left. Bringing one up to date goes on when
+//! brought up to date by what came after its last export. Where the count says
+//! that something has left, it stays as it is for what newer exports have all
+//! of, and is made anew for anything else. Bringing one up to date goes on when
 //! whoever asked has given up: the next to ask finds it done.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
