@@ -37,6 +37,19 @@ impl Cold {
         }
     }
 
+    /// Once its sidecar has united what the store holds, which it does when it
+    /// starts.
+    pub async fn united(self) -> Self {
+        if let Some(sidecar) = &self.sidecar {
+            until("the sidecar has united the exports", async || {
+                let united = "exports are united before the first build";
+                sidecar.log().contains(united).then_some(())
+            })
+            .await;
+        }
+        self
+    }
+
     /// Where a build may put its result.
     pub fn out(&self) -> PathBuf {
         self.lab.path("out")

@@ -14,6 +14,7 @@ use crate::turns::turns;
 
 const OWN: &str = "its own export alone";
 const UNION: &str = "the union";
+const AT_ONCE: &str = "the union, of a sidecar that has just started";
 const TIME: &str = "no output";
 const RECORDS: &str = "records";
 const CONFIG: &str = "size of the config";
@@ -38,20 +39,26 @@ pub async fn measure(scale: Scale) -> Section {
          those of a Dockerfile of 10 stages with 20 layers each, stand on refs of their own: a \
          union of {} records, of which the default budget, `--max-graph-records 10000`, leaves {} \
          out. A cold daemon with a cold sidecar imports, by the pull carrier, what its own ref has \
-         (`fallback=` narrows it to that), or the union; every step comes from the cache.",
+         (`fallback=` narrows it to that), or the union; every step comes from the cache. A sidecar \
+         unites what is in its store when it starts; the last row has the build begin before that \
+         is done.",
         layers::ABOUT,
         whole.exports - 1,
         whole.records,
         cut.left_out.cut,
     );
     let columns = [TIME, RECORDS, CONFIG, MEMORY];
-    let mut section = Section::new("Import of a union", about, &columns, &[OWN, UNION]);
-    for row in turns(scale, &[OWN, UNION]) {
+    let mut section = Section::new("Import of a union", about, &columns, &[OWN, UNION, AT_ONCE]);
+    for row in turns(scale, &[OWN, UNION, AT_ONCE]) {
         let (entry, import) = match row {
             OWN => ("type=gha-compatible,fallback=refs/heads/main", &own),
             _ => ("type=gha-compatible", &cut),
         };
         let cold = Cold::start(Kind::Pull, &data).await;
+        let cold = match row {
+            AT_ONCE => cold,
+            _ => cold.united().await,
+        };
         let timed = timed(&cold.client, &layers.build().cache_from(entry)).await;
         let records = format!(": {} records", import.records);
         let timed = timed.all_cached(STEPS).told(&records);

@@ -7,26 +7,26 @@
 
 mod lease;
 mod open;
+mod present;
 mod served;
 mod subsume;
 mod unions;
 mod verify;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use jiff::Timestamp;
-use tokio::sync::OwnedMutexGuard;
 
 use self::open::{Opened, Opener};
 use self::served::{Answer, Question, answer};
 pub use self::subsume::Subsumed;
 use self::subsume::Subsuming;
-use self::unions::United;
+use self::unions::{News, United};
 use self::verify::Verified;
 use super::descriptors::to_layer;
 use super::usage::Usage;
@@ -40,9 +40,6 @@ use crate::digest::{Digest, Hasher, RecordDigest};
 use crate::graph::{Config, GraphError, Manifest};
 use crate::place::{Place, ProjectId};
 use crate::step::Step;
-
-/// How long a look-up may hash blobs that are under suspicion.
-const SUSPICION: Duration = Duration::from_secs(1);
 
 /// A cache in a data directory.
 #[derive(Debug)]
@@ -82,19 +79,23 @@ impl LocalCache {
         self.opener.opened().await.map(drop)
     }
 
-    /// Unites what the next build will most likely ask for: the exports of the
-    /// project that exported last, in the same scope.
-    pub async fn warm(&self) -> Result<(), CacheError> {
+    /// Makes ready what the next build will most likely ask for: the exports of
+    /// the project that exported last, seen from where it did. Gives how many
+    /// they are.
+    pub async fn warm(&self, limits: &Limits) -> Result<usize, CacheError> {
         let opened = self.opener.opened().await?;
         let last = Filter {
             limit: Some(1),
             ..Filter::default()
         };
-        if let Some(head) = opened.catalog.list(&last).await?.pop() {
-            let sights = policy::sights(&[Want::all_of(head.place)]);
-            drop(opened.unions.of(&opened, sights).await?);
-        }
-        Ok(())
+        let Some(head) = opened.catalog.list(&last).await?.pop() else {
+            return Ok(0);
+        };
+        let wants = [Want::all_of(head.place)];
+        let mut united = opened.unions.of(&opened, policy::sights(&wants)).await?;
+        let question = self.question(&opened, &wants, limits, &united).await;
+        self.answer(&opened, &mut united, question).await?;
+        Ok(united.heads.len())
     }
 
     /// What is stored now: looks at every blob's file, and opens nothing.
@@ -102,76 +103,48 @@ impl LocalCache {
         Ok(Usage::of(&DiskStore::at(self.opener.dir())).await?)
     }
 
-    /// Blobs that are not as recorded: gone, of another size, or rotted.
-    async fn absent(
+    async fn question(
         &self,
         opened: &Opened,
-        blobs: &HashMap<Digest, u64>,
-    ) -> Result<HashSet<Digest>, CacheError> {
-        let recorded: Vec<Digest> = blobs.keys().copied().collect();
-        let found = opened.blobs.sizes(&recorded).await?;
-        let gone = recorded.iter().zip(&found);
-        let gone = gone.filter(|(blob, found)| **found != blobs.get(blob).copied());
-        let mut absent: HashSet<Digest> = gone.map(|(blob, _)| *blob).collect();
-        absent.extend(self.verified.avoided(Instant::now()));
-        if self.verified.is_suspect() {
-            let there: Vec<Digest> = recorded
-                .into_iter()
-                .filter(|blob| !absent.contains(blob))
-                .collect();
-            let looking = async {
-                for blob in &there {
-                    if self.verify(blob).await.is_err() {
-                        absent.insert(*blob);
-                    }
-                }
-            };
-            // What is not reached now may be by the next look-up.
-            if tokio::time::timeout(SUSPICION, looking).await.is_ok() {
-                self.verified.trust();
-            }
+        wants: &[Want],
+        limits: &Limits,
+        united: &United,
+    ) -> Question {
+        Question {
+            order: policy::order(wants, united.heads.values()),
+            generation: opened.blobs.generation().await,
+            not_before: wants.iter().filter_map(|want| want.not_before).max(),
+            compression: wants.iter().find_map(|want| want.compression),
+            limits: *limits,
+            avoided: self.verified.avoided(Instant::now()),
         }
-        Ok(absent)
     }
 
-    /// What `question` gets of what `united` has.
-    async fn serve(
+    /// What `question` gets of what `united` has, and what is absent of that.
+    async fn answer(
         &self,
         opened: &Opened,
-        mut united: OwnedMutexGuard<United>,
+        united: &mut United,
         question: Question,
-    ) -> Result<(Arc<Answer>, News), CacheError> {
+    ) -> Result<(Arc<Answer>, HashSet<Digest>), CacheError> {
         let known = united.lately.get(&question);
-        if let Some(known) = known.filter(|_| !self.verified.is_suspect()) {
-            return Ok((known, News::default()));
+        let known = known.filter(|_| !self.verified.is_suspect());
+        let absent = self.absent(opened, united, question.generation).await?;
+        if let Some(known) = known {
+            return Ok((known, absent));
         }
-        let absent = self.absent(opened, &united.blobs).await?;
-        let missing = absent.difference(&united.announced);
-        let mut news = News {
-            missing: missing.copied().collect(),
-            refused: std::mem::take(&mut united.refused),
-        };
-        news.missing.sort_unstable();
-        united.announced = absent.clone();
         let union = Arc::clone(&united.union);
-        let asked = question.clone();
-        let answer = tokio::task::spawn_blocking(move || answer(&union, &asked, &absent));
-        let answer = answer.await.map_err(|stopped| {
+        let answering = tokio::task::spawn_blocking(move || {
+            let answer = answer(&union, &question, &absent);
+            (question, absent, answer)
+        });
+        let (question, absent, answer) = answering.await.map_err(|stopped| {
             CacheError::Unavailable(format!("serving the exports was cut off: {stopped}"))
         })?;
         let answer = Arc::new(answer?);
         united.lately.keep(question, Arc::clone(&answer));
-        Ok((answer, news))
+        Ok((answer, absent))
     }
-}
-
-/// What nobody was told of a union yet.
-#[derive(Default)]
-struct News {
-    /// Blobs that are not there.
-    missing: Vec<Digest>,
-    /// Parts of exports that can't be used.
-    refused: u64,
 }
 
 /// What a build is told of where its import comes from.
@@ -211,22 +184,17 @@ impl Cache for LocalCache {
         let opened = self.opener.opened().await?;
         // Before anything is named that it keeps.
         let lease = Lease::of(opened.leases.hold(&opened.catalog).await);
-        let united = opened.unions.of(&opened, policy::sights(wants)).await?;
+        let mut united = opened.unions.of(&opened, policy::sights(wants)).await?;
         if united.heads.is_empty() {
             return Ok(None);
         }
+        let question = self.question(&opened, wants, limits, &united).await;
+        let (answer, absent) = self.answer(&opened, &mut united, question).await?;
+        let news = united.news(absent);
         let heads = united.heads.clone();
         let trimmed: u64 = united.trimmed.values().sum();
         let unreadable: Vec<ExportId> = united.unreadable.iter().copied().collect();
-        let question = Question {
-            order: policy::order(wants, heads.values()),
-            generation: opened.blobs.generation().await,
-            not_before: wants.iter().filter_map(|want| want.not_before).max(),
-            compression: wants.iter().find_map(|want| want.compression),
-            limits: *limits,
-            avoided: self.verified.avoided(Instant::now()),
-        };
-        let (answer, news) = self.serve(&opened, united, question).await?;
+        drop(united);
         if let Some(mut import) = import(first.place.clone(), &heads, &answer, news, lease) {
             import.left_out.cut += trimmed;
             return Ok(Some(import));

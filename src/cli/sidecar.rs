@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use self::child::pair::Pair;
 pub use self::child::tether::{TetherArgs, run as tether};
 use super::operate::{self, SidecarMetrics};
-use crate::cache::{Cache, LocalCache, Metered};
+use crate::cache::{Cache, Form, Limits, LocalCache, Metered};
 use crate::config::{Endpoint, MetricsAddress};
 use crate::doors::buildkit::{
     self, ClientTls, Closing, Defaults, ImportCarrier, Listener, PullListener, ServerTls, Upstream,
@@ -348,9 +348,14 @@ fn door(
         tasks.spawn(async move { store.follow(followed, grown).await });
     }
     // So that the first build doesn't wait for it.
+    let limits = Limits {
+        records: args.max_graph_records,
+        form: Form::Whole,
+    };
     tasks.spawn(async move {
-        if let Err(error) = local.warm().await {
-            tracing::debug!(%error, "nothing was united before the first build");
+        match local.warm(&limits).await {
+            Ok(exports) => tracing::info!(exports, "exports are united before the first build"),
+            Err(error) => tracing::debug!(%error, "nothing was united before the first build"),
         }
     });
     let builder = rustix::system::uname()

@@ -16,20 +16,22 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::open::Opened;
 use super::served::LatelyServed;
+use crate::blobs::Generation;
 use crate::cache::CacheError;
 use crate::cache::descriptors::to_descriptor;
 use crate::cache::policy::Sight;
 use crate::catalog::{Catalog as _, CatalogError, Export, ExportHead, ExportId, Filter};
 use crate::digest::Digest;
 use crate::graph::{Descriptor, ExportSource, GraphError, Parsed, Refused, Union};
+use crate::place::Place;
 
 /// Unions that are kept; the one that nobody asked for for longest goes first.
 const KEPT: usize = 16;
 /// Records that all of them have taken in, as their exports count them; beyond
 /// it idle ones go. A record takes some 300 bytes.
 const MAX_KEPT: u64 = 2_000_000;
-/// Records that one union takes in; of a log with more, the newest exports
-/// count, and what is left out is counted.
+/// Records that one union takes in; of a log with more, the newest exports of
+/// every ref count, and what is left out is counted.
 const MAX_RECORDS: u64 = 1_000_000;
 /// Records that are left of one that had more.
 const TRIMMED: u64 = MAX_RECORDS / 4 * 3;
@@ -47,6 +49,14 @@ struct Kept {
     asked: Instant,
 }
 
+/// What nobody was told of a union yet.
+pub(super) struct News {
+    /// Blobs that are not there.
+    pub(super) missing: Vec<Digest>,
+    /// Parts of exports that can't be used.
+    pub(super) refused: u64,
+}
+
 /// The union of what some wants see.
 #[derive(Debug, Default)]
 pub(super) struct United {
@@ -61,9 +71,12 @@ pub(super) struct United {
     /// What was served of it lately.
     pub(super) lately: LatelyServed,
     /// Parts of exports that could not be used, and that nobody was told of.
-    pub(super) refused: u64,
+    refused: u64,
+    /// Blobs that were gone or of another size when the store was as it is in
+    /// that generation.
+    pub(super) gone: Option<(Generation, HashSet<Digest>)>,
     /// Blobs that somebody was told are missing.
-    pub(super) announced: HashSet<Digest>,
+    announced: HashSet<Digest>,
     /// Exports for which there was no room, and the records that they count.
     pub(super) trimmed: BTreeMap<ExportId, u64>,
     /// Records that were taken in, as their exports count them.
@@ -131,6 +144,18 @@ impl Unions {
 }
 
 impl United {
+    /// What is new, now that these blobs are found absent; it is told once.
+    pub(super) fn news(&mut self, absent: HashSet<Digest>) -> News {
+        let missing = absent.difference(&self.announced);
+        let mut missing: Vec<Digest> = missing.copied().collect();
+        missing.sort_unstable();
+        self.announced = absent;
+        News {
+            missing,
+            refused: std::mem::take(&mut self.refused),
+        }
+    }
+
     async fn update(&mut self, opened: &Opened, sights: &[Sight]) -> Result<(), CacheError> {
         self.seen.resize(sights.len(), (0, None));
         let mut new = BTreeMap::new();
@@ -197,7 +222,7 @@ impl United {
         };
         let mut records = 0;
         let (mut newest, mut trimmed) = (BTreeMap::new(), BTreeMap::new());
-        for (id, head) in all.into_iter().rev() {
+        for (id, head) in by_turns(all) {
             // One that is too large does not keep out what is older.
             if records + head.records <= TRIMMED {
                 records += head.records;
@@ -259,6 +284,7 @@ impl United {
         match added.await {
             Ok((union, blobs, added)) => {
                 (self.union, self.blobs) = (union, blobs);
+                self.gone = None;
                 Ok(added)
             }
             Err(stopped) => {
@@ -268,6 +294,23 @@ impl United {
             }
         }
     }
+}
+
+/// The newest export of every ref and scope, then the next of each, and so on:
+/// what a ref has last is not cut for what another had before.
+fn by_turns(all: BTreeMap<ExportId, ExportHead>) -> Vec<(ExportId, ExportHead)> {
+    let mut turns: HashMap<Place, usize> = HashMap::new();
+    let newest_first = all.into_iter().rev();
+    let mut turned: Vec<_> = newest_first
+        .map(|(id, head)| {
+            let turn = turns.entry(head.place.clone()).or_default();
+            *turn += 1;
+            (*turn, id, head)
+        })
+        .collect();
+    turned.sort_by_key(|(turn, ..)| *turn);
+    let turned = turned.into_iter();
+    turned.map(|(_, id, head)| (id, head)).collect()
 }
 
 fn add(
@@ -293,4 +336,39 @@ fn add(
 
 fn cut_off(stopped: &tokio::task::JoinError) -> CacheError {
     CacheError::Unavailable(format!("uniting the exports was cut off: {stopped}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn what_a_ref_has_last_goes_before_what_another_had_earlier() {
+        let head = |id, git_ref: &str| ExportHead {
+            id: ExportId(id),
+            time: Timestamp::UNIX_EPOCH,
+            place: Place {
+                project: "p".parse().unwrap(),
+                git_ref: git_ref.parse().unwrap(),
+                scope: "s".parse().unwrap(),
+            },
+            builder: "b".to_owned(),
+            records: 1,
+            layers: 0,
+            bytes: 0,
+        };
+        let all = [
+            (1, "quiet"),
+            (2, "main"),
+            (3, "busy"),
+            (4, "busy"),
+            (5, "busy"),
+        ];
+        let all = all.map(|(id, git_ref)| (ExportId(id), head(id, git_ref)));
+        let turned = by_turns(BTreeMap::from(all));
+        let turned: Vec<i64> = turned.into_iter().map(|(id, _)| id.0).collect();
+        assert_eq!(turned, [5, 2, 1, 4, 3]);
+    }
 }

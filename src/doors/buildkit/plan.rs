@@ -299,7 +299,7 @@ async fn look_up(
         }
     };
     if let Documents::Parts { config, .. } = &import.documents {
-        build.account.serve(&config.bytes);
+        build.account.serve(&config.bytes, &door.cache);
     }
     if let Some(missing) = missing(&import) {
         build.warn(missing);

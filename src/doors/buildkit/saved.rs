@@ -19,6 +19,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use tokio::sync::OnceCell;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
 pub use self::known::Known;
@@ -29,7 +30,7 @@ use super::daemon::Daemon;
 use super::grpc::MessageBudget;
 use super::metrics::{Basis, Fate};
 use super::upstream::Link;
-use crate::cache::{Cache, CacheError, Saving, Want};
+use crate::cache::{Cache, Saving, Want};
 use crate::graph::Config;
 use crate::place::{GitRef, ProjectId};
 use crate::step::{Origin, Step, StepName};
@@ -45,7 +46,8 @@ const REPORT_LIMIT: Duration = Duration::from_secs(30);
 pub struct Account {
     daemon: OnceLock<(Arc<Daemon>, Link, MessageBudget)>,
     wanted: OnceLock<Wanted>,
-    served: OnceLock<Bytes>,
+    /// The known steps of what it was given, which are being read.
+    served: Mutex<Option<AbortOnDropHandle<Vec<Step>>>>,
     exported: Mutex<Exported>,
     settled: OnceCell<()>,
 }
@@ -87,10 +89,26 @@ impl Account {
         }
     }
 
-    /// The build was given this cache config.
-    pub fn serve(&self, config: &Bytes) {
+    /// The build was given this cache config. Which of its steps are known is
+    /// read meanwhile, so that the end of the build need not wait for it.
+    pub fn serve(&self, config: &Bytes, cache: &Arc<dyn Cache>) {
+        let Some(wanted) = self.wanted.get() else {
+            return;
+        };
         // A later one may be that of a build which shares the import.
-        self.served.get_or_init(|| config.clone());
+        lock(&self.served).get_or_insert_with(|| {
+            let (config, cache) = (config.clone(), Arc::clone(cache));
+            let projects = wanted.projects.clone();
+            let reading = async move {
+                known_steps(config, projects, cache)
+                    .await
+                    .unwrap_or_else(|error| {
+                        tracing::debug!(error, "what the build was saved can't be estimated");
+                        Vec::new()
+                    })
+            };
+            AbortOnDropHandle::new(tokio::spawn(reading.in_current_span()))
+        });
     }
 
     /// Who runs the steps of this build.
@@ -116,31 +134,40 @@ impl Account {
         asked.await.ok().flatten()
     }
 
-    /// The known steps of what was served, for an estimate; what can't be read
-    /// in time is left out.
-    async fn served_steps(&self, cache: &Arc<dyn Cache>) -> Vec<Step> {
-        let (Some(served), Some(wanted)) = (self.served.get().cloned(), self.wanted.get()) else {
+    /// The known steps of what was served, for an estimate; none where they
+    /// can't be read in time.
+    async fn served_steps(&self) -> Vec<Step> {
+        let Some(reading) = lock(&self.served).take() else {
             return Vec::new();
         };
-        let reading = async {
-            let config = tokio::task::spawn_blocking(move || Config::parse(&served)).await;
-            let results = config.map_err(|stopped| stopped.to_string())?;
-            let results = results.map_err(|error| error.to_string())?.results();
-            let results: Vec<_> = results.into_iter().collect();
-            let mut steps = Vec::new();
-            for project in &wanted.projects {
-                let known = cache.steps(project, &results).await;
-                steps.extend(known.map_err(|error: CacheError| error.to_string())?);
+        match tokio::time::timeout(PATIENCE, reading).await {
+            Ok(steps) => steps.unwrap_or_default(),
+            Err(_) => {
+                tracing::debug!("what the build was saved can't be estimated in time");
+                Vec::new()
             }
-            Ok::<_, String>(steps)
-        };
-        let steps = tokio::time::timeout(PATIENCE, reading).await;
-        let steps = steps.unwrap_or_else(|_| Err("it takes too long".to_owned()));
-        steps.unwrap_or_else(|error| {
-            tracing::debug!(error, "what the build was saved can't be estimated");
-            Vec::new()
-        })
+        }
     }
+}
+
+/// The steps of a config's results that exports of those projects have kept.
+async fn known_steps(
+    config: Bytes,
+    projects: BTreeSet<ProjectId>,
+    cache: Arc<dyn Cache>,
+) -> Result<Vec<Step>, String> {
+    let results = tokio::task::spawn_blocking(move || {
+        let results = Config::parse(&config).map(|config| config.results());
+        results.map(Vec::from_iter)
+    });
+    let results = results.await.map_err(|stopped| stopped.to_string())?;
+    let results = results.map_err(|error| error.to_string())?;
+    let mut steps = Vec::new();
+    for project in &projects {
+        let known = cache.steps(project, &results).await;
+        steps.extend(known.map_err(|error| error.to_string())?);
+    }
+    Ok(steps)
 }
 
 /// Adds up, once for a build whose progress ends; within a moment, whatever the
@@ -174,7 +201,7 @@ async fn add_up(door: &Arc<Door>, build: &Build) {
         unlisted.any(|name| !had.name(name))
     });
     let served = if is_open {
-        account.served_steps(&door.cache).await
+        account.served_steps().await
     } else {
         Vec::new()
     };

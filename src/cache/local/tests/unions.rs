@@ -1,5 +1,7 @@
 //! What an import is made of, and how it follows the log.
 
+use std::time::Duration;
+
 use super::*;
 
 #[tokio::test]

@@ -144,7 +144,7 @@ impl PullImport {
         self.name(&import);
         let described = describe(&import, Timestamp::now());
         self.audience.each(|build| {
-            build.account.serve(config);
+            build.account.serve(config, &self.cache);
             build.tell(format!("imported cache of {described}"));
         });
         if let Some(missing) = missing(&import) {

@@ -1,0 +1,70 @@
+//! Which of the blobs that a union names are there.
+//!
+//! Thousands of files are looked at, so that what was found is kept as long as
+//! nothing came or went in the store.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use super::LocalCache;
+use super::open::Opened;
+use super::unions::United;
+use crate::blobs::{BlobStore as _, Generation};
+use crate::cache::{Cache as _, CacheError};
+use crate::digest::Digest;
+
+/// How long a look-up may hash blobs that are under suspicion.
+const SUSPICION: Duration = Duration::from_secs(1);
+
+impl LocalCache {
+    /// Blobs of `united` that are not as recorded: gone, of another size, or
+    /// rotted.
+    pub(super) async fn absent(
+        &self,
+        opened: &Opened,
+        united: &mut United,
+        generation: Option<Generation>,
+    ) -> Result<HashSet<Digest>, CacheError> {
+        let mut absent = self.gone(opened, united, generation).await?;
+        absent.extend(self.verified.avoided(Instant::now()));
+        if self.verified.is_suspect() {
+            let recorded = united.blobs.keys().copied();
+            let there: Vec<Digest> = recorded.filter(|blob| !absent.contains(blob)).collect();
+            let looking = async {
+                for blob in &there {
+                    if self.verify(blob).await.is_err() {
+                        absent.insert(*blob);
+                    }
+                }
+            };
+            // What is not reached now may be by the next look-up.
+            if tokio::time::timeout(SUSPICION, looking).await.is_ok() {
+                self.verified.trust();
+            }
+        }
+        Ok(absent)
+    }
+
+    /// Blobs of `united` that are gone or of another size; looked for once
+    /// where nothing has come or gone since.
+    async fn gone(
+        &self,
+        opened: &Opened,
+        united: &mut United,
+        generation: Option<Generation>,
+    ) -> Result<HashSet<Digest>, CacheError> {
+        if let Some((at, gone)) = &united.gone
+            && generation.as_ref() == Some(at)
+            && !self.verified.is_suspect()
+        {
+            return Ok(gone.clone());
+        }
+        let recorded: Vec<Digest> = united.blobs.keys().copied().collect();
+        let found = opened.blobs.sizes(&recorded).await?;
+        let gone = recorded.iter().zip(&found);
+        let gone = gone.filter(|(blob, found)| **found != united.blobs.get(blob).copied());
+        let gone: HashSet<Digest> = gone.map(|(blob, _)| *blob).collect();
+        united.gone = generation.map(|at| (at, gone.clone()));
+        Ok(gone)
+    }
+}
