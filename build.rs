@@ -5,12 +5,13 @@ use std::path::Path;
 use prost::Message as _;
 
 /// The files that declare messages; each only what layerd touches.
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "proto/moby/buildkit/v1/control.proto",
     "proto/moby/buildkit/v1/types/worker.proto",
     "proto/moby/buildkit/v1/frontend/gateway.proto",
     "proto/containerd/services/content/v1/content.proto",
     "proto/solver/pb/ops.proto",
+    "proto/layerd/v1/cache.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -43,7 +43,7 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 /// pulled, so that files of the right size will do.
 async fn fill(data: &Path) -> Result<Place> {
     let cache = LocalCache::new(data);
-    cache.writable().await?;
+    cache.writable(&Place::default()).await?;
     let catalog = SqliteCatalog::open(data).await?;
     let mut world = World::new(1, PROJECT);
     let mut place = Place {

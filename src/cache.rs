@@ -13,6 +13,7 @@ mod metered;
 mod policy;
 mod steps;
 mod usage;
+pub mod wire;
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,7 +32,7 @@ pub use crate::catalog::Saving;
 use crate::catalog::{CatalogError, ExportId};
 use crate::digest::{Digest, RecordDigest};
 use crate::graph::{Compression, GraphError, LeftOut};
-use crate::place::{GitRef, Place, ProjectId};
+use crate::place::{GitRef, Place, ProjectId, Scope};
 use crate::step::Step;
 
 /// A cache that a door can serve from.
@@ -52,17 +53,23 @@ pub trait Cache: Send + Sync + 'static {
     /// What is held now stays readable until this is dropped.
     async fn lease(&self) -> Lease;
 
-    /// Whether an export could be taken now; an error says why not.
-    async fn writable(&self) -> Result<(), CacheError>;
+    /// Whether an export to `place` could be taken now; an error says why not.
+    async fn writable(&self, place: &Place) -> Result<(), CacheError>;
 
-    /// The size in bytes of this blob, if an export of `project` holds it and
-    /// it is there.
-    async fn holds(&self, project: &ProjectId, digest: &Digest) -> Result<Option<u64>, CacheError>;
+    /// The size in bytes of this blob, if an export to `place` may name it
+    /// without uploading it, and it is there.
+    async fn holds(&self, place: &Place, digest: &Digest) -> Result<Option<u64>, CacheError>;
 
-    /// Opens or resumes the upload of one blob; see
+    /// Opens or resumes the upload of one blob of an export to `place`, whose
+    /// digest is `expected` where that is known; see
     /// [`BlobStore::ingest`](crate::blobs::BlobStore::ingest). Names of two
     /// projects never meet.
-    async fn ingest(&self, project: &ProjectId, name: &str) -> Result<Box<dyn Ingest>, CacheError>;
+    async fn ingest(
+        &self,
+        place: &Place,
+        name: &str,
+        expected: Option<Digest>,
+    ) -> Result<Box<dyn Ingest>, CacheError>;
 
     /// Streams a blob that an [`Import`] of this cache names.
     async fn read(
@@ -96,6 +103,20 @@ pub trait Cache: Send + Sync + 'static {
     /// Adds what a build was saved to what is kept of such; a cache that takes
     /// no writes keeps none, which is no error.
     async fn report(&self, saving: &Saving) -> Result<(), CacheError>;
+
+    /// Takes exports out of the log, for readers all at once. Gives how many.
+    async fn flush(&self, flush: &Flush) -> Result<u64, CacheError>;
+}
+
+/// Exports of a project that are to leave the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flush {
+    /// Of this project.
+    pub project: ProjectId,
+    /// Only of this ref.
+    pub git_ref: Option<GitRef>,
+    /// Only of this scope.
+    pub scope: Option<Scope>,
 }
 
 /// What a build wants to see: every ref of a project, in one scope or in all.
@@ -297,6 +318,9 @@ pub enum CacheError {
     /// to do.
     #[error("{0}")]
     Unavailable(String),
+    /// Whoever asks may not do that; the text says why, and what helps.
+    #[error("{0}")]
+    Denied(String),
     /// There are exports where one was looked for, and none can be served.
     #[error("nothing is left of {}: see layerd cache fsck", exports(.0))]
     Lost(Vec<ExportId>),

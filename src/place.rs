@@ -142,7 +142,7 @@ fn path_like(text: &str) -> Result<String, InvalidName> {
 }
 
 /// Where an export stands, and where an import looks.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Place {
     /// The project.
     pub project: ProjectId,

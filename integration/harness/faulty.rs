@@ -11,12 +11,13 @@ use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 use layerd::blobs::{BlobError, BlobStream, Ingest};
 use layerd::cache::{
-    Cache, CacheError, Import, Lease, Limits, LocalCache, Publication, Published, Saving, Want,
+    Cache, CacheError, Flush, Import, Lease, Limits, LocalCache, Publication, Published, Saving,
+    Want,
 };
 use layerd::config::Endpoint;
 use layerd::digest::{Digest, RecordDigest};
 use layerd::doors::buildkit::{self, Closing, Defaults, ImportCarrier, Listener, PullListener};
-use layerd::place::ProjectId;
+use layerd::place::{Place, ProjectId};
 use layerd::step::Step;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
@@ -88,16 +89,21 @@ impl Cache for FaultyCache {
         self.inner.lease().await
     }
 
-    async fn writable(&self) -> Result<(), CacheError> {
-        self.inner.writable().await
+    async fn writable(&self, place: &Place) -> Result<(), CacheError> {
+        self.inner.writable(place).await
     }
 
-    async fn holds(&self, project: &ProjectId, digest: &Digest) -> Result<Option<u64>, CacheError> {
-        self.inner.holds(project, digest).await
+    async fn holds(&self, place: &Place, digest: &Digest) -> Result<Option<u64>, CacheError> {
+        self.inner.holds(place, digest).await
     }
 
-    async fn ingest(&self, project: &ProjectId, name: &str) -> Result<Box<dyn Ingest>, CacheError> {
-        self.inner.ingest(project, name).await
+    async fn ingest(
+        &self,
+        place: &Place,
+        name: &str,
+        expected: Option<Digest>,
+    ) -> Result<Box<dyn Ingest>, CacheError> {
+        self.inner.ingest(place, name, expected).await
     }
 
     async fn read(
@@ -160,6 +166,10 @@ impl Cache for FaultyCache {
     async fn report(&self, saving: &Saving) -> Result<(), CacheError> {
         self.hold().await;
         self.inner.report(saving).await
+    }
+
+    async fn flush(&self, flush: &Flush) -> Result<u64, CacheError> {
+        self.inner.flush(flush).await
     }
 }
 

@@ -31,8 +31,8 @@ use self::verify::Verified;
 use super::descriptors::to_layer;
 use super::usage::Usage;
 use super::{
-    Cache, CacheError, Document, Import, Lease, Limits, Publication, Published, Saving, Want,
-    policy, steps,
+    Cache, CacheError, Document, Flush, Import, Lease, Limits, Publication, Published, Saving,
+    Want, policy, steps,
 };
 use crate::blobs::{BlobError, BlobStore as _, BlobStream, DiskStore, Ingest};
 use crate::catalog::{Catalog as _, ExportHead, ExportId, Filter, NewExport};
@@ -215,15 +215,15 @@ impl Cache for LocalCache {
         }
     }
 
-    async fn writable(&self) -> Result<(), CacheError> {
+    async fn writable(&self, _place: &Place) -> Result<(), CacheError> {
         let opened = self.opener.opened_for_writing().await?;
         opened.blobs.probe().await?;
         Ok(opened.catalog.writable().await?)
     }
 
-    async fn holds(&self, project: &ProjectId, digest: &Digest) -> Result<Option<u64>, CacheError> {
+    async fn holds(&self, place: &Place, digest: &Digest) -> Result<Option<u64>, CacheError> {
         let opened = self.opener.opened().await?;
-        let Some(size) = opened.catalog.holds(project, digest).await? else {
+        let Some(size) = opened.catalog.holds(&place.project, digest).await? else {
             return Ok(None);
         };
         // A blob that lost bytes is not there: the next upload mends it.
@@ -231,10 +231,16 @@ impl Cache for LocalCache {
         Ok(there.then_some(size))
     }
 
-    async fn ingest(&self, project: &ProjectId, name: &str) -> Result<Box<dyn Ingest>, CacheError> {
+    async fn ingest(
+        &self,
+        place: &Place,
+        name: &str,
+        _expected: Option<Digest>,
+    ) -> Result<Box<dyn Ingest>, CacheError> {
         let opened = self.opener.opened_for_writing().await?;
         // No project id holds a NUL: names of two projects never meet.
-        Ok(opened.blobs.ingest(&format!("{project}\0{name}")).await?)
+        let name = format!("{}\0{name}", place.project);
+        Ok(opened.blobs.ingest(&name).await?)
     }
 
     async fn read(
@@ -325,6 +331,19 @@ impl Cache for LocalCache {
             return Ok(());
         }
         Ok(opened.catalog.add_saving(saving).await?)
+    }
+
+    async fn flush(&self, flush: &Flush) -> Result<u64, CacheError> {
+        let opened = self.opener.opened_for_writing().await?;
+        let filter = Filter {
+            project: Some(flush.project.clone()),
+            git_ref: flush.git_ref.clone(),
+            scope: flush.scope.clone(),
+            ..Filter::default()
+        };
+        let heads = opened.catalog.list(&filter).await?;
+        let ids: Vec<ExportId> = heads.into_iter().map(|head| head.id).collect();
+        Ok(opened.catalog.retire(&ids).await?)
     }
 }
 

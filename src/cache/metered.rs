@@ -12,10 +12,12 @@ use jiff::Timestamp;
 use self::metrics::Direction;
 pub use self::metrics::Metrics;
 use self::transfer::{MeteredIngest, Transfer, metered};
-use super::{Cache, CacheError, Import, Lease, Limits, Publication, Published, Saving, Want};
+use super::{
+    Cache, CacheError, Flush, Import, Lease, Limits, Publication, Published, Saving, Want,
+};
 use crate::blobs::{BlobError, BlobStream, Ingest};
 use crate::digest::{Digest, RecordDigest};
-use crate::place::ProjectId;
+use crate::place::{Place, ProjectId};
 use crate::step::Step;
 
 /// Another cache, counted.
@@ -46,18 +48,25 @@ impl Cache for Metered {
         self.inner.lease().await
     }
 
-    async fn writable(&self) -> Result<(), CacheError> {
-        let writable = self.inner.writable().await;
+    async fn writable(&self, place: &Place) -> Result<(), CacheError> {
+        let writable = self.inner.writable(place).await;
         writable.inspect_err(|error| self.metrics.ingest_failed(error))
     }
 
-    async fn holds(&self, project: &ProjectId, digest: &Digest) -> Result<Option<u64>, CacheError> {
-        self.inner.holds(project, digest).await
+    async fn holds(&self, place: &Place, digest: &Digest) -> Result<Option<u64>, CacheError> {
+        self.inner.holds(place, digest).await
     }
 
-    async fn ingest(&self, project: &ProjectId, name: &str) -> Result<Box<dyn Ingest>, CacheError> {
+    async fn ingest(
+        &self,
+        place: &Place,
+        name: &str,
+        expected: Option<Digest>,
+    ) -> Result<Box<dyn Ingest>, CacheError> {
         let mut transfer = Transfer::begin(&self.metrics, Direction::Written);
-        let opened = transfer.timed(self.inner.ingest(project, name)).await;
+        let opened = transfer
+            .timed(self.inner.ingest(place, name, expected))
+            .await;
         let ingest = opened.inspect_err(|error| self.metrics.ingest_failed(error))?;
         Ok(Box::new(MeteredIngest::new(ingest, transfer)))
     }
@@ -110,6 +119,10 @@ impl Cache for Metered {
     async fn report(&self, saving: &Saving) -> Result<(), CacheError> {
         self.inner.report(saving).await
     }
+
+    async fn flush(&self, flush: &Flush) -> Result<u64, CacheError> {
+        self.inner.flush(flush).await
+    }
 }
 
 #[cfg(test)]
@@ -126,10 +139,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let metrics = Metrics::default();
         let cache = Metered::new(Arc::new(LocalCache::new(dir.path())), metrics.clone());
-        let project: ProjectId = "p".parse().unwrap();
+        let place = Place::default();
         let expected = Digest::of(b"layer");
 
-        let mut ingest = cache.ingest(&project, "one").await.unwrap();
+        let mut ingest = cache.ingest(&place, "one", None).await.unwrap();
         ingest.write(Bytes::from_static(b"layer")).await.unwrap();
         ingest.commit(Some(5), Some(expected)).await.unwrap();
         let bytes = cache.read(&expected, 1, 3).await.unwrap();
@@ -137,7 +150,7 @@ mod tests {
         assert_eq!(metrics.bytes.get(Direction::Written), 5);
         assert_eq!(metrics.bytes.get(Direction::Read), 3);
 
-        let mut ingest = cache.ingest(&project, "two").await.unwrap();
+        let mut ingest = cache.ingest(&place, "two", None).await.unwrap();
         ingest.write(Bytes::from_static(b"other")).await.unwrap();
         ingest.commit(Some(5), Some(expected)).await.unwrap_err();
         let absent = Digest::of(b"absent");

@@ -74,7 +74,7 @@ fn blob_file(dir: &TempDir, content: &str) -> std::path::PathBuf {
 
 async fn upload(cache: &LocalCache, project: &str, content: &str) -> Digest {
     let mut ingest = cache
-        .ingest(&project.parse().unwrap(), content)
+        .ingest(&place(project, "main"), content, None)
         .await
         .unwrap();
     ingest
@@ -160,7 +160,7 @@ async fn seen(cache: &LocalCache, wants: &[Want], contents: &[&str]) -> String {
 #[tokio::test]
 async fn a_published_export_is_served_with_all_that_it_holds() {
     let (_dir, cache) = cache();
-    cache.writable().await.unwrap();
+    cache.writable(&Place::default()).await.unwrap();
     assert_eq!(found(&cache, &[want("main", &[])]).await, None);
     let id = publish(&cache, place("p", "main"), &["base", "top"]).await;
 
@@ -205,17 +205,16 @@ async fn layers_that_cannot_be_delivered_are_withdrawn() {
     assert_eq!(*import.layers, BTreeMap::from([(Digest::of(b"base"), 4)]));
     assert_eq!(parts(&import).0.layers.len(), 1);
     assert_eq!(import.records, 1, "what leads to no result is not served");
-    let project = "p".parse().unwrap();
     assert!(
         cache
-            .holds(&project, &Digest::of(b"gone"))
+            .holds(&place("p", "main"), &Digest::of(b"gone"))
             .await
             .unwrap()
             .is_none()
     );
     assert!(
         cache
-            .holds(&project, &Digest::of(b"short"))
+            .holds(&place("p", "main"), &Digest::of(b"short"))
             .await
             .unwrap()
             .is_none(),
@@ -223,7 +222,7 @@ async fn layers_that_cannot_be_delivered_are_withdrawn() {
     );
     assert!(
         cache
-            .holds(&project, &Digest::of(b"base"))
+            .holds(&place("p", "main"), &Digest::of(b"base"))
             .await
             .unwrap()
             .is_some()
@@ -271,7 +270,7 @@ async fn an_export_names_only_what_was_uploaded_or_is_held() {
     );
     assert!(
         cache
-            .holds(&"q".parse().unwrap(), &Digest::of(b"base"))
+            .holds(&place("q", "main"), &Digest::of(b"base"))
             .await
             .unwrap()
             .is_none()
@@ -323,12 +322,15 @@ async fn what_is_no_cache_export_is_refused_and_nothing_stored() {
 #[tokio::test]
 async fn uploads_of_two_projects_never_meet() {
     let (_dir, cache) = cache();
-    let mut ingest = cache.ingest(&"p".parse().unwrap(), "layer").await.unwrap();
+    let mut ingest = cache
+        .ingest(&place("p", "main"), "layer", None)
+        .await
+        .unwrap();
     ingest.write(Bytes::from_static(b"secret")).await.unwrap();
     drop(ingest);
     assert_eq!(
         cache
-            .ingest(&"q".parse().unwrap(), "layer")
+            .ingest(&place("q", "main"), "layer", None)
             .await
             .unwrap()
             .offset(),
@@ -336,7 +338,7 @@ async fn uploads_of_two_projects_never_meet() {
     );
     assert_eq!(
         cache
-            .ingest(&"p".parse().unwrap(), "layer")
+            .ingest(&place("p", "main"), "layer", None)
             .await
             .unwrap()
             .offset(),
@@ -360,7 +362,10 @@ async fn a_check_of_a_sound_directory_finds_nothing() {
     publish(&cache, place("p", "main"), &["base", "top"]).await;
     publish(&cache, place("q", "main"), &["base"]).await;
     upload(&cache, "p", "never exported").await;
-    let mut left = cache.ingest(&"p".parse().unwrap(), "left").await.unwrap();
+    let mut left = cache
+        .ingest(&place("p", "main"), "left", None)
+        .await
+        .unwrap();
     left.write(Bytes::from_static(b"behind")).await.unwrap();
     let data = dir.path().join("data");
     assert_eq!(
@@ -420,7 +425,7 @@ async fn a_blob_that_has_rotted_is_withdrawn_and_mended_by_the_next_upload() {
         found,
         Err(CacheError::Blob(BlobError::WrongDigest { .. }))
     ));
-    let held = cache.holds(&"p".parse().unwrap(), &digest).await.unwrap();
+    let held = cache.holds(&place("p", "main"), &digest).await.unwrap();
     assert_eq!(held, None, "so that it is uploaded again");
     publish(&cache, place("p", "main"), &["layer"]).await;
     cache.verify(&digest).await.unwrap();

@@ -33,6 +33,8 @@ label! {
         Corrupt = "corrupt",
         /// The store can't be opened.
         Unavailable = "unavailable",
+        /// What the one who asked may not do.
+        Denied = "denied",
         /// A blob that was looked for, or that a publication names, is not
         /// there.
         NotFound = "not_found",
@@ -64,6 +66,7 @@ impl From<&CacheError> for ErrorKind {
     fn from(error: &CacheError) -> Self {
         match error {
             CacheError::Unavailable(_) => Self::Unavailable,
+            CacheError::Denied(_) => Self::Denied,
             CacheError::Lost(_) | CacheError::Missing(_) => Self::NotFound,
             CacheError::Graph(_) => Self::Invalid,
             CacheError::Blob(error) => error.into(),

@@ -157,7 +157,7 @@ async fn obstacle(door: &Door, export: &ExportEntry, live: bool) -> Option<Strin
     if !live {
         return Some(NO_SESSION.to_owned());
     }
-    match tokio::time::timeout(STORE_LIMIT, door.cache.writable()).await {
+    match tokio::time::timeout(STORE_LIMIT, door.cache.writable(&export.place)).await {
         Ok(writable) => writable.err().map(|error| error.to_string()),
         Err(_) => Some(format!(
             "the store did not answer within {} s",

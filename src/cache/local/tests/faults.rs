@@ -8,7 +8,7 @@ async fn a_directory_that_cannot_be_used_is_told_and_works_once_it_is_mended() {
     let (dir, cache) = cache();
     let data = dir.path().join("data");
     fs::write(&data, "a file in its place").unwrap();
-    let Err(CacheError::Unavailable(text)) = cache.writable().await else {
+    let Err(CacheError::Unavailable(text)) = cache.writable(&Place::default()).await else {
         panic!("it must not open")
     };
     assert!(
@@ -20,7 +20,7 @@ async fn a_directory_that_cannot_be_used_is_told_and_works_once_it_is_mended() {
         Err(CacheError::Unavailable(_))
     ));
     fs::remove_file(&data).unwrap();
-    cache.writable().await.unwrap();
+    cache.writable(&Place::default()).await.unwrap();
 }
 
 #[tokio::test]
@@ -57,7 +57,7 @@ async fn a_locked_catalog_costs_only_the_export() {
     let other = sqlx::SqlitePool::connect_with(options).await.unwrap();
     let _lock = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
     assert!(matches!(
-        cache.writable().await,
+        cache.writable(&Place::default()).await,
         Err(CacheError::Catalog(CatalogError::Busy(_)))
     ));
     assert_eq!(found(&cache, &[want("main", &[])]).await, Some(id));

@@ -112,8 +112,13 @@ async fn a_blob_that_a_running_export_was_told_of_stays_held() {
     publish(&cache, place("p", "main"), &["base"]).await;
     let lease = cache.lease().await;
     let base = Digest::of(b"base");
-    let project = "p".parse().unwrap();
-    assert!(cache.holds(&project, &base).await.unwrap().is_some());
+    assert!(
+        cache
+            .holds(&place("p", "main"), &base)
+            .await
+            .unwrap()
+            .is_some()
+    );
     let opened = cache.opener.opened().await.unwrap();
     let first = opened.catalog.list(&Filter::default()).await.unwrap();
     opened.catalog.retire(&[first[0].id]).await.unwrap();

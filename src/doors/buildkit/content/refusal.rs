@@ -27,6 +27,7 @@ pub fn unknown_content(digest: &Digest) -> Status {
 
 fn code(error: &CacheError) -> Code {
     match error {
+        CacheError::Denied(_) => Code::PermissionDenied,
         CacheError::Missing(_) => Code::FailedPrecondition,
         CacheError::Graph(_) => Code::InvalidArgument,
         CacheError::Blob(blob) => match blob {

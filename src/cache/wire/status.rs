@@ -1,0 +1,60 @@
+//! Errors of the engine as gRPC statuses, and back: one table, read both ways.
+
+use bytes::Bytes;
+use prost::Message as _;
+use tonic::{Code, Status};
+
+use super::{digests, joined, v1};
+use crate::blobs::BlobError;
+use crate::cache::CacheError;
+use crate::catalog::CatalogError;
+use crate::digest::Digest;
+
+/// What a hub answers where its engine says this.
+pub fn status_of(error: &CacheError) -> Status {
+    let text = error.to_string();
+    match error {
+        CacheError::Denied(_) => Status::permission_denied(text),
+        CacheError::Lost(_) => Status::data_loss(text),
+        CacheError::Missing(digests) => {
+            let missing = v1::MissingBlobs {
+                digests: joined(digests),
+            };
+            let details = Bytes::from(missing.encode_to_vec());
+            Status::with_details(Code::FailedPrecondition, text, details)
+        }
+        CacheError::Graph(_) => Status::invalid_argument(text),
+        CacheError::Blob(BlobError::NotFound(_)) => Status::not_found(text),
+        CacheError::Blob(BlobError::WrongDigest { .. } | BlobError::WrongSize { .. }) => {
+            Status::invalid_argument(text)
+        }
+        CacheError::Blob(BlobError::Full(_)) | CacheError::Catalog(CatalogError::Full(_)) => {
+            Status::resource_exhausted(text)
+        }
+        CacheError::Unavailable(_) | CacheError::Blob(_) | CacheError::Catalog(_) => {
+            Status::unavailable(text)
+        }
+    }
+}
+
+/// What a sidecar makes of a hub's answer; `about` is the blob that it was
+/// asked for, if any.
+pub fn error_of(status: &Status, about: Option<Digest>) -> CacheError {
+    let text = status.message().to_owned();
+    match (status.code(), about) {
+        (Code::NotFound, Some(digest)) => BlobError::NotFound(digest).into(),
+        (Code::PermissionDenied | Code::Unauthenticated, _) => CacheError::Denied(text),
+        (Code::FailedPrecondition, _) => {
+            let missing = v1::MissingBlobs::decode(status.details());
+            let missing = missing
+                .ok()
+                .and_then(|missing| digests(&missing.digests).ok());
+            match missing.filter(|missing| !missing.is_empty()) {
+                Some(missing) => CacheError::Missing(missing),
+                None => CacheError::Unavailable(text),
+            }
+        }
+        _ if text.is_empty() => CacheError::Unavailable(format!("the hub: {:?}", status.code())),
+        _ => CacheError::Unavailable(text),
+    }
+}
