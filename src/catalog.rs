@@ -2,11 +2,21 @@
 //!
 //! The log is append-only and the only truth: what an import serves, what a
 //! project holds and which blobs live are all derived from it. [`Catalog`] is
-//! the seam; [`SqliteCatalog`] keeps it in one file beside the blobs.
+//! the seam; [`SqliteCatalog`] keeps it in one file beside the blobs,
+//! [`PostgresCatalog`] in a database that many hubs share, and [`Metered`]
+//! measures either.
 
+mod columns;
 #[cfg(test)]
 mod conformance;
+mod context;
+mod error;
 mod file_system;
+mod metered;
+mod ownership;
+mod packed;
+mod pages;
+mod postgres;
 mod sqlite;
 
 use std::collections::BTreeMap;
@@ -22,7 +32,11 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
+pub use self::error::CatalogError;
 pub use self::file_system::network_file_system;
+pub use self::metered::{Metered, Metrics};
+pub use self::ownership::Ownership;
+pub use self::postgres::{PostgresCatalog, PostgresOptions};
 pub use self::sqlite::SqliteCatalog;
 use crate::digest::{Digest, RecordDigest};
 use crate::place::{GitRef, Place, ProjectId, Scope};
@@ -40,8 +54,10 @@ use crate::step::Step;
 /// - *Shared*: any number of processes append and read at once. A writer waits
 ///   some seconds for another and then fails with [`CatalogError::Busy`];
 ///   readers never wait for writers.
-/// - *Cost*: `newest`, `holds`, each digest of `held` and each result of `steps`
-///   are one index look-up; `get` reads the whole config; `list` and `count` never do.
+/// - *Bounded*: where the catalog can't be reached, every call fails with
+///   [`CatalogError::Unavailable`] within seconds; the next one tries anew.
+/// - *Cost*: `holds`, each digest of `held` and each result of `steps` are a few
+///   index look-ups; `get` reads the whole config; `list` and `count` never do.
 #[async_trait]
 pub trait Catalog: Send + Sync + 'static {
     /// Appends an export.
@@ -50,13 +66,17 @@ pub trait Catalog: Send + Sync + 'static {
     /// Whether an append could work now; an error says why not.
     async fn writable(&self) -> Result<(), CatalogError>;
 
-    /// The newest export of a place, or the newest one older than `before`. A
-    /// scope that [is any](Scope::is_any) stands for every scope of the ref.
-    async fn newest(
-        &self,
-        place: &Place,
-        before: Option<ExportId>,
-    ) -> Result<Option<ExportId>, CatalogError>;
+    /// Whether the catalog answers, cheaply; an error says why not.
+    async fn ready(&self) -> Result<(), CatalogError>;
+
+    /// Why it was opened for reading only, if so: read-only, or no space left.
+    /// Opening it again may help.
+    fn refusal(&self) -> Option<CatalogError> {
+        None
+    }
+
+    /// Closes it in good order; calls after that fail.
+    async fn close(&self);
 
     /// Exports, newest first.
     async fn list(&self, filter: &Filter) -> Result<Vec<ExportHead>, CatalogError>;
@@ -67,24 +87,45 @@ pub trait Catalog: Send + Sync + 'static {
     /// One export with all that it holds.
     async fn get(&self, id: ExportId) -> Result<Option<Export>, CatalogError>;
 
-    /// The size of a blob that an export of the project names, in bytes.
+    /// The size of a blob that an export of the project names, or that the
+    /// project [possesses](Catalog::possess), in bytes.
     async fn holds(
         &self,
         project: &ProjectId,
         digest: &Digest,
     ) -> Result<Option<u64>, CatalogError>;
 
-    /// Those of the digests that an export of the project names, each once; one
-    /// that has left the log counts while a lease keeps it, so that what a build
-    /// was told to be there stays so until it has exported.
+    /// Those of the digests that an export of the project names or that it
+    /// [possesses](Catalog::possess), each once; an export that has left the log
+    /// counts while a lease keeps it, so that what a build was told to be there
+    /// stays so until it has exported.
     async fn held(
         &self,
         project: &ProjectId,
         digests: &[Digest],
     ) -> Result<Vec<Digest>, CatalogError>;
 
-    /// Every blob that any export names, retired ones included, with its size in
-    /// bytes, by digest.
+    /// Notes that the project has uploaded these blobs, each with its size in
+    /// bytes, and may name them until `ttl` has passed; a later call never
+    /// shortens that. Nothing of it crosses projects.
+    async fn possess(
+        &self,
+        project: &ProjectId,
+        blobs: &[(Digest, u64)],
+        ttl: Duration,
+    ) -> Result<(), CatalogError>;
+
+    /// The refs of the project with an export in the log that names the blob,
+    /// each once, the one with the newest such export first; at most `limit`.
+    async fn holders(
+        &self,
+        project: &ProjectId,
+        digest: &Digest,
+        limit: u32,
+    ) -> Result<Vec<GitRef>, CatalogError>;
+
+    /// Every blob that any export names, retired ones included, or that any
+    /// project possesses, with its size in bytes, by digest.
     /// Read in pages, so that a slow reader holds nothing up.
     fn referenced(&self) -> BoxStream<'_, Result<(Digest, u64), CatalogError>>;
 
@@ -126,6 +167,11 @@ pub trait Catalog: Send + Sync + 'static {
 
     /// The exports that name a blob, oldest first.
     async fn naming(&self, digest: &Digest) -> Result<Vec<ExportId>, CatalogError>;
+
+    /// The right to do a background task, which one of all that share the
+    /// catalog has at a time; `None` while another has it. It ends when it is
+    /// dropped, or with its process. A task's name is of `a-z`, `0-9` and `-`.
+    async fn try_own(&self, task: &str) -> Result<Option<Ownership>, CatalogError>;
 }
 
 /// The number of an export in its log.
@@ -147,9 +193,17 @@ impl FromStr for ExportId {
     }
 }
 
-/// The right to read what was in the log when it was taken.
+/// The right to read what was in the log when it was taken: a positive number
+/// that nobody can guess, since whoever has it may renew or end the lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(pub i64);
+
+impl LeaseId {
+    /// A new one.
+    fn random() -> Self {
+        Self(rand::random_range(1..=i64::MAX))
+    }
+}
 
 /// An export to be appended.
 #[derive(Clone, Debug)]
@@ -170,7 +224,8 @@ pub struct NewExport {
     pub steps: Vec<Step>,
 }
 
-/// A layer descriptor of an export's manifest.
+/// A layer descriptor of an export's manifest. Serialised, it is also what
+/// Postgres keeps of it: a field that is added needs a default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
     /// The blob.
@@ -273,38 +328,4 @@ pub struct Filter {
     pub before: Option<ExportId>,
     /// At most so many; `None` for all.
     pub limit: Option<u32>,
-}
-
-/// What can go wrong with the catalog.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CatalogError {
-    /// Another process has held the lock for too long; later may do.
-    #[error("the catalog {0} is locked by another process")]
-    Busy(String),
-    /// The catalog takes no writes.
-    #[error("the catalog {0} is read-only")]
-    ReadOnly(String),
-    /// No space is left.
-    #[error("no space left for the catalog {0}")]
-    Full(String),
-    /// What is there can't be read as a catalog.
-    #[error("the catalog {path} is damaged: {detail}")]
-    Corrupt {
-        /// The file.
-        path: String,
-        /// What is wrong with it.
-        detail: String,
-    },
-    /// A newer layerd wrote it.
-    #[error("the catalog {0} was written by a newer layerd; use that version or a later one")]
-    Newer(String),
-    /// Anything else from below.
-    #[error("the catalog {path}: {source}")]
-    Other {
-        /// The file.
-        path: String,
-        /// What the database said.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
 }

@@ -8,52 +8,43 @@
 mod errors;
 mod leases;
 mod open;
+mod possession;
 mod rows;
 mod savings;
 mod steps;
+mod tasks;
 mod turn;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::StreamExt as _;
-use futures::stream::{self, BoxStream};
+use futures::stream::BoxStream;
 use jiff::Timestamp;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{Sqlite, Transaction};
 
-use self::errors::{Context, blocking};
 use self::open::Pools;
 use self::turn::Turn;
+use super::context::Context;
+use super::pages::{self, PAGE, Page};
 use super::{
-    Catalog, CatalogError, Export, ExportHead, ExportId, Filter, LeaseId, NewExport, Saving,
-    SavingFilter,
+    Catalog, CatalogError, Export, ExportHead, ExportId, Filter, LeaseId, NewExport, Ownership,
+    Saving, SavingFilter, packed,
 };
 use crate::digest::{Digest, RecordDigest};
-use crate::place::{Place, ProjectId};
+use crate::place::{GitRef, ProjectId};
 use crate::step::Step;
-
-/// Digests in a page of [`Catalog::referenced`].
-const PAGE: i64 = 4096;
-
-/// Compression of configs: JSON of hex digests halves at any level.
-const ZSTD_LEVEL: i32 = 3;
-
-const NEWEST_OF_PLACE: &str = "SELECT id FROM export
-    WHERE project = (SELECT id FROM project WHERE name = ?1) AND ref = ?2 AND scope = ?3 AND id < ?4
-      AND retired IS NULL
-    ORDER BY id DESC LIMIT 1";
-
-const NEWEST_OF_REF: &str = "SELECT id FROM export
-    WHERE project = (SELECT id FROM project WHERE name = ?1) AND ref = ?2 AND id < ?4
-      AND retired IS NULL
-    ORDER BY id DESC LIMIT 1";
 
 const HOLDS: &str = "SELECT size FROM layer JOIN export ON export.id = layer.export
     WHERE digest = ?1 AND layer.project = (SELECT id FROM project WHERE name = ?2)
       AND retired IS NULL LIMIT 1";
+
+const HOLDERS: &str = "SELECT ref FROM layer JOIN export ON export.id = layer.export
+    WHERE digest = ?1 AND layer.project = (SELECT id FROM project WHERE name = ?2)
+      AND retired IS NULL
+    GROUP BY ref ORDER BY max(export.id) DESC LIMIT ?3";
 
 const PAGE_AFTER: &str = "SELECT digest, max(size) AS size FROM layer
     WHERE digest > ?1 GROUP BY digest ORDER BY digest LIMIT ?2";
@@ -61,6 +52,7 @@ const PAGE_AFTER: &str = "SELECT digest, max(size) AS size FROM layer
 /// The catalog of one data directory.
 #[derive(Clone, Debug)]
 pub struct SqliteCatalog {
+    file: PathBuf,
     pools: Pools,
     context: Context,
 }
@@ -74,24 +66,14 @@ impl SqliteCatalog {
     /// Opens the catalog of a data directory that exists; creates or migrates
     /// it where it has to. Any number of processes may do so at once.
     pub async fn open(dir: &Path) -> Result<Self, CatalogError> {
-        let path = Self::path(dir);
-        let context = Context::new(&path);
-        let pools = open::open(&path, &context).await?;
-        Ok(Self { pools, context })
-    }
-
-    /// Why it could be opened for reading only, if so: read-only, or no space
-    /// left.
-    pub fn refusal(&self) -> Option<CatalogError> {
-        self.writers().err()
-    }
-
-    /// Closes it in good order: the last one to close leaves one file behind.
-    pub async fn close(&self) {
-        if let Ok(writers) = &self.pools.writers {
-            writers.close().await;
-        }
-        self.pools.readers.close().await;
+        let file = Self::path(dir);
+        let context = errors::context(&file);
+        let pools = open::open(&file, &context).await?;
+        Ok(Self {
+            file,
+            pools,
+            context,
+        })
     }
 
     fn readers(&self) -> &SqlitePool {
@@ -101,7 +83,7 @@ impl SqliteCatalog {
     fn writers(&self) -> Result<&SqlitePool, CatalogError> {
         match &self.pools.writers {
             Ok(writers) => Ok(writers),
-            Err(refusal) => Err(self.context.refused(*refusal)),
+            Err(refusal) => Err(errors::refused(&self.context, *refusal)),
         }
     }
 
@@ -176,21 +158,18 @@ impl SqliteCatalog {
         .map_err(|error| self.context.of(error))
     }
 
-    async fn page_after(&self, last: Option<Digest>) -> Result<Vec<(Digest, u64)>, CatalogError> {
-        let rows = sqlx::query(PAGE_AFTER)
+    async fn page_after(&self, last: Option<Digest>) -> Result<Page, CatalogError> {
+        let named = sqlx::query(PAGE_AFTER)
             .bind(last.map_or_else(Vec::new, |digest| digest.as_bytes().to_vec()))
             .bind(PAGE)
             .fetch_all(self.readers())
             .await
             .map_err(|error| self.context.of(error))?;
-        rows.iter()
-            .map(|row| {
-                Ok((
-                    rows::digest(&self.context, row, "digest")?,
-                    rows::count(&self.context, row, "size")?,
-                ))
-            })
-            .collect()
+        let mut pages = self.possessed_after(last).await?;
+        for row in &named {
+            pages.push(rows::blob(&self.context, row)?);
+        }
+        Ok(pages::merged(pages))
     }
 }
 
@@ -198,10 +177,7 @@ impl SqliteCatalog {
 impl Catalog for SqliteCatalog {
     async fn append(&self, export: NewExport) -> Result<ExportId, CatalogError> {
         let plain = export.config.clone();
-        let config = blocking(&self.context, move || {
-            zstd::bulk::compress(&plain, ZSTD_LEVEL)
-        })
-        .await?;
+        let config = self.context.blocking(move || packed::pack(&plain)).await?;
         let failed = |error| self.context.of(error);
         let mut turn = Turn::of(self.writers()?).await.map_err(failed)?;
         let mut tx = turn.write().await.map_err(failed)?;
@@ -220,25 +196,24 @@ impl Catalog for SqliteCatalog {
         Ok(())
     }
 
-    async fn newest(
-        &self,
-        place: &Place,
-        before: Option<ExportId>,
-    ) -> Result<Option<ExportId>, CatalogError> {
-        let query = if place.scope.is_any() {
-            NEWEST_OF_REF
-        } else {
-            NEWEST_OF_PLACE
-        };
-        sqlx::query_scalar(query)
-            .bind(place.project.as_str())
-            .bind(place.git_ref.as_str())
-            .bind(place.scope.as_str())
-            .bind(before.map_or(i64::MAX, |id| id.0))
-            .fetch_optional(self.readers())
+    async fn ready(&self) -> Result<(), CatalogError> {
+        sqlx::query("SELECT count(*) FROM sqlite_schema")
+            .execute(self.readers())
             .await
-            .map(|id| id.map(ExportId))
+            .map(drop)
             .map_err(|error| self.context.of(error))
+    }
+
+    fn refusal(&self) -> Option<CatalogError> {
+        self.writers().err()
+    }
+
+    /// The last one to close leaves one file behind.
+    async fn close(&self) {
+        if let Ok(writers) = &self.pools.writers {
+            writers.close().await;
+        }
+        self.pools.readers.close().await;
     }
 
     async fn list(&self, filter: &Filter) -> Result<Vec<ExportHead>, CatalogError> {
@@ -307,10 +282,10 @@ impl Catalog for SqliteCatalog {
 
         let Some(row) = found else { return Ok(None) };
         let context = self.context.clone();
-        let export = blocking(&self.context, move || {
-            Ok(rows::export(&context, &row, &layers, steps))
-        })
-        .await??;
+        let export = self
+            .context
+            .blocking(move || Ok(rows::export(&context, &row, &layers, steps)))
+            .await??;
         Ok(Some(export))
     }
 
@@ -325,8 +300,13 @@ impl Catalog for SqliteCatalog {
             .fetch_optional(self.readers())
             .await
             .map_err(|error| self.context.of(error))?;
-        row.map(|row| rows::count(&self.context, &row, "size"))
-            .transpose()
+        match row {
+            Some(row) => rows::count(&self.context, &row, "size").map(Some),
+            None => {
+                let possessed = self.possessed(project, &[*digest]).await?;
+                Ok(possessed.first().map(|(_, size)| *size))
+            }
+        }
     }
 
     async fn held(
@@ -334,39 +314,59 @@ impl Catalog for SqliteCatalog {
         project: &ProjectId,
         digests: &[Digest],
     ) -> Result<Vec<Digest>, CatalogError> {
-        let asked: Vec<String> = digests.iter().map(Digest::hex).collect();
         let rows = sqlx::query(
             "SELECT DISTINCT unhex(value) AS digest FROM json_each(?1) WHERE EXISTS (
                  SELECT 1 FROM layer
                  WHERE digest = unhex(value) AND project = (SELECT id FROM project WHERE name = ?2))",
         )
-        .bind(serde_json::json!(asked).to_string())
+        .bind(rows::hexes(digests))
         .bind(project.as_str())
         .fetch_all(self.readers())
         .await
         .map_err(|error| self.context.of(error))?;
-        rows.iter()
+        let mut held: BTreeSet<Digest> = rows
+            .iter()
             .map(|row| rows::digest(&self.context, row, "digest"))
+            .collect::<Result<_, _>>()?;
+        let others: Vec<Digest> = digests
+            .iter()
+            .filter(|digest| !held.contains(digest))
+            .copied()
+            .collect();
+        let possessed = self.possessed(project, &others).await?;
+        held.extend(possessed.into_iter().map(|(digest, _)| digest));
+        Ok(held.into_iter().collect())
+    }
+
+    async fn possess(
+        &self,
+        project: &ProjectId,
+        blobs: &[(Digest, u64)],
+        ttl: Duration,
+    ) -> Result<(), CatalogError> {
+        self.insert_possessions(project, blobs, ttl).await
+    }
+
+    async fn holders(
+        &self,
+        project: &ProjectId,
+        digest: &Digest,
+        limit: u32,
+    ) -> Result<Vec<GitRef>, CatalogError> {
+        let rows = sqlx::query(HOLDERS)
+            .bind(&digest.as_bytes()[..])
+            .bind(project.as_str())
+            .bind(limit)
+            .fetch_all(self.readers())
+            .await
+            .map_err(|error| self.context.of(error))?;
+        rows.iter()
+            .map(|row| rows::text(&self.context, row, "ref"))
             .collect()
     }
 
     fn referenced(&self) -> BoxStream<'_, Result<(Digest, u64), CatalogError>> {
-        stream::unfold(Some(None), async |after: Option<Option<Digest>>| {
-            let page = self.page_after(after?).await;
-            // An error, or an empty page, is the last.
-            let next = page
-                .as_ref()
-                .ok()
-                .and_then(|page| page.last())
-                .map(|(digest, _)| Some(*digest));
-            let entries = page.map_or_else(
-                |error| vec![Err(error)],
-                |page| page.into_iter().map(Ok).collect(),
-            );
-            Some((stream::iter(entries), next))
-        })
-        .flatten()
-        .boxed()
+        pages::stream(|after| self.page_after(after))
     }
 
     async fn take_lease(&self, ttl: Duration) -> Result<LeaseId, CatalogError> {
@@ -418,6 +418,10 @@ impl Catalog for SqliteCatalog {
         .await
         .map_err(|error| self.context.of(error))?;
         Ok(ids.into_iter().map(ExportId).collect())
+    }
+
+    async fn try_own(&self, task: &str) -> Result<Option<Ownership>, CatalogError> {
+        self.own(task).await
     }
 }
 

@@ -12,7 +12,7 @@ use super::lease::Leases;
 use super::unions::Unions;
 use crate::blobs::{BlobError, DiskStore};
 use crate::cache::CacheError;
-use crate::catalog::{CatalogError, SqliteCatalog, network_file_system};
+use crate::catalog::{Catalog as _, CatalogError, SqliteCatalog, network_file_system};
 
 /// What helps a data directory that has gone.
 const MEND: &str = "mount it again, or restart the sidecar to begin an empty cache there";

@@ -75,7 +75,9 @@ impl From<&CacheError> for ErrorKind {
                 CatalogError::ReadOnly(_) => Self::ReadOnly,
                 CatalogError::Full(_) => Self::Full,
                 CatalogError::Corrupt { .. } => Self::Corrupt,
-                CatalogError::Newer(_) => Self::Unavailable,
+                CatalogError::Unavailable { .. }
+                | CatalogError::InvalidUrl(_)
+                | CatalogError::Newer(_) => Self::Unavailable,
                 CatalogError::Other { .. } => Self::Io,
             },
         }

@@ -3,7 +3,8 @@
 //! A lease says nothing of what it is for. An export that leaves the log notes
 //! the newest lease of that moment; it goes for good when neither that one nor
 //! an older one is left. So a lease costs one small row however much is read
-//! under it, and an export that nobody reads costs nothing.
+//! under it, and an export that nobody reads costs nothing. The row's number
+//! gives that order; its holder knows it by a token that can't be guessed.
 
 use std::time::Duration;
 
@@ -19,14 +20,16 @@ impl SqliteCatalog {
         let failed = |error| self.context.of(error);
         let mut turn = Turn::of(self.writers()?).await.map_err(failed)?;
         let mut tx = turn.write().await.map_err(failed)?;
-        let id = sqlx::query_scalar("INSERT INTO lease (expires) VALUES (?1) RETURNING id")
+        let lease = LeaseId::random();
+        sqlx::query("INSERT INTO lease (token, expires) VALUES (?1, ?2)")
+            .bind(lease.0)
             .bind(end(ttl))
-            .fetch_one(&mut *tx)
+            .execute(&mut *tx)
             .await
             .map_err(failed)?;
         tx.commit().await.map_err(failed)?;
         turn.keep();
-        Ok(LeaseId(id))
+        Ok(lease)
     }
 
     pub(super) async fn update_lease(
@@ -37,14 +40,15 @@ impl SqliteCatalog {
         let failed = |error| self.context.of(error);
         let mut turn = Turn::of(self.writers()?).await.map_err(failed)?;
         let mut tx = turn.write().await.map_err(failed)?;
-        let renewed = sqlx::query("UPDATE lease SET expires = ?2 WHERE id = ?1 AND expires > ?3")
-            .bind(lease.0)
-            .bind(end(ttl))
-            .bind(Timestamp::now().as_microsecond())
-            .execute(&mut *tx)
-            .await
-            .map_err(failed)?
-            .rows_affected();
+        let renewed =
+            sqlx::query("UPDATE lease SET expires = ?2 WHERE token = ?1 AND expires > ?3")
+                .bind(lease.0)
+                .bind(end(ttl))
+                .bind(Timestamp::now().as_microsecond())
+                .execute(&mut *tx)
+                .await
+                .map_err(failed)?
+                .rows_affected();
         self.purge(&mut tx).await?;
         tx.commit().await.map_err(failed)?;
         turn.keep();
@@ -55,7 +59,7 @@ impl SqliteCatalog {
         let failed = |error| self.context.of(error);
         let mut turn = Turn::of(self.writers()?).await.map_err(failed)?;
         let mut tx = turn.write().await.map_err(failed)?;
-        sqlx::query("DELETE FROM lease WHERE id = ?1")
+        sqlx::query("DELETE FROM lease WHERE token = ?1")
             .bind(lease.0)
             .execute(&mut *tx)
             .await
@@ -120,14 +124,19 @@ impl SqliteCatalog {
         Ok(found.into_iter().map(ExportId).collect())
     }
 
-    /// Drops leases that have expired, and what nobody can read any more.
-    async fn purge(&self, tx: &mut Transaction<'_, Sqlite>) -> Result<(), CatalogError> {
+    /// Drops what has expired, and what nobody can read any more.
+    pub(super) async fn purge(&self, tx: &mut Transaction<'_, Sqlite>) -> Result<(), CatalogError> {
         let failed = |error| self.context.of(error);
-        sqlx::query("DELETE FROM lease WHERE expires <= ?1")
-            .bind(Timestamp::now().as_microsecond())
-            .execute(&mut **tx)
-            .await
-            .map_err(failed)?;
+        for statement in [
+            "DELETE FROM lease WHERE expires <= ?1",
+            "DELETE FROM possession WHERE expires <= ?1",
+        ] {
+            sqlx::query(statement)
+                .bind(Timestamp::now().as_microsecond())
+                .execute(&mut **tx)
+                .await
+                .map_err(failed)?;
+        }
         sqlx::query(
             "DELETE FROM export WHERE retired < (SELECT ifnull(min(id), 9223372036854775807) FROM lease)",
         )
@@ -144,7 +153,8 @@ fn numbers(exports: &[ExportId]) -> String {
     serde_json::json!(numbers).to_string()
 }
 
-fn end(ttl: Duration) -> i64 {
+/// When that time from now is over, in microseconds since 1970.
+pub(super) fn end(ttl: Duration) -> i64 {
     let ttl = i64::try_from(ttl.as_micros()).unwrap_or(i64::MAX);
     Timestamp::now().as_microsecond().saturating_add(ttl)
 }

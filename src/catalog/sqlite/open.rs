@@ -13,10 +13,11 @@ use sqlx::sqlite::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::errors::{Context, cannot_open};
+use super::errors::{cannot_open, refused};
 use crate::catalog::CatalogError;
+use crate::catalog::context::Context;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("src/catalog/migrations");
+static MIGRATIONS: Migrator = sqlx::migrate!("src/catalog/migrations/sqlite");
 
 /// How long a writer waits for another.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -83,7 +84,7 @@ pub(super) async fn open(path: &Path, context: &Context) -> Result<Pools, Catalo
             writers: Err(refusal),
         }),
         Err(error @ CatalogError::Corrupt { .. }) => Err(error),
-        Err(_) => Err(context.refused(refusal)),
+        Err(_) => Err(refused(context, refusal)),
     }
 }
 
@@ -103,7 +104,7 @@ fn pool(connections: u32) -> SqlitePoolOptions {
 async fn open_for_writing(path: &Path, context: &Context) -> Result<Pools, CatalogError> {
     // SQLite would silently open it for reading, and only fail when it writes.
     if path.exists() && access(path, Access::WRITE_OK).is_err() {
-        return Err(context.refused(Refusal::ReadOnly));
+        return Err(refused(context, Refusal::ReadOnly));
     }
     let options = options(path)
         .create_if_missing(true)

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-use super::errors::Context;
-use crate::catalog::{CatalogError, Export, ExportHead, ExportId, Layer};
+use crate::catalog::context::Context;
+use crate::catalog::{CatalogError, Export, ExportHead, ExportId, Layer, columns, packed};
 use crate::digest::Digest;
 use crate::place::Place;
 use crate::step::Step;
@@ -49,18 +49,11 @@ pub(super) fn export(
 ) -> Result<Export, CatalogError> {
     let head = head(context, row)?;
     let config_digest = digest(context, row, "config_digest")?;
-    let size = usize::try_from(count(context, row, "config_size")?)
-        .map_err(|error| context.corrupt(error))?;
+    let size = count(context, row, "config_size")?;
     let packed: &[u8] = row
         .try_get("config")
         .map_err(|error| context.corrupt(error))?;
-    let config = zstd::bulk::decompress(packed, size).map_err(|error| context.corrupt(error))?;
-    if Digest::of(&config) != config_digest {
-        return Err(context.corrupt(format!(
-            "the config of export {} is not the one that was stored",
-            head.id
-        )));
-    }
+    let config = packed::unpack_config(context, packed, size, &config_digest, head.id)?;
     let layers = layers
         .iter()
         .map(|row| layer(context, row))
@@ -68,7 +61,7 @@ pub(super) fn export(
     Ok(Export {
         head,
         config_digest,
-        config: config.into(),
+        config,
         layers,
         steps,
     })
@@ -119,7 +112,21 @@ pub(super) fn count(context: &Context, row: &SqliteRow, column: &str) -> Result<
     let number: i64 = row
         .try_get(column)
         .map_err(|error| context.corrupt(error))?;
-    u64::try_from(number).map_err(|error| context.corrupt(error))
+    context.count(number)
+}
+
+/// A blob and its size.
+pub(super) fn blob(context: &Context, row: &SqliteRow) -> Result<(Digest, u64), CatalogError> {
+    Ok((
+        digest(context, row, "digest")?,
+        count(context, row, "size")?,
+    ))
+}
+
+/// Digests as JSON, for SQLite's `unhex`.
+pub(super) fn hexes(digests: &[Digest]) -> String {
+    let hexes: Vec<String> = digests.iter().map(Digest::hex).collect();
+    serde_json::json!(hexes).to_string()
 }
 
 pub(super) fn text<T>(context: &Context, row: &SqliteRow, column: &str) -> Result<T, CatalogError>
@@ -129,5 +136,5 @@ where
     let text: &str = row
         .try_get(column)
         .map_err(|error| context.corrupt(error))?;
-    text.parse().map_err(|error| context.corrupt(error))
+    columns::parsed(context, text)
 }

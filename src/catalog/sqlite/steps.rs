@@ -1,17 +1,15 @@
 //! The steps of exports, beside their layers.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{Row as _, Sqlite, Transaction};
 
-use super::errors::Context;
-use super::rows;
+use crate::catalog::columns::{self, milliseconds, nanoseconds};
+use crate::catalog::context::Context;
 use crate::catalog::{CatalogError, ExportId};
 use crate::digest::RecordDigest;
 use crate::place::ProjectId;
-use crate::step::{Origin, Step, StepName};
+use crate::step::{Origin, Step};
 
 /// Results in one question; each is a record's digest and a number.
 const RESULTS: usize = 1000;
@@ -43,7 +41,7 @@ pub(super) async fn insert(
         .bind(step.record.as_str())
         .bind(nanoseconds(step.created_at))
         .bind(step.name.as_str())
-        .bind(i64::try_from(step.duration.as_millis()).unwrap_or(i64::MAX))
+        .bind(milliseconds(step.duration))
         .bind(step.origin.as_ref().map(|origin| &origin.builder))
         .bind(step.origin.as_ref().and_then(|origin| origin.daemon.as_ref()))
         .execute(&mut **tx)
@@ -110,20 +108,12 @@ pub(super) async fn of_results(
 }
 
 fn step(context: &Context, row: &SqliteRow) -> Result<Step, CatalogError> {
-    let created_at: i64 = row
-        .try_get("created_at")
-        .map_err(|error| context.corrupt(error))?;
-    let name: &str = row
-        .try_get("name")
-        .map_err(|error| context.corrupt(error))?;
-    Ok(Step {
-        record: rows::text(context, row, "record")?,
-        created_at: Timestamp::from_nanosecond(created_at.into())
-            .map_err(|error| context.corrupt(error))?,
-        name: StepName::of(name),
-        duration: Duration::from_millis(rows::count(context, row, "duration")?),
-        origin: None,
-    })
+    let failed = |error| context.corrupt(error);
+    let record: &str = row.try_get("record").map_err(failed)?;
+    let created_at: i64 = row.try_get("created_at").map_err(failed)?;
+    let name: &str = row.try_get("name").map_err(failed)?;
+    let duration: i64 = row.try_get("duration").map_err(failed)?;
+    columns::step(context, (record, created_at), name, duration, None)
 }
 
 fn origin(context: &Context, row: &SqliteRow) -> Result<Origin, CatalogError> {
@@ -135,10 +125,4 @@ fn origin(context: &Context, row: &SqliteRow) -> Result<Origin, CatalogError> {
             .try_get("daemon")
             .map_err(|error| context.corrupt(error))?,
     })
-}
-
-/// Beyond the year 2262 there is no room, and before 1678; a date out there is
-/// nobody's.
-fn nanoseconds(time: Timestamp) -> i64 {
-    i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX)
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::Store;
 use super::display::{age, print, print_json};
 use crate::cache::look::Difference;
-use crate::catalog::{ExportHead, ExportId};
+use crate::catalog::{Catalog as _, ExportHead, ExportId};
 use crate::graph::{Part, Reason};
 use crate::step::StepName;
 

@@ -10,7 +10,7 @@ use super::Store;
 use super::display::{print, print_json};
 use crate::blobs::DiskStore;
 use crate::cache::check::{Problem, Report, check};
-use crate::catalog::ExportId;
+use crate::catalog::{Catalog as _, ExportId};
 use crate::units::ByteSize;
 
 /// Bytes between two lines of progress.

@@ -14,7 +14,7 @@ use super::display::{age, print, print_json, table};
 use super::dot::dot;
 use crate::blobs::DiskStore;
 use crate::cache::look::{Unreadable, View};
-use crate::catalog::{ExportHead, Filter};
+use crate::catalog::{Catalog as _, ExportHead, Filter};
 use crate::digest::Digest;
 use crate::graph::{Refused, SurveyedRecord};
 use crate::place::{GitRef, ProjectId, Scope};

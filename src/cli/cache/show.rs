@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::Store;
 use super::display::{age, print, print_json, table};
-use crate::catalog::{Export, ExportHead, ExportId, Layer};
+use crate::catalog::{Catalog as _, Export, ExportHead, ExportId, Layer};
 use crate::digest::{Digest, RecordDigest};
 use crate::graph::{Config, Link, Record, blobs};
 use crate::step::{Step, StepName};

@@ -1,0 +1,185 @@
+//! A Postgres server of one's own: Debian's, in a temporary folder, reached
+//! through a socket there.
+//!
+//! A shell keeps the server, as the user `postgres` where this process is root,
+//! which Postgres refuses. It does what it is told on its standard input, and
+//! when that closes, because the server was dropped or this process has ended
+//! in whatever way, it ends the server and removes the folder.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+/// Waits for the server with pg_isready, and starts it again where it ended
+/// because those that a killed one left behind were not gone yet.
+const KEEPER: &str = r#"
+set -eu
+umask 077
+trap '' INT HUP TERM
+bin=$1
+dir=$(mktemp -d "${TMPDIR:-/tmp}/layerd-postgres.XXXXXX")
+pid=
+end() {
+  [ -z "$pid" ] || kill "-$1" "$pid" 2>/dev/null || :
+  [ -z "$pid" ] || wait "$pid" 2>/dev/null || :
+  pid=
+}
+start() {
+  "$bin/postgres" -D "$dir/data" -k "$dir" -p 5432 -c fsync=off -c max_connections=400 -c shared_buffers=32MB "$@" </dev/null >>"$dir/log" 2>&1 &
+  pid=$!
+}
+if ! "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C --no-sync </dev/null >"$dir/log" 2>&1; then
+  cat "$dir/log" >&2
+  rm -rf "$dir"
+  exit 1
+fi
+echo "$dir"
+options="-c listen_addresses="
+while read -r word rest; do
+  case $word in
+    options) options=$rest ;;
+    start)
+      start $options
+      tries=0
+      until "$bin/pg_isready" -q -h "$dir"; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 600 ] || { cat "$dir/log" >&2; break 2; }
+        kill -0 "$pid" 2>/dev/null || start $options
+        sleep 0.05
+      done ;;
+    kill) end KILL ;;
+    stop) end INT ;;
+  esac
+  echo "$word"
+done
+end QUIT
+rm -rf "$dir"
+"#;
+
+/// A running server, until it is dropped.
+pub struct Postgres {
+    keeper: Child,
+    orders: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+    bin: PathBuf,
+    folder: PathBuf,
+}
+
+impl Postgres {
+    /// Starts one.
+    pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// Starts one that is given these options, too: `-c NAME=VALUE`.
+    pub fn start_with(options: &str) -> Self {
+        let bin = programs();
+        let mut command = if rustix::process::geteuid().is_root() {
+            let mut command = Command::new("setpriv");
+            command.args([
+                "--reuid=postgres",
+                "--regid=postgres",
+                "--clear-groups",
+                "--",
+            ]);
+            command.arg("sh");
+            command
+        } else {
+            Command::new("sh")
+        };
+        let mut keeper = command
+            .args(["-c", KEEPER, "keeper"])
+            .arg(&bin)
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        let orders = keeper.stdin.take();
+        let mut answers = BufReader::new(keeper.stdout.take().expect("its output"));
+        let mut folder = String::new();
+        answers.read_line(&mut folder).expect("a folder");
+        assert!(!folder.is_empty(), "initdb failed: see above");
+        let mut server = Self {
+            keeper,
+            orders,
+            answers,
+            bin,
+            folder: PathBuf::from(folder.trim_end()),
+        };
+        if !options.is_empty() {
+            server.order(&format!("options {options}"));
+        }
+        server.order("start");
+        server
+    }
+
+    /// Makes an empty database, and gives its URL.
+    pub fn database(&self, name: &str) -> String {
+        let made = Command::new(self.bin.join("createdb"))
+            .args(["-U", "postgres", "-h"])
+            .arg(&self.folder)
+            .arg(name)
+            .status();
+        assert!(made.is_ok_and(|made| made.success()), "no database {name}");
+        self.url(name)
+    }
+
+    /// The URL of a database.
+    pub fn url(&self, name: &str) -> String {
+        format!(
+            "postgres://postgres@localhost/{name}?host={}",
+            self.folder.display()
+        )
+    }
+
+    /// SIGKILL, and waits for its end.
+    pub fn kill(&mut self) {
+        self.order("kill");
+    }
+
+    /// Ends it in good order, whoever is connected.
+    pub fn stop(&mut self) {
+        self.order("stop");
+    }
+
+    /// Starts it again.
+    pub fn restart(&mut self) {
+        self.order("start");
+    }
+
+    fn order(&mut self, order: &str) {
+        let orders = self.orders.as_mut().expect("it is not dropped");
+        writeln!(orders, "{order}").expect("the keeper listens");
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).expect("an answer");
+        assert!(
+            order.starts_with(answer.trim_end()) && !answer.is_empty(),
+            "{order}: see above"
+        );
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        drop(self.orders.take());
+        let _ = self.keeper.wait();
+    }
+}
+
+/// Where the server's programs are: the newest that Debian has installed.
+fn programs() -> PathBuf {
+    let installed = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten();
+    let newest = installed
+        .filter_map(|entry| Some(entry.ok()?.path().join("bin")))
+        .filter(|bin| bin.join("initdb").exists())
+        .max_by_key(|bin| {
+            let version = bin.parent().and_then(Path::file_name);
+            version.and_then(|version| version.to_str()?.parse::<u32>().ok())
+        });
+    newest.unwrap_or_else(|| {
+        panic!("PostgreSQL is missing: run integration/tools/install.sh test, or apt-get install postgresql")
+    })
+}

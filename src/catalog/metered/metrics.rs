@@ -1,0 +1,122 @@
+//! What is measured of a catalog.
+
+use prometheus_client::registry::Registry;
+
+use crate::catalog::CatalogError;
+use crate::telemetry::metrics::{CounterBy, SecondsBy, label};
+
+label! {
+    /// What was asked of the catalog.
+    Operation as "operation" {
+        /// An export was appended.
+        Append = "append",
+        /// Whether it takes writes.
+        Writable = "writable",
+        /// Whether it answers.
+        Ready = "ready",
+        /// Exports were listed.
+        List = "list",
+        /// And counted.
+        Count = "count",
+        /// One was read.
+        Get = "get",
+        /// Whether a project holds a blob.
+        Holds = "holds",
+        /// Which of many it holds.
+        Held = "held",
+        /// Uploads were noted.
+        Possess = "possess",
+        /// Which refs name a blob.
+        Holders = "holders",
+        /// A lease was taken.
+        TakeLease = "take_lease",
+        /// And kept.
+        RenewLease = "renew_lease",
+        /// And given back.
+        EndLease = "end_lease",
+        /// Exports left the log.
+        Retire = "retire",
+        /// For a newer one.
+        Subsume = "subsume",
+        /// Which did.
+        Subsumed = "subsumed",
+        /// Steps were looked up.
+        Steps = "steps",
+        /// What a build was saved was noted.
+        AddSaving = "add_saving",
+        /// And listed.
+        Savings = "savings",
+        /// Which exports name a blob.
+        Naming = "naming",
+        /// A background task was asked for.
+        TryOwn = "try_own",
+    }
+}
+
+label! {
+    /// What came of it.
+    Outcome as "outcome" {
+        /// It was done.
+        Done = "done",
+        /// It was not.
+        Failed = "failed",
+    }
+}
+
+label! {
+    /// Why something failed, as far as an operator's next step depends on it.
+    ErrorKind as "kind" {
+        /// Others held it up for too long.
+        Busy = "busy",
+        /// It takes no writes.
+        ReadOnly = "read_only",
+        /// No space is left.
+        Full = "full",
+        /// It can't be reached.
+        Unavailable = "unavailable",
+        /// What is there can't be read.
+        Corrupt = "corrupt",
+        /// Anything else.
+        Other = "other",
+    }
+}
+
+impl From<&CatalogError> for ErrorKind {
+    fn from(error: &CatalogError) -> Self {
+        match error {
+            CatalogError::Busy(_) => Self::Busy,
+            CatalogError::ReadOnly(_) => Self::ReadOnly,
+            CatalogError::Full(_) => Self::Full,
+            CatalogError::Unavailable { .. } => Self::Unavailable,
+            CatalogError::Corrupt { .. } => Self::Corrupt,
+            CatalogError::InvalidUrl(_) | CatalogError::Newer(_) | CatalogError::Other { .. } => {
+                Self::Other
+            }
+        }
+    }
+}
+
+/// The metrics of a catalog; clones count into the same.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    pub(super) seconds: SecondsBy<(Operation, Outcome)>,
+    pub(super) errors: CounterBy<ErrorKind>,
+}
+
+impl Metrics {
+    /// New ones, in `registry`.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        metrics.seconds.register(
+            registry,
+            "layerd_catalog_seconds",
+            "What the catalog took for one call",
+        );
+        metrics.errors.register(
+            registry,
+            "layerd_catalog_errors",
+            "Calls that the catalog did not answer, by reason",
+        );
+        metrics
+    }
+}

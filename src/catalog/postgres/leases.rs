@@ -1,0 +1,167 @@
+//! Leases, and the exports that are kept for them, by the same rule as in
+//! SQLite: an export that leaves the log notes the newest lease of that moment,
+//! and goes for good when neither that one nor an older one is left.
+//!
+//! There, one writes at a time. Here a lock stands for that: whoever takes a
+//! lease shares it, whoever takes exports out of the log has it alone, so that
+//! the newest lease is known and every later one finds them gone.
+
+use std::time::Duration;
+
+use sqlx::{Connection as _, PgConnection};
+
+use super::{PostgresCatalog, lock, microseconds, numbers};
+use crate::catalog::{CatalogError, ExportId, LeaseId};
+
+/// The name of the lock.
+const LEASES: &str = "leases";
+
+/// What nobody can read any more, a few at a time: each may have ten thousand
+/// layers. Others may be at it, too.
+const PURGE: &str = "WITH gone AS (
+        DELETE FROM export WHERE key IN (
+            SELECT key FROM export
+            WHERE retired < (SELECT coalesce(min(number), 9223372036854775807) FROM lease)
+            LIMIT 16 FOR UPDATE SKIP LOCKED)
+        RETURNING key),
+    layers AS (DELETE FROM layer WHERE export IN (SELECT key FROM gone)),
+    steps AS (DELETE FROM step WHERE export IN (SELECT key FROM gone))
+    SELECT count(*) FROM gone";
+
+impl PostgresCatalog {
+    pub(super) async fn insert_lease(&self, ttl: Duration) -> Result<LeaseId, CatalogError> {
+        let failed = |error| self.context.of(error);
+        let lease = LeaseId::random();
+        let mut connection = self.connections.one().await?;
+        let mut tx = connection.begin().await.map_err(failed)?;
+        self.lock(&mut tx, lock!("pg_advisory_xact_lock_shared"), LEASES)
+            .await?;
+        sqlx::query(
+            "INSERT INTO lease (token, expires)
+             VALUES ($1, statement_timestamp() + $2 * interval '1 microsecond')",
+        )
+        .bind(lease.0)
+        .bind(microseconds(ttl))
+        .execute(&mut *tx)
+        .await
+        .map_err(failed)?;
+        tx.commit().await.map_err(failed)?;
+        Ok(lease)
+    }
+
+    pub(super) async fn update_lease(
+        &self,
+        lease: LeaseId,
+        ttl: Duration,
+    ) -> Result<bool, CatalogError> {
+        let mut connection = self.connections.one().await?;
+        let renewed = sqlx::query(
+            "UPDATE lease SET expires = statement_timestamp() + $2 * interval '1 microsecond'
+             WHERE token = $1 AND expires > statement_timestamp()",
+        )
+        .bind(lease.0)
+        .bind(microseconds(ttl))
+        .execute(&mut *connection)
+        .await
+        .map_err(|error| self.context.of(error))?
+        .rows_affected();
+        self.purge(&mut connection).await?;
+        Ok(renewed > 0)
+    }
+
+    pub(super) async fn delete_lease(&self, lease: LeaseId) -> Result<(), CatalogError> {
+        let mut connection = self.connections.one().await?;
+        sqlx::query("DELETE FROM lease WHERE token = $1")
+            .bind(lease.0)
+            .execute(&mut *connection)
+            .await
+            .map_err(|error| self.context.of(error))?;
+        self.purge(&mut connection).await
+    }
+
+    pub(super) async fn retire_exports(
+        &self,
+        exports: &[ExportId],
+        by: Option<ExportId>,
+    ) -> Result<u64, CatalogError> {
+        let failed = |error| self.context.of(error);
+        let ids = numbers(exports);
+        let mut connection = self.connections.one().await?;
+        let mut tx = connection.begin().await.map_err(failed)?;
+        self.lock(&mut tx, lock!("pg_advisory_xact_lock"), LEASES)
+            .await?;
+        let retired = sqlx::query(
+            "UPDATE export SET retired = (SELECT coalesce(max(number), 0) FROM lease)
+             WHERE retired IS NULL AND id = ANY($1)",
+        )
+        .bind(&ids)
+        .execute(&mut *tx)
+        .await
+        .map_err(failed)?
+        .rows_affected();
+        if let Some(by) = by {
+            // What they had subsumed is subsumed by this one as well.
+            for statement in [
+                "UPDATE subsumed SET heir = $2 WHERE heir = ANY($1)",
+                "INSERT INTO subsumed (export, heir) SELECT DISTINCT given, $2 FROM unnest($1) AS given
+                 ON CONFLICT (export) DO UPDATE SET heir = excluded.heir",
+            ] {
+                sqlx::query(statement)
+                    .bind(&ids)
+                    .bind(by.0)
+                    .execute(&mut *tx)
+                    .await
+                    .map_err(failed)?;
+            }
+            sqlx::query("DELETE FROM subsumed WHERE export < $1 - 100000")
+                .bind(by.0)
+                .execute(&mut *tx)
+                .await
+                .map_err(failed)?;
+        }
+        tx.commit().await.map_err(failed)?;
+        self.purge(&mut connection).await?;
+        Ok(retired)
+    }
+
+    pub(super) async fn subsumed_exports(
+        &self,
+        exports: &[ExportId],
+    ) -> Result<Vec<ExportId>, CatalogError> {
+        let mut connection = self.connections.one().await?;
+        let found: Vec<i64> = sqlx::query_scalar(
+            "SELECT subsumed.export FROM subsumed JOIN export ON export.id = subsumed.heir
+             WHERE retired IS NULL AND subsumed.export = ANY($1) ORDER BY subsumed.export",
+        )
+        .bind(numbers(exports))
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(|error| self.context.of(error))?;
+        Ok(found.into_iter().map(ExportId).collect())
+    }
+
+    /// Drops what has expired, and what nobody can read any more.
+    pub(super) async fn purge(&self, connection: &mut PgConnection) -> Result<(), CatalogError> {
+        let failed = |error| self.context.of(error);
+        for statement in [
+            "DELETE FROM lease WHERE expires <= statement_timestamp()",
+            "DELETE FROM possession WHERE (project, digest) IN (
+                 SELECT project, digest FROM possession WHERE expires <= statement_timestamp()
+                 LIMIT 10000 FOR UPDATE SKIP LOCKED)",
+        ] {
+            sqlx::query(statement)
+                .execute(&mut *connection)
+                .await
+                .map_err(failed)?;
+        }
+        loop {
+            let gone: i64 = sqlx::query_scalar(PURGE)
+                .fetch_one(&mut *connection)
+                .await
+                .map_err(failed)?;
+            if gone == 0 {
+                return Ok(());
+            }
+        }
+    }
+}

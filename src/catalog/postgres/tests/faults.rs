@@ -1,0 +1,171 @@
+//! The server is killed, restarts, is not there, or takes no writes.
+
+use std::time::{Duration, Instant};
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_was_killed_costs_only_the_calls_until_it_is_back() {
+    let mut server = Postgres::start();
+    let url = server.database("killed");
+    let options = PostgresOptions {
+        patience: Duration::from_secs(1),
+        ..PostgresOptions::default()
+    };
+    let catalog = PostgresCatalog::connect(&url, options).unwrap();
+    let mut kept = vec![append(&catalog).await.unwrap()];
+    let lease = catalog.take_lease(Duration::from_secs(3600)).await.unwrap();
+    let owned = catalog.try_own("collect").await.unwrap().unwrap();
+
+    server.kill();
+    let failed = append(&catalog).await;
+    assert!(
+        matches!(failed, Err(CatalogError::Unavailable { .. })),
+        "{failed:?}"
+    );
+    let ready = catalog.ready().await;
+    assert!(
+        matches!(ready, Err(CatalogError::Unavailable { .. })),
+        "{ready:?}"
+    );
+    tokio::time::timeout(Duration::from_secs(60), owned.lost())
+        .await
+        .expect("its session is gone");
+    assert!(!owned.holds());
+
+    server.restart();
+    // Every idle connection of before is dead.
+    for _ in 0..3 {
+        kept.push(append(&catalog).await.unwrap());
+    }
+    catalog.ready().await.unwrap();
+    let listed = catalog.list(&Filter::default()).await.unwrap();
+    assert!(listed.iter().rev().map(|head| head.id).eq(kept));
+    assert!(
+        catalog
+            .renew_lease(lease, Duration::from_secs(3600))
+            .await
+            .unwrap()
+    );
+    assert!(catalog.try_own("collect").await.unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_waits_for_a_server_that_restarts() {
+    let mut server = Postgres::start();
+    let url = server.database("restarted");
+    let options = PostgresOptions {
+        patience: Duration::from_secs(60),
+        ..PostgresOptions::default()
+    };
+    let catalog = PostgresCatalog::connect(&url, options).unwrap();
+    let first = append(&catalog).await.unwrap();
+    // Killed, it leaves a socket that refuses.
+    server.kill();
+    let (second, _server) = tokio::join!(append(&catalog), async {
+        tokio::task::spawn_blocking(move || {
+            server.restart();
+            server
+        })
+        .await
+        .unwrap()
+    });
+    assert!(second.unwrap() > first);
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_there_is_told_in_time_and_used_when_it_is() {
+    let mut server = Postgres::start();
+    let url = server.database("later");
+    server.stop();
+    let catalog = connect(&url);
+    let began = Instant::now();
+    let calls = (0..20).map(|_| append(&catalog));
+    for failed in futures::future::join_all(calls).await {
+        assert!(
+            matches!(failed, Err(CatalogError::Unavailable { .. })),
+            "{failed:?}"
+        );
+    }
+    let limit = 10 * PostgresOptions::default().patience;
+    assert!(began.elapsed() < limit, "a bound, and no measure of speed");
+    server.restart();
+    catalog.ready().await.unwrap();
+    append(&catalog).await.unwrap();
+
+    let absent = connect(&server.url("absent")).ready().await.unwrap_err();
+    assert!(
+        matches!(absent, CatalogError::Unavailable { .. }),
+        "{absent:?}"
+    );
+    assert!(absent.to_string().contains("absent"), "{absent}");
+}
+
+#[tokio::test]
+async fn a_server_that_takes_no_writes_is_read() {
+    let url = database();
+    append(&connect(&url)).await.unwrap();
+    let reader = connect(&format!(
+        "{url}&options=-c%20default_transaction_read_only%3Don"
+    ));
+    assert_eq!(reader.count(&Filter::default()).await.unwrap(), 1);
+    for refused in [reader.writable().await, append(&reader).await.map(drop)] {
+        assert!(
+            matches!(refused, Err(CatalogError::ReadOnly(_))),
+            "{refused:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_lock_that_is_held_for_too_long_is_busy() {
+    let url = database();
+    let options = PostgresOptions {
+        statement: Duration::from_millis(200),
+        connections: 1,
+        ..PostgresOptions::default()
+    };
+    let catalog = PostgresCatalog::connect(&url, options).unwrap();
+    append(&catalog).await.unwrap();
+    let other = connect(&url);
+    let mut holder = other.connections.one().await.unwrap();
+    let mut tx = sqlx::Connection::begin(&mut *holder).await.unwrap();
+    other
+        .lock(&mut tx, lock!("pg_advisory_xact_lock"), "append")
+        .await
+        .unwrap();
+    let failed = append(&catalog).await;
+    assert!(matches!(failed, Err(CatalogError::Busy(_))), "{failed:?}");
+    tx.rollback().await.unwrap();
+    append(&catalog).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pool_that_is_used_up_is_busy_and_ready() {
+    let options = PostgresOptions {
+        patience: Duration::from_millis(200),
+        connections: 1,
+        ..PostgresOptions::default()
+    };
+    let url = database();
+    let catalog = PostgresCatalog::connect(&url, options).unwrap();
+    let held = catalog.connections.one().await.unwrap();
+    let failed = append(&catalog).await;
+    assert!(matches!(failed, Err(CatalogError::Busy(_))), "{failed:?}");
+    catalog.ready().await.unwrap();
+    drop(held);
+    append(&catalog).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_closed_catalog_says_so() {
+    let (_, catalog) = open().await;
+    append(&catalog).await.unwrap();
+    catalog.close().await;
+    let failed = append(&catalog).await;
+    assert!(
+        matches!(failed, Err(CatalogError::Unavailable { .. })),
+        "{failed:?}"
+    );
+    assert!(catalog.ready().await.is_err());
+}
