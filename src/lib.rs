@@ -11,7 +11,7 @@
 //! | [`graph`] | pure: cache configs and manifests |
 //! | [`catalog`] | the log of exports |
 //! | [`blobs`] | layer blobs |
-//! | [`digest`], [`place`], [`config`], [`step`], [`telemetry`], [`units`] | leaves |
+//! | [`digest`], [`place`], [`config`], [`step`], [`telemetry`], [`tls`], [`units`], [`watched`] | leaves |
 
 pub mod blobs;
 pub mod cache;
@@ -24,4 +24,6 @@ pub mod graph;
 pub mod place;
 pub mod step;
 pub mod telemetry;
+pub mod tls;
 pub mod units;
+pub mod watched;
