@@ -7,6 +7,7 @@
 
 pub mod check;
 mod descriptors;
+pub mod guard;
 mod local;
 pub mod look;
 mod metered;
@@ -27,6 +28,7 @@ use jiff::Timestamp;
 pub use self::local::{LocalCache, Subsumed};
 pub use self::metered::{Metered, Metrics};
 pub use self::usage::{StoreSize, Usage};
+use crate::access::RefPattern;
 use crate::blobs::{BlobError, BlobStream, Ingest};
 pub use crate::catalog::Saving;
 use crate::catalog::{CatalogError, ExportId};
@@ -134,6 +136,8 @@ pub struct Want {
     /// Which of a record's results is preferred. Of several wants the first
     /// that has any counts.
     pub compression: Option<Compression>,
+    /// The refs that may be seen at all; none: every one.
+    pub readable: Option<Vec<RefPattern>>,
 }
 
 impl Want {
@@ -145,6 +149,7 @@ impl Want {
             narrowed: false,
             not_before: None,
             compression: None,
+            readable: None,
         }
     }
 }

@@ -61,6 +61,7 @@ async fn look_up(cache: &LocalCache, records: u64) -> Import {
         narrowed: false,
         not_before: None,
         compression: None,
+        readable: None,
     };
     let limits = Limits {
         records,

@@ -1,14 +1,17 @@
-//! The embedded cache: a blob store and a catalog in one data directory.
+//! The engine over a catalog and a blob store: what a sidecar embeds, and what
+//! a hub serves.
 //!
-//! Nothing is opened before it is needed, and what could not be opened is tried
-//! again at the next call, so that a broken disk costs hits and never a start.
-//! Several processes share the directory; the catalog and the files' locks
-//! keep them apart.
+//! Of a data directory nothing is opened before it is needed, and what could
+//! not be opened is tried again at the next call, so that a broken disk costs
+//! hits and never a start. Several processes share a directory, or a database
+//! and a bucket; nothing that is kept here must be seen by another.
 
+mod directory;
 mod lease;
 mod open;
 mod present;
 mod served;
+mod shared;
 mod subsume;
 mod unions;
 mod verify;
@@ -34,34 +37,46 @@ use super::{
     Cache, CacheError, Document, Flush, Import, Lease, Limits, Publication, Published, Saving,
     Want, policy, steps,
 };
-use crate::blobs::{BlobError, BlobStore as _, BlobStream, DiskStore, Ingest};
-use crate::catalog::{Catalog as _, ExportHead, ExportId, Filter, NewExport};
+use crate::blobs::{BlobError, BlobStore, BlobStream, DiskStore, Ingest};
+use crate::catalog::{Catalog, ExportHead, ExportId, Filter, NewExport};
 use crate::digest::{Digest, Hasher, RecordDigest};
 use crate::graph::{Config, GraphError, Manifest};
 use crate::place::{Place, ProjectId};
 use crate::step::Step;
 
-/// A cache in a data directory.
-#[derive(Debug)]
+/// A cache over a catalog and a blob store.
 pub struct LocalCache {
     opener: Opener,
     verified: Verified,
     subsuming: Subsuming,
+    latest: shared::Latest,
     /// For reading alone: what a look-up promised is read whatever becomes of
     /// the catalog.
-    blobs: DiskStore,
+    blobs: Arc<dyn BlobStore>,
 }
 
 impl LocalCache {
-    /// Names the directory; it is created or opened at the first call that
+    /// Names a data directory; it is created or opened at the first call that
     /// needs it.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         let dir = data_dir.into();
         Self {
-            blobs: DiskStore::at(&dir),
-            opener: Opener::new(dir),
+            blobs: Arc::new(DiskStore::at(&dir)),
+            opener: Opener::directory(dir),
             verified: Verified::default(),
             subsuming: Subsuming::default(),
+            latest: shared::Latest::default(),
+        }
+    }
+
+    /// Works on what is open already, and mends itself.
+    pub fn over(catalog: Arc<dyn Catalog>, blobs: Arc<dyn BlobStore>) -> Self {
+        Self {
+            blobs: Arc::clone(&blobs),
+            opener: Opener::Given(Arc::new(Opened::new(catalog, blobs))),
+            verified: Verified::default(),
+            subsuming: Subsuming::default(),
+            latest: shared::Latest::default(),
         }
     }
 
@@ -98,9 +113,16 @@ impl LocalCache {
         Ok(united.heads.len())
     }
 
-    /// What is stored now: looks at every blob's file, and opens nothing.
+    /// Whether the store is there and opens; an error says why not. Unlike
+    /// [`Self::open`] it never creates a data directory: where a disk is lost,
+    /// an empty directory in its place is no cache, and fills another disk.
+    pub async fn ready(&self) -> Result<(), CacheError> {
+        self.opener.ready().await
+    }
+
+    /// What is stored now: looks at every blob, and opens nothing.
     pub async fn usage(&self) -> Result<Usage, CacheError> {
-        Ok(Usage::of(&DiskStore::at(self.opener.dir())).await?)
+        Ok(Usage::of(&*self.blobs).await?)
     }
 
     async fn question(
@@ -235,12 +257,12 @@ impl Cache for LocalCache {
         &self,
         place: &Place,
         name: &str,
-        _expected: Option<Digest>,
+        expected: Option<Digest>,
     ) -> Result<Box<dyn Ingest>, CacheError> {
         let opened = self.opener.opened_for_writing().await?;
         // No project id holds a NUL: names of two projects never meet.
         let name = format!("{}\0{name}", place.project);
-        Ok(opened.blobs.ingest(&name).await?)
+        Ok(opened.blobs.ingest(&name, expected).await?)
     }
 
     async fn read(

@@ -8,36 +8,68 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use super::Want;
+use crate::access::RefPattern;
 use crate::catalog::{ExportHead, ExportId, Filter};
 use crate::place::{GitRef, ProjectId, Scope};
 
-/// Exports that builds may see together: of a project, and of one ref and one
+/// Exports that builds may see together: of a project, of some refs, and of one
 /// scope unless of all.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Sight {
     project: ProjectId,
-    git_ref: Option<GitRef>,
+    refs: Refs,
     scope: Option<Scope>,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Refs {
+    All,
+    One(GitRef),
+    /// Those that any of the patterns matches.
+    Matching(Vec<RefPattern>),
+}
+
+impl Refs {
+    fn cover(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::All, _) => true,
+            (Self::Matching(_), Self::One(git_ref)) => self.has(git_ref),
+            _ => self == other,
+        }
+    }
+
+    fn has(&self, git_ref: &GitRef) -> bool {
+        match self {
+            Self::All => true,
+            Self::One(one) => one == git_ref,
+            Self::Matching(patterns) => patterns.iter().any(|pattern| pattern.matches(git_ref)),
+        }
+    }
+}
+
 impl Sight {
-    /// The exports of it.
+    /// Exports among which all of it are.
     pub(super) fn filter(&self) -> Filter {
         Filter {
             project: Some(self.project.clone()),
-            git_ref: self.git_ref.clone(),
+            git_ref: match &self.refs {
+                Refs::One(git_ref) => Some(git_ref.clone()),
+                Refs::All | Refs::Matching(_) => None,
+            },
             scope: self.scope.clone(),
             ..Filter::default()
         }
     }
 
+    /// Whether one of those is of it.
+    pub(super) fn has(&self, head: &ExportHead) -> bool {
+        self.refs.has(&head.place.git_ref)
+    }
+
     fn covers(&self, other: &Self) -> bool {
-        fn within<T: PartialEq>(wide: &Option<T>, narrow: &Option<T>) -> bool {
-            wide.is_none() || wide == narrow
-        }
         self.project == other.project
-            && within(&self.git_ref, &other.git_ref)
-            && within(&self.scope, &other.scope)
+            && self.refs.cover(&other.refs)
+            && (self.scope.is_none() || self.scope == other.scope)
     }
 }
 
@@ -47,16 +79,18 @@ pub(super) fn sights(wants: &[Want]) -> Vec<Sight> {
     let mut all = BTreeSet::new();
     for want in wants {
         let scope = Some(want.place.scope.clone()).filter(|scope| !scope.is_any());
-        let sight = |git_ref| Sight {
+        let sight = |refs| Sight {
             project: want.place.project.clone(),
-            git_ref,
+            refs,
             scope: scope.clone(),
         };
+        let readable = readable(want);
         if want.narrowed {
             let refs = std::iter::once(&want.place.git_ref).chain(&want.fallbacks);
-            all.extend(refs.map(|git_ref| sight(Some(git_ref.clone()))));
+            let refs = refs.filter(|git_ref| readable.has(git_ref));
+            all.extend(refs.map(|git_ref| sight(Refs::One(git_ref.clone()))));
         } else {
-            all.insert(sight(None));
+            all.insert(sight(readable));
         }
     }
     let covered = |sight: &Sight| {
@@ -65,6 +99,17 @@ pub(super) fn sights(wants: &[Want]) -> Vec<Sight> {
     };
     let kept = all.iter().filter(|sight| !covered(sight));
     kept.cloned().collect()
+}
+
+fn readable(want: &Want) -> Refs {
+    match &want.readable {
+        None => Refs::All,
+        Some(patterns) if patterns.iter().any(RefPattern::is_every) => Refs::All,
+        Some(patterns) => {
+            let patterns = BTreeSet::from_iter(patterns.iter().cloned());
+            Refs::Matching(patterns.into_iter().collect())
+        }
+    }
 }
 
 /// The exports in the order in which a budget keeps them: of the wants' own
@@ -116,6 +161,7 @@ mod tests {
             narrowed,
             not_before: None,
             compression: None,
+            readable: None,
         }
     }
 
@@ -133,10 +179,15 @@ mod tests {
 
     fn seen(wants: &[Want]) -> Vec<(Option<String>, Option<String>)> {
         let text = |sight: Sight| {
-            (
-                sight.git_ref.map(|git_ref| git_ref.to_string()),
-                sight.scope.map(|scope| scope.to_string()),
-            )
+            let refs = match sight.refs {
+                Refs::All => None,
+                Refs::One(git_ref) => Some(git_ref.to_string()),
+                Refs::Matching(patterns) => {
+                    let texts: Vec<_> = patterns.iter().map(RefPattern::as_str).collect();
+                    Some(texts.join(" "))
+                }
+            };
+            (refs, sight.scope.map(|scope| scope.to_string()))
         };
         sights(wants).into_iter().map(text).collect()
     }
@@ -186,5 +237,43 @@ mod tests {
         let wants = [want(place("feature", "a"), &["dev", "main"], false)];
         let ids = order(&wants, &heads).into_iter().map(|id| id.0);
         assert_eq!(ids.collect::<Vec<_>>(), [5, 2, 4, 1, 6, 3]);
+    }
+
+    fn limited(want: Want, readable: &[&str]) -> Want {
+        let patterns = readable.iter().map(|text| text.parse().unwrap());
+        Want {
+            readable: Some(patterns.collect()),
+            ..want
+        }
+    }
+
+    #[test]
+    fn what_may_not_be_read_is_not_seen() {
+        let wide = want(place("main", "s"), &[], false);
+        let refs = ["refs/heads/release/*", "refs/heads/main"];
+        let one = |text: &str| vec![(Some(text.to_owned()), Some("s".to_owned()))];
+        assert_eq!(
+            seen(&[limited(wide.clone(), &refs)]),
+            one("refs/heads/main refs/heads/release/*")
+        );
+        assert_eq!(
+            seen(&[limited(wide, &["**"])]),
+            [(None, Some("s".to_owned()))]
+        );
+        let narrow = want(place("topic", "s"), &["main", "other"], true);
+        assert_eq!(
+            seen(&[limited(narrow.clone(), &refs)]),
+            one("refs/heads/main")
+        );
+        assert!(seen(&[limited(narrow, &[])]).is_empty());
+    }
+
+    #[test]
+    fn a_sight_by_patterns_has_the_refs_that_they_match_alone() {
+        let wide = want(place("main", "s"), &[], false);
+        let sights = sights(&[limited(wide, &["refs/heads/release/*"])]);
+        let has = |git_ref| sights[0].has(&head(1, place(git_ref, "s")));
+        assert!(has("release/1"));
+        assert!(!has("main"));
     }
 }

@@ -184,6 +184,7 @@ impl TryFrom<v1::Want> for Want {
             narrowed: want.narrowed,
             not_before: want.not_before_ns.map(timestamp).transpose()?,
             place: want.place.try_into()?,
+            readable: None,
         })
     }
 }

@@ -6,13 +6,14 @@
 //! holders. A heartbeat keeps it alive, and where this process is killed it
 //! ends by itself.
 
+use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::catalog::{Catalog as _, LeaseId, SqliteCatalog};
+use crate::catalog::{Catalog, CatalogError, LeaseId};
 
 /// How long a lease lasts without a heartbeat.
 const TTL: Duration = Duration::from_secs(180);
@@ -28,10 +29,9 @@ const LIMIT: Duration = Duration::from_millis(500);
 pub(super) struct Leases(Mutex<Option<(Instant, Weak<Held>)>>);
 
 /// A lease until the last holder drops it.
-#[derive(Debug)]
 pub(super) struct Held {
     id: LeaseId,
-    catalog: SqliteCatalog,
+    catalog: Arc<dyn Catalog>,
     /// Over where the lease has ended before its holders.
     heartbeat: AbortOnDropHandle<()>,
 }
@@ -40,7 +40,7 @@ impl Leases {
     /// A lease on what is in the log now, or `None` where the catalog takes no
     /// writes: then nobody takes anything out of it either, or does so without
     /// knowing of this process.
-    pub(super) async fn hold(&self, catalog: &SqliteCatalog) -> Option<Arc<Held>> {
+    pub(super) async fn hold(&self, catalog: &Arc<dyn Catalog>) -> Option<Arc<Held>> {
         let taken = tokio::time::timeout(LIMIT, async {
             let mut current = self.0.lock().await;
             if let Some((taken, held)) = current.as_ref()
@@ -50,9 +50,9 @@ impl Leases {
             {
                 return Ok(held);
             }
-            let held = Arc::new(Held::take(catalog.clone()).await?);
+            let held = Arc::new(Held::take(Arc::clone(catalog)).await?);
             *current = Some((Instant::now(), Arc::downgrade(&held)));
-            Ok::<_, crate::catalog::CatalogError>(held)
+            Ok::<_, CatalogError>(held)
         });
         match taken.await {
             Ok(Ok(held)) => Some(held),
@@ -68,10 +68,16 @@ impl Leases {
     }
 }
 
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Held").field(&self.id).finish()
+    }
+}
+
 impl Held {
-    async fn take(catalog: SqliteCatalog) -> Result<Self, crate::catalog::CatalogError> {
+    async fn take(catalog: Arc<dyn Catalog>) -> Result<Self, CatalogError> {
         let id = catalog.take_lease(TTL).await?;
-        let renewing = catalog.clone();
+        let renewing = Arc::clone(&catalog);
         let heartbeat = tokio::spawn(async move {
             let mut ticks = tokio::time::interval(HEARTBEAT);
             ticks.tick().await;
@@ -99,7 +105,7 @@ impl Drop for Held {
     fn drop(&mut self) {
         // Without a runtime the process ends, and the lease after it.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let (catalog, id) = (self.catalog.clone(), self.id);
+            let (catalog, id) = (Arc::clone(&self.catalog), self.id);
             runtime.spawn(async move {
                 if let Err(error) = catalog.end_lease(id).await {
                     tracing::debug!(%error, "a lease is left to end by itself");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::LocalCache;
 use super::open::Opened;
 use super::unions::United;
-use crate::blobs::{BlobStore as _, Generation};
+use crate::blobs::Generation;
 use crate::cache::{Cache as _, CacheError};
 use crate::digest::Digest;
 

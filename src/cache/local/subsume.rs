@@ -14,10 +14,9 @@ use prometheus_client::registry::Registry;
 use tokio::task::JoinSet;
 
 use super::open::Opened;
-use crate::blobs::BlobStore as _;
 use crate::cache::CacheError;
 use crate::cache::descriptors::to_descriptor;
-use crate::catalog::{Catalog as _, CatalogError, Export, ExportId, Filter};
+use crate::catalog::{CatalogError, Export, ExportId, Filter};
 use crate::digest::{Digest, RecordDigest};
 use crate::graph::{Descriptor, ExportSource, GraphError, Newer, Parsed};
 use crate::place::Place;

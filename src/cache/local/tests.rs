@@ -45,6 +45,7 @@ fn want(git_ref: &str, fallbacks: &[&str]) -> Want {
         narrowed: false,
         not_before: None,
         compression: None,
+        readable: None,
     }
 }
 
@@ -291,6 +292,7 @@ async fn an_export_names_only_what_was_uploaded_or_is_held() {
                     narrowed: false,
                     not_before: None,
                     compression: None,
+                    readable: None,
                 }],
                 &ALL
             )

@@ -20,7 +20,7 @@ use crate::blobs::Generation;
 use crate::cache::CacheError;
 use crate::cache::descriptors::to_descriptor;
 use crate::cache::policy::Sight;
-use crate::catalog::{Catalog as _, CatalogError, Export, ExportHead, ExportId, Filter};
+use crate::catalog::{CatalogError, Export, ExportHead, ExportId, Filter};
 use crate::digest::Digest;
 use crate::graph::{Descriptor, ExportSource, GraphError, Parsed, Refused, Union};
 use crate::place::Place;
@@ -171,7 +171,8 @@ impl United {
                 return self.catch_up(opened, sights).await;
             }
             *seen = (count, heads.first().map(|head| head.id).or(seen.1));
-            new.extend(heads.into_iter().map(|head| (head.id, head)));
+            let seen = heads.into_iter().filter(|head| sight.has(head));
+            new.extend(seen.map(|head| (head.id, head)));
         }
         new.retain(|id, _| !self.heads.contains_key(id));
         let with = self.taken + new.values().map(|head| head.records).sum::<u64>();
@@ -190,7 +191,8 @@ impl United {
             let heads = opened.catalog.list(&sight.filter()).await?;
             let last = heads.first().map(|head| head.id);
             self.seen.push((heads.len() as u64, last));
-            all.extend(heads.into_iter().map(|head| (head.id, head)));
+            let seen = heads.into_iter().filter(|head| sight.has(head));
+            all.extend(seen.map(|head| (head.id, head)));
         }
         let gone = self.heads.keys().filter(|id| !all.contains_key(id));
         let gone: Vec<ExportId> = gone.copied().collect();

@@ -43,6 +43,11 @@ impl Verified {
         found.insert(digest, now);
     }
 
+    /// This blob is to be looked at again.
+    pub fn forget(&self, digest: &Digest) {
+        self.found().remove(digest);
+    }
+
     /// A blob was found to be wrong: where one has rotted, others may have.
     pub fn suspect(&self) {
         self.wrong.store(true, Ordering::Relaxed);

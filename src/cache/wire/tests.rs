@@ -83,6 +83,7 @@ proptest! {
             narrowed,
             not_before: old.map(|old| Timestamp::from_second(old.into()).unwrap()),
             compression: compression[which as usize],
+            readable: None,
         };
         prop_assert_eq!(Want::try_from(v1::Want::from(&want)).unwrap(), want);
     }

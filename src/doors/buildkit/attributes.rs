@@ -153,6 +153,7 @@ impl ImportEntry {
                 fallbacks,
                 narrowed: told.is_some(),
                 compression: entry.compression(),
+                readable: None,
                 not_before: max_age.and_then(|age| now.checked_sub(age).ok()),
             },
             timeout: entry.duration("timeout")?,

@@ -60,6 +60,7 @@ impl Fixture {
             narrowed: false,
             not_before: None,
             compression: None,
+            readable: None,
         };
         let limits = Limits {
             records: u64::MAX,

@@ -1,0 +1,270 @@
+//! The engine, as far as a client of a hub may use it.
+//!
+//! Whatever a client asks goes through a [`Guard`], which holds what the client
+//! was granted and checks it before the engine does anything. Nothing crosses
+//! projects: of another project, and of refs that it may not read, a client
+//! learns nothing, not even that they exist. A blob is there for it if an
+//! export that it may read names it, or if it was uploaded for its own ref.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use jiff::Timestamp;
+
+use super::{
+    Cache, CacheError, Flush, Import, Limits, LocalCache, Publication, Published, Saving, Want,
+};
+use crate::access::{Grant, RefPattern, Refusal};
+use crate::blobs::{BlobError, BlobStream, Ingest, Location};
+use crate::catalog::LeaseId;
+use crate::digest::{Digest, RecordDigest};
+use crate::graph::Manifest;
+use crate::place::{GitRef, Place, ProjectId};
+use crate::step::Step;
+
+/// How long an upload may be named before an export does.
+const POSSESSED: Duration = Duration::from_secs(24 * 3600);
+/// How long a blob can be read by the address that a reader is given.
+const LOCATED: Duration = Duration::from_secs(600);
+/// Questions to the catalog at a time, on behalf of one call.
+const AT_ONCE: usize = 16;
+
+/// An engine that is shared by clients who may do different things.
+#[derive(Clone)]
+pub struct Guarded {
+    cache: Arc<dyn Cache>,
+    local: Arc<LocalCache>,
+}
+
+impl Guarded {
+    /// `cache` is `local`, or a decorator of it.
+    pub fn new(cache: Arc<dyn Cache>, local: Arc<LocalCache>) -> Self {
+        Self { cache, local }
+    }
+
+    /// For a client that was granted this.
+    pub fn to(&self, grant: Arc<Grant>) -> Guard {
+        Guard {
+            cache: Arc::clone(&self.cache),
+            local: Arc::clone(&self.local),
+            grant,
+        }
+    }
+}
+
+/// What one client can do.
+#[derive(Clone)]
+pub struct Guard {
+    cache: Arc<dyn Cache>,
+    local: Arc<LocalCache>,
+    grant: Arc<Grant>,
+}
+
+impl From<Refusal> for CacheError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Denied(refusal.to_string())
+    }
+}
+
+impl Guard {
+    /// Who it is for.
+    pub fn grant(&self) -> &Grant {
+        &self.grant
+    }
+
+    /// As [`Cache::look_up`], of what may be read.
+    pub async fn look_up(
+        &self,
+        mut wants: Vec<Want>,
+        limits: &Limits,
+    ) -> Result<Option<Import>, CacheError> {
+        for want in &mut wants {
+            self.grant.check_project(&want.place.project)?;
+            if self.grant.read().is_empty() {
+                self.grant
+                    .check_read(&want.place.project, &want.place.git_ref)?;
+            }
+            want.readable = Some(self.grant.read().to_vec());
+        }
+        self.cache.look_up(&wants, limits).await
+    }
+
+    /// The sizes in bytes of those of the blobs that an export to `place` need
+    /// not upload.
+    pub async fn held(
+        &self,
+        place: &Place,
+        digests: &[Digest],
+    ) -> Result<Vec<Option<u64>>, CacheError> {
+        self.grant.check_write(&place.project, &place.git_ref)?;
+        let sizes = self.local.held(&place.project, digests).await?;
+        if self.grant.reads_all() {
+            return Ok(sizes);
+        }
+        let visible = digests.iter().zip(sizes).map(|(digest, size)| async move {
+            match size {
+                Some(size) => {
+                    let seen = self.sees(&place.project, Some(&place.git_ref), digest);
+                    Ok(seen.await?.then_some(size))
+                }
+                None => Ok::<_, CacheError>(None),
+            }
+        });
+        stream::iter(visible).buffered(AT_ONCE).try_collect().await
+    }
+
+    /// As [`Cache::ingest`].
+    pub async fn ingest(
+        &self,
+        place: &Place,
+        name: &str,
+        expected: Option<Digest>,
+    ) -> Result<Box<dyn Ingest>, CacheError> {
+        self.grant.check_write(&place.project, &place.git_ref)?;
+        self.cache.ingest(place, name, expected).await
+    }
+
+    /// This blob was uploaded for an export to `place`: that may name it.
+    pub async fn uploaded(
+        &self,
+        place: &Place,
+        digest: Digest,
+        size: u64,
+    ) -> Result<(), CacheError> {
+        self.grant.check_write(&place.project, &place.git_ref)?;
+        self.local.possess(place, digest, size, POSSESSED).await
+    }
+
+    /// As [`Cache::read`], of a blob that an export of one of the `projects`
+    /// names.
+    pub async fn read(
+        &self,
+        projects: &[ProjectId],
+        digest: &Digest,
+        offset: u64,
+        length: u64,
+    ) -> Result<BlobStream, CacheError> {
+        self.check_blob(projects, digest).await?;
+        self.cache.read(digest, offset, length).await
+    }
+
+    /// Where such a blob can be read without the hub, if anywhere.
+    pub async fn locate(
+        &self,
+        projects: &[ProjectId],
+        digest: &Digest,
+    ) -> Result<Option<Location>, CacheError> {
+        self.check_blob(projects, digest).await?;
+        self.local.locate(digest, LOCATED).await
+    }
+
+    /// Looks whether such a blob is what it should be, and withdraws it if not;
+    /// gives whether it did.
+    pub async fn suspect(
+        &self,
+        projects: &[ProjectId],
+        digest: &Digest,
+    ) -> Result<bool, CacheError> {
+        self.check_blob(projects, digest).await?;
+        self.local.doubt(digest).await
+    }
+
+    /// As [`Cache::writable`].
+    pub async fn writable(&self, place: &Place) -> Result<(), CacheError> {
+        self.grant.check_write(&place.project, &place.git_ref)?;
+        self.cache.writable(place).await
+    }
+
+    /// As [`Cache::publish`]; what it names was uploaded through a hub, or is
+    /// there for this client.
+    pub async fn publish(&self, export: Publication) -> Result<Published, CacheError> {
+        let place = &export.place;
+        self.grant.check_write(&place.project, &place.git_ref)?;
+        if !self.grant.reads_all() {
+            let manifest = Manifest::parse(&export.manifest.bytes)?;
+            let sizes = manifest.sizes()?;
+            let layers: Vec<Digest> = sizes.into_iter().map(|(digest, _)| digest).collect();
+            let held = self.held(place, &layers).await?;
+            let missing = layers.iter().zip(held).filter(|(_, held)| held.is_none());
+            let missing: Vec<Digest> = missing.map(|(digest, _)| *digest).collect();
+            if !missing.is_empty() {
+                return Err(CacheError::Missing(missing));
+            }
+        }
+        self.cache.publish(export).await
+    }
+
+    /// As [`Cache::steps`].
+    pub async fn steps(
+        &self,
+        project: &ProjectId,
+        results: &[(RecordDigest, Timestamp)],
+    ) -> Result<Vec<Step>, CacheError> {
+        self.grant.check_project(project)?;
+        self.cache.steps(project, results).await
+    }
+
+    /// As [`Cache::report`], of a ref that may be read or written.
+    pub async fn report(&self, saving: &Saving) -> Result<(), CacheError> {
+        if !self.grant.may_write(&saving.git_ref) {
+            self.grant.check_read(&saving.project, &saving.git_ref)?;
+        }
+        self.grant.check_project(&saving.project)?;
+        self.cache.report(saving).await
+    }
+
+    /// Takes a lease of what is in the log now, for clients of all projects;
+    /// none where the catalog takes no writes.
+    pub async fn take_lease(&self) -> Option<LeaseId> {
+        self.local.hand_out_lease().await
+    }
+
+    /// Has it last; false where it has ended.
+    pub async fn renew_lease(&self, lease: LeaseId) -> Result<bool, CacheError> {
+        self.local.renew_lease(lease).await
+    }
+
+    /// As [`Cache::flush`], of refs that may all be written.
+    pub async fn flush(&self, flush: &Flush) -> Result<u64, CacheError> {
+        match &flush.git_ref {
+            Some(git_ref) => self.grant.check_write(&flush.project, git_ref)?,
+            None => {
+                self.grant.check_project(&flush.project)?;
+                if !self.grant.write().iter().any(RefPattern::is_every) {
+                    return Err(CacheError::Denied(
+                        "the token may not write every ref of the project: name one".to_owned(),
+                    ));
+                }
+            }
+        }
+        self.cache.flush(flush).await
+    }
+
+    /// The same error for a blob that is gone, and for one of others.
+    async fn check_blob(&self, projects: &[ProjectId], digest: &Digest) -> Result<(), CacheError> {
+        for project in projects {
+            self.grant.check_project(project)?;
+            if self.sees(project, None, digest).await? {
+                return Ok(());
+            }
+        }
+        Err(BlobError::NotFound(*digest).into())
+    }
+
+    /// Whether an export that may be read names the blob, or it was uploaded
+    /// for such a ref or for `own`.
+    async fn sees(
+        &self,
+        project: &ProjectId,
+        own: Option<&GitRef>,
+        digest: &Digest,
+    ) -> Result<bool, CacheError> {
+        if self.grant.reads_all() {
+            return self.local.has_named(project, digest).await;
+        }
+        let holders = self.local.holders(project, digest).await?;
+        let seen = |git_ref: &GitRef| self.grant.may_read(git_ref) || own == Some(git_ref);
+        Ok(holders.iter().any(seen))
+    }
+}

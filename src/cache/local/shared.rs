@@ -1,0 +1,142 @@
+//! What a [`Guard`](crate::cache::guard::Guard) asks of the engine on behalf of
+//! clients that are elsewhere: who holds a blob, and leases that are kept by
+//! their number.
+
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use super::LocalCache;
+use crate::blobs::Location;
+use crate::cache::{Cache as _, CacheError};
+use crate::catalog::LeaseId;
+use crate::digest::Digest;
+use crate::place::{GitRef, Place, ProjectId};
+
+/// How long a lease lasts that nobody renews.
+const TTL: Duration = Duration::from_secs(180);
+/// How long one is given to more clients. Each has the rest of [`TTL`] to renew
+/// it for the first time.
+const YOUNG: Duration = Duration::from_secs(30);
+/// How long taking one may hold a look-up up.
+const LIMIT: Duration = Duration::from_millis(500);
+/// Refs that are looked at for one that may be read.
+const MAX_HOLDERS: u32 = 1000;
+
+/// The lease that was taken last, and when.
+pub(super) type Latest = std::sync::Mutex<Option<(Instant, LeaseId)>>;
+
+impl LocalCache {
+    /// The sizes in bytes of those blobs that the project may name, and that
+    /// are there.
+    pub async fn held(
+        &self,
+        project: &ProjectId,
+        digests: &[Digest],
+    ) -> Result<Vec<Option<u64>>, CacheError> {
+        let opened = self.opener.opened().await?;
+        let held = opened.catalog.held(project, digests).await?;
+        let found = opened.blobs.sizes(&held).await?;
+        let sizes: std::collections::HashMap<Digest, Option<u64>> =
+            held.into_iter().zip(found).collect();
+        let size = |digest| sizes.get(digest).copied().flatten();
+        Ok(digests.iter().map(size).collect())
+    }
+
+    /// Whether an export of the project names the blob, or it was uploaded for
+    /// one.
+    pub async fn has_named(
+        &self,
+        project: &ProjectId,
+        digest: &Digest,
+    ) -> Result<bool, CacheError> {
+        let opened = self.opener.opened().await?;
+        let held = opened.catalog.held(project, &[*digest]).await?;
+        Ok(!held.is_empty())
+    }
+
+    /// The refs of which that is true.
+    pub async fn holders(
+        &self,
+        project: &ProjectId,
+        digest: &Digest,
+    ) -> Result<Vec<GitRef>, CacheError> {
+        let opened = self.opener.opened().await?;
+        let holders = opened.catalog.holders(project, digest, MAX_HOLDERS);
+        Ok(holders.await?)
+    }
+
+    /// A blob was uploaded for an export to `place`, which may name it for so
+    /// long.
+    pub async fn possess(
+        &self,
+        place: &Place,
+        digest: Digest,
+        size: u64,
+        ttl: Duration,
+    ) -> Result<(), CacheError> {
+        let opened = self.opener.opened_for_writing().await?;
+        let blobs = [(digest, size)];
+        let possessed = opened
+            .catalog
+            .possess(&place.project, &place.git_ref, &blobs, ttl);
+        Ok(possessed.await?)
+    }
+
+    /// Where a blob can be read without this process.
+    pub async fn locate(
+        &self,
+        digest: &Digest,
+        ttl: Duration,
+    ) -> Result<Option<Location>, CacheError> {
+        Ok(self.blobs.locate(digest, ttl).await?)
+    }
+
+    /// Hashes a blob that somebody found wrong, whatever is believed of it;
+    /// true where it is withdrawn.
+    pub async fn doubt(&self, digest: &Digest) -> Result<bool, CacheError> {
+        self.verified.forget(digest);
+        match self.verify(digest).await {
+            Ok(()) => Ok(false),
+            Err(error) if error.is_final() => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A lease that is kept by its number, or none where the catalog gives none
+    /// now: then nothing is taken out of the log either, or by somebody who
+    /// can't know.
+    pub async fn hand_out_lease(&self) -> Option<LeaseId> {
+        let young = |(taken, _): &(Instant, LeaseId)| taken.elapsed() < YOUNG;
+        if let Some((_, lease)) = self.latest().as_ref().filter(|latest| young(latest)) {
+            return Some(*lease);
+        }
+        let taken = tokio::time::timeout(LIMIT, async {
+            let opened = self.opener.opened_for_writing().await?;
+            Ok::<_, CacheError>(opened.catalog.take_lease(TTL).await?)
+        });
+        match taken.await {
+            Ok(Ok(lease)) => {
+                *self.latest() = Some((Instant::now(), lease));
+                Some(lease)
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "no lease could be taken");
+                None
+            }
+            Err(_) => {
+                tracing::warn!("the catalog gave no lease in time");
+                None
+            }
+        }
+    }
+
+    /// Has such a lease last from now on; false where it has ended.
+    pub async fn renew_lease(&self, lease: LeaseId) -> Result<bool, CacheError> {
+        let opened = self.opener.opened().await?;
+        Ok(opened.catalog.renew_lease(lease, TTL).await?)
+    }
+
+    fn latest(&self) -> std::sync::MutexGuard<'_, Option<(Instant, LeaseId)>> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
