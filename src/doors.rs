@@ -4,4 +4,5 @@
 //! and answers in the client's own terms. Doors never name each other.
 
 pub mod buildkit;
+pub mod hub;
 pub mod operator;

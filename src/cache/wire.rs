@@ -75,6 +75,14 @@ pub fn project(text: &str) -> Result<ProjectId, Malformed> {
     name("project", text)
 }
 
+/// Reads projects: one at least.
+pub fn projects(texts: &[String]) -> Result<Vec<ProjectId>, Malformed> {
+    if texts.is_empty() || texts.len() > MAX_WANTS {
+        return Err(Malformed(format!("between 1 and {MAX_WANTS} projects")));
+    }
+    texts.iter().map(|text| project(text)).collect()
+}
+
 /// Reads a ref.
 pub fn git_ref(text: &str) -> Result<GitRef, Malformed> {
     name("ref", text)
@@ -99,6 +107,11 @@ pub fn digests(bytes: &[u8]) -> Result<Vec<Digest>, Malformed> {
 pub fn joined<'a>(digests: impl IntoIterator<Item = &'a Digest>) -> bytes::Bytes {
     let bytes = digests.into_iter().flat_map(|digest| *digest.as_bytes());
     bytes.collect::<Vec<u8>>().into()
+}
+
+/// The checksum of a piece.
+pub fn checksum(piece: &[u8]) -> u32 {
+    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, piece) as u32
 }
 
 /// Nanoseconds since 1970; what lies beyond the years 1678 to 2262 is cut.

@@ -1,0 +1,131 @@
+//! A blob, on its way out.
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt as _};
+use tonic::{Response, Status};
+use tracing::Instrument as _;
+
+use super::call::{Call, malformed, refused};
+use super::service::Answers;
+use crate::blobs::{BlobError, BlobStream};
+use crate::cache::CacheError;
+use crate::cache::guard::Guard;
+use crate::cache::wire::{self, PIECE, v1};
+
+/// What gzip and zstd begin with (RFC 1952, RFC 8878).
+const COMPRESSED: [&[u8]; 2] = [&[0x1f, 0x8b], &[0x28, 0xb5, 0x2f, 0xfd]];
+
+/// Answers a call for a blob: with its bytes, or with where they are.
+pub async fn read(
+    mut call: Call,
+    guard: Guard,
+    request: v1::ReadBlobRequest,
+) -> Result<Response<Answers<v1::ReadBlobResponse>>, Status> {
+    let span = call.span().clone();
+    match begin(&guard, request).instrument(span).await {
+        Ok(Begun::At(url)) => {
+            let answer = v1::ReadBlobResponse {
+                url,
+                ..Default::default()
+            };
+            call.answer(Ok(stream::iter([Ok(answer)]).boxed() as Answers<_>))
+        }
+        Ok(Begun::Reading(reading)) => {
+            let compressed = reading.is_compressed();
+            let mut response = Response::new(reading.pieces(call));
+            if compressed {
+                response.disable_compression();
+            }
+            Ok(response)
+        }
+        Err(status) => Err(call.ended(status)),
+    }
+}
+
+enum Begun {
+    At(String),
+    Reading(Reading),
+}
+
+async fn begin(guard: &Guard, request: v1::ReadBlobRequest) -> Result<Begun, Status> {
+    let projects = wire::projects(&request.projects).map_err(malformed)?;
+    let digest = wire::digest(&request.digest).map_err(malformed)?;
+    if request.takes_url
+        && let Some(location) = guard.locate(&projects, &digest).await.map_err(refused)?
+    {
+        return Ok(Begun::At(location.as_str().to_owned()));
+    }
+    let length = match request.length {
+        0 => u64::MAX,
+        length => length,
+    };
+    let bytes = guard.read(&projects, &digest, request.offset, length).await;
+    let mut bytes = bytes.map_err(refused)?;
+    let first = bytes.next().await.transpose().map_err(told)?;
+    Ok(Begun::Reading(Reading {
+        first: first.unwrap_or_default(),
+        from_start: request.offset == 0,
+        bytes,
+    }))
+}
+
+/// A blob whose first bytes are there.
+struct Reading {
+    first: Bytes,
+    from_start: bool,
+    bytes: BlobStream,
+}
+
+impl Reading {
+    /// Whether compressing it once more would be in vain. Of a part nothing is
+    /// known, and most blobs are compressed.
+    fn is_compressed(&self) -> bool {
+        !self.from_start || COMPRESSED.iter().any(|magic| self.first.starts_with(magic))
+    }
+
+    fn pieces(self, call: Call) -> Answers<v1::ReadBlobResponse> {
+        let bytes = stream::iter([Ok(self.first)]).chain(self.bytes);
+        let pieces = bytes.flat_map(|chunk| match chunk {
+            Ok(chunk) => {
+                let starts = (0..chunk.len()).step_by(PIECE);
+                let cut = starts.map(move |at| {
+                    let bytes = chunk.slice(at..chunk.len().min(at + PIECE));
+                    let crc32c = wire::checksum(&bytes);
+                    Ok(v1::ReadBlobResponse {
+                        bytes,
+                        crc32c,
+                        url: String::new(),
+                    })
+                });
+                stream::iter(cut).left_stream()
+            }
+            Err(error) => stream::iter([Err(told(error))]).right_stream(),
+        });
+        let state = (Box::pin(pieces), Some(call));
+        stream::unfold(state, |(mut pieces, mut call)| async move {
+            // A call that has ended has nothing more to say.
+            call.as_ref()?;
+            match pieces.next().await {
+                Some(Ok(piece)) => Some((Ok(piece), (pieces, call))),
+                Some(Err(status)) => {
+                    let status = match call.take() {
+                        Some(mut call) => call.ended(status),
+                        None => status,
+                    };
+                    Some((Err(status), (pieces, None)))
+                }
+                None => {
+                    if let Some(call) = call.take() {
+                        call.done();
+                    }
+                    None
+                }
+            }
+        })
+        .boxed()
+    }
+}
+
+fn told(error: BlobError) -> Status {
+    refused(CacheError::from(error))
+}

@@ -1,0 +1,282 @@
+//! The methods of `layerd.v1.Cache`: read the message, ask the engine, write
+//! the answer.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use futures::stream::{self, Stream, StreamExt as _};
+use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument as _;
+
+use super::Door;
+use super::call::{Call, malformed, refused};
+use super::metrics::Method;
+use super::reading::read;
+use super::writing::write;
+use crate::cache::guard::Guard;
+use crate::cache::wire::{self, CacheService, Malformed, v1};
+use crate::cache::{Document, Flush, Publication, Saving};
+use crate::catalog::LeaseId;
+use crate::place::Place;
+use crate::step::Step;
+
+/// The largest config that an export may have, in bytes.
+const MAX_CONFIG: u64 = 64 << 20;
+/// How long a client may take over the messages of one export.
+const PUBLISHING: std::time::Duration = std::time::Duration::from_secs(120);
+
+/// A stream of answers.
+pub type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// One for all clients.
+pub struct Service(pub Arc<Door>);
+
+impl Service {
+    /// Does one call whose answer is one message.
+    async fn unary<M, T, F>(
+        &self,
+        method: Method,
+        request: Request<M>,
+        work: impl FnOnce(Guard, M) -> F + Send,
+    ) -> Result<Response<T>, Status>
+    where
+        F: Future<Output = Result<T, Status>> + Send,
+    {
+        let (headers, _, message) = request.into_parts();
+        let (call, guard) = Call::begin(&self.0, method, &headers)?;
+        let work = work(guard, message).instrument(call.span().clone());
+        let answer = work.await;
+        call.answer(answer)
+    }
+}
+
+#[tonic::async_trait]
+impl CacheService for Service {
+    type LookUpStream = Answers<v1::LookUpResponse>;
+    type ReadBlobStream = Answers<v1::ReadBlobResponse>;
+    type WriteBlobStream = Answers<v1::WriteBlobResponse>;
+
+    async fn look_up(
+        &self,
+        request: Request<v1::LookUpRequest>,
+    ) -> Result<Response<Self::LookUpStream>, Status> {
+        self.unary(Method::LookUp, request, |guard, message| async move {
+            let (wants, limits) = wire::question(message).map_err(malformed)?;
+            if let Some(first) = wants.first() {
+                tracing::Span::current().record("project", first.place.project.as_str());
+            }
+            // Before anything is named that it keeps.
+            let lease = guard.take_lease().await;
+            let import = guard.look_up(wants, &limits).await.map_err(refused)?;
+            let lease = lease.map_or(0, |lease| lease.0);
+            let parts = wire::import_parts(import.as_ref(), lease);
+            Ok(stream::iter(parts.into_iter().map(Ok)).boxed() as Answers<_>)
+        })
+        .await
+    }
+
+    async fn find_missing(
+        &self,
+        request: Request<v1::FindMissingRequest>,
+    ) -> Result<Response<v1::FindMissingResponse>, Status> {
+        self.unary(Method::FindMissing, request, |guard, message| async move {
+            let place = place_of(&message.project, &message.git_ref).map_err(malformed)?;
+            let digests = wire::digests(&message.digests).map_err(malformed)?;
+            if digests.len() > wire::MAX_DIGESTS {
+                return Err(Status::invalid_argument(format!(
+                    "more than {} digests",
+                    wire::MAX_DIGESTS
+                )));
+            }
+            let held = guard.held(&place, &digests).await.map_err(refused)?;
+            let sizes = held.into_iter();
+            let sizes = sizes.map(|size| size.map_or(0, |size| size.saturating_add(1)));
+            Ok(v1::FindMissingResponse {
+                sizes: sizes.collect(),
+            })
+        })
+        .await
+    }
+
+    async fn read_blob(
+        &self,
+        request: Request<v1::ReadBlobRequest>,
+    ) -> Result<Response<Self::ReadBlobStream>, Status> {
+        let (headers, _, message) = request.into_parts();
+        let (call, guard) = Call::begin(&self.0, Method::ReadBlob, &headers)?;
+        read(call, guard, message).await
+    }
+
+    async fn write_blob(
+        &self,
+        request: Request<Streaming<v1::WriteBlobRequest>>,
+    ) -> Result<Response<Self::WriteBlobStream>, Status> {
+        let (headers, _, messages) = request.into_parts();
+        let (call, guard) = Call::begin(&self.0, Method::WriteBlob, &headers)?;
+        Ok(Response::new(write(&self.0, call, guard, messages)))
+    }
+
+    async fn publish(
+        &self,
+        request: Request<Streaming<v1::PublishRequest>>,
+    ) -> Result<Response<v1::PublishResponse>, Status> {
+        self.unary(Method::Publish, request, |guard, messages| async move {
+            let export = tokio::time::timeout(PUBLISHING, publication(messages)).await;
+            let export = export
+                .map_err(|_| Status::deadline_exceeded("the export did not come to its end"))??;
+            tracing::Span::current().record("project", export.place.project.as_str());
+            let published = guard.publish(export).await.map_err(refused)?;
+            Ok(v1::PublishResponse {
+                export: published.id.0,
+                records: published.records as u64,
+                layers: published.layers as u64,
+                bytes: published.bytes,
+                steps: published.steps.iter().map(v1::Step::from).collect(),
+            })
+        })
+        .await
+    }
+
+    async fn writable(
+        &self,
+        request: Request<v1::WritableRequest>,
+    ) -> Result<Response<v1::WritableResponse>, Status> {
+        self.unary(Method::Writable, request, |guard, message| async move {
+            let place = Place::try_from(message.place).map_err(malformed)?;
+            guard.writable(&place).await.map_err(refused)?;
+            Ok(v1::WritableResponse {})
+        })
+        .await
+    }
+
+    async fn steps(
+        &self,
+        request: Request<v1::StepsRequest>,
+    ) -> Result<Response<v1::StepsResponse>, Status> {
+        self.unary(Method::Steps, request, |guard, message| async move {
+            let project = wire::project(&message.project).map_err(malformed)?;
+            let results = wire::results(message.results).map_err(malformed)?;
+            let steps = guard.steps(&project, &results).await.map_err(refused)?;
+            Ok(v1::StepsResponse {
+                steps: steps.iter().map(v1::Step::from).collect(),
+            })
+        })
+        .await
+    }
+
+    async fn report(
+        &self,
+        request: Request<v1::ReportRequest>,
+    ) -> Result<Response<v1::ReportResponse>, Status> {
+        self.unary(Method::Report, request, |guard, message| async move {
+            let saving = Saving::try_from(message).map_err(malformed)?;
+            guard.report(&saving).await.map_err(refused)?;
+            Ok(v1::ReportResponse {})
+        })
+        .await
+    }
+
+    async fn take_lease(
+        &self,
+        request: Request<v1::TakeLeaseRequest>,
+    ) -> Result<Response<v1::TakeLeaseResponse>, Status> {
+        self.unary(Method::TakeLease, request, |guard, _| async move {
+            let lease = guard.take_lease().await.map_or(0, |lease| lease.0);
+            Ok(v1::TakeLeaseResponse { lease })
+        })
+        .await
+    }
+
+    async fn renew_lease(
+        &self,
+        request: Request<v1::RenewLeaseRequest>,
+    ) -> Result<Response<v1::RenewLeaseResponse>, Status> {
+        self.unary(Method::RenewLease, request, |guard, message| async move {
+            let renewed = guard.renew_lease(LeaseId(message.lease)).await;
+            let renewed = renewed.map_err(refused)?;
+            Ok(v1::RenewLeaseResponse { renewed })
+        })
+        .await
+    }
+
+    async fn suspect(
+        &self,
+        request: Request<v1::SuspectRequest>,
+    ) -> Result<Response<v1::SuspectResponse>, Status> {
+        self.unary(Method::Suspect, request, |guard, message| async move {
+            let projects = wire::projects(&message.projects).map_err(malformed)?;
+            let digest = wire::digest(&message.digest).map_err(malformed)?;
+            let withdrawn = guard.suspect(&projects, &digest).await.map_err(refused)?;
+            Ok(v1::SuspectResponse { withdrawn })
+        })
+        .await
+    }
+
+    async fn flush(
+        &self,
+        request: Request<v1::FlushRequest>,
+    ) -> Result<Response<v1::FlushResponse>, Status> {
+        self.unary(Method::Flush, request, |guard, message| async move {
+            let flush = Flush::try_from(message).map_err(malformed)?;
+            tracing::Span::current().record("project", flush.project.as_str());
+            let exports = guard.flush(&flush).await.map_err(refused)?;
+            tracing::info!(exports, ?flush, by = guard.grant().subject(), "flushed");
+            Ok(v1::FlushResponse { exports })
+        })
+        .await
+    }
+}
+
+/// A place of which the scope does not matter.
+pub fn place_of(project: &str, git_ref: &str) -> Result<Place, Malformed> {
+    Ok(Place {
+        project: wire::project(project)?,
+        git_ref: wire::git_ref(git_ref)?,
+        ..Place::default()
+    })
+}
+
+/// An export, put together of its messages.
+async fn publication(
+    mut messages: Streaming<v1::PublishRequest>,
+) -> Result<Publication, Status> {
+    use v1::publish_request::Part;
+    let first = messages.message().await?.and_then(|message| message.part);
+    let Some(Part::Export(export)) = first else {
+        return Err(Status::invalid_argument("an export begins with what it is"));
+    };
+    if export.config_bytes > MAX_CONFIG {
+        return Err(Status::invalid_argument(format!(
+            "a config of {} bytes: at most {MAX_CONFIG}",
+            export.config_bytes
+        )));
+    }
+    let place = Place::try_from(export.place).map_err(malformed)?;
+    if place.scope.is_any() {
+        return Err(Status::invalid_argument("an export needs one scope"));
+    }
+    let steps: Vec<Step> = wire::steps(export.steps).map_err(malformed)?;
+    let mut config = BytesMut::new();
+    while let Some(message) = messages.message().await? {
+        let Some(Part::Config(bytes)) = message.part else {
+            continue;
+        };
+        if (config.len() + bytes.len()) as u64 > export.config_bytes {
+            return Err(Status::invalid_argument("a config longer than announced"));
+        }
+        config.extend_from_slice(&bytes);
+    }
+    if config.len() as u64 != export.config_bytes {
+        return Err(Status::invalid_argument("a config that breaks off"));
+    }
+    Ok(Publication {
+        place,
+        builder: wire::short("builder", export.builder).map_err(malformed)?,
+        manifest: Document::new(export.manifest),
+        config: Document::new(config.freeze()),
+        uploaded: Default::default(),
+        steps,
+    })
+}
