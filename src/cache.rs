@@ -62,7 +62,12 @@ pub trait Cache: Send + Sync + 'static {
     /// Opens or resumes the upload of one blob; see
     /// [`BlobStore::ingest`](crate::blobs::BlobStore::ingest). Names of two
     /// projects never meet.
-    async fn ingest(&self, project: &ProjectId, name: &str) -> Result<Box<dyn Ingest>, CacheError>;
+    async fn ingest(
+        &self,
+        project: &ProjectId,
+        name: &str,
+        expected: Option<Digest>,
+    ) -> Result<Box<dyn Ingest>, CacheError>;
 
     /// Streams a blob that an [`Import`] of this cache names.
     async fn read(

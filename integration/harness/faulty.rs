@@ -96,8 +96,13 @@ impl Cache for FaultyCache {
         self.inner.holds(project, digest).await
     }
 
-    async fn ingest(&self, project: &ProjectId, name: &str) -> Result<Box<dyn Ingest>, CacheError> {
-        self.inner.ingest(project, name).await
+    async fn ingest(
+        &self,
+        project: &ProjectId,
+        name: &str,
+        expected: Option<Digest>,
+    ) -> Result<Box<dyn Ingest>, CacheError> {
+        self.inner.ingest(project, name, expected).await
     }
 
     async fn read(

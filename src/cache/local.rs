@@ -263,10 +263,15 @@ impl Cache for LocalCache {
         Ok(there.then_some(size))
     }
 
-    async fn ingest(&self, project: &ProjectId, name: &str) -> Result<Box<dyn Ingest>, CacheError> {
+    async fn ingest(
+        &self,
+        project: &ProjectId,
+        name: &str,
+        expected: Option<Digest>,
+    ) -> Result<Box<dyn Ingest>, CacheError> {
         let opened = self.opener.opened_for_writing().await?;
         // No project id holds a NUL: names of two projects never meet.
-        Ok(opened.blobs.ingest(&format!("{project}\0{name}")).await?)
+        Ok(opened.blobs.ingest(&format!("{project}\0{name}"), expected).await?)
     }
 
     async fn read(

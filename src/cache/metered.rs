@@ -55,9 +55,14 @@ impl Cache for Metered {
         self.inner.holds(project, digest).await
     }
 
-    async fn ingest(&self, project: &ProjectId, name: &str) -> Result<Box<dyn Ingest>, CacheError> {
+    async fn ingest(
+        &self,
+        project: &ProjectId,
+        name: &str,
+        expected: Option<Digest>,
+    ) -> Result<Box<dyn Ingest>, CacheError> {
         let mut transfer = Transfer::begin(&self.metrics, Direction::Written);
-        let opened = transfer.timed(self.inner.ingest(project, name)).await;
+        let opened = transfer.timed(self.inner.ingest(project, name, expected)).await;
         let ingest = opened.inspect_err(|error| self.metrics.ingest_failed(error))?;
         Ok(Box::new(MeteredIngest::new(ingest, transfer)))
     }
@@ -129,7 +134,7 @@ mod tests {
         let project: ProjectId = "p".parse().unwrap();
         let expected = Digest::of(b"layer");
 
-        let mut ingest = cache.ingest(&project, "one").await.unwrap();
+        let mut ingest = cache.ingest(&project, "one", None).await.unwrap();
         ingest.write(Bytes::from_static(b"layer")).await.unwrap();
         ingest.commit(Some(5), Some(expected)).await.unwrap();
         let bytes = cache.read(&expected, 1, 3).await.unwrap();
@@ -137,7 +142,7 @@ mod tests {
         assert_eq!(metrics.bytes.get(Direction::Written), 5);
         assert_eq!(metrics.bytes.get(Direction::Read), 3);
 
-        let mut ingest = cache.ingest(&project, "two").await.unwrap();
+        let mut ingest = cache.ingest(&project, "two", None).await.unwrap();
         ingest.write(Bytes::from_static(b"other")).await.unwrap();
         ingest.commit(Some(5), Some(expected)).await.unwrap_err();
         let absent = Digest::of(b"absent");

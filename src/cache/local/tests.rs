@@ -74,7 +74,7 @@ fn blob_file(dir: &TempDir, content: &str) -> std::path::PathBuf {
 
 async fn upload(cache: &LocalCache, project: &str, content: &str) -> Digest {
     let mut ingest = cache
-        .ingest(&project.parse().unwrap(), content)
+        .ingest(&project.parse().unwrap(), content, None)
         .await
         .unwrap();
     ingest
@@ -323,12 +323,12 @@ async fn what_is_no_cache_export_is_refused_and_nothing_stored() {
 #[tokio::test]
 async fn uploads_of_two_projects_never_meet() {
     let (_dir, cache) = cache();
-    let mut ingest = cache.ingest(&"p".parse().unwrap(), "layer").await.unwrap();
+    let mut ingest = cache.ingest(&"p".parse().unwrap(), "layer", None).await.unwrap();
     ingest.write(Bytes::from_static(b"secret")).await.unwrap();
     drop(ingest);
     assert_eq!(
         cache
-            .ingest(&"q".parse().unwrap(), "layer")
+            .ingest(&"q".parse().unwrap(), "layer", None)
             .await
             .unwrap()
             .offset(),
@@ -336,7 +336,7 @@ async fn uploads_of_two_projects_never_meet() {
     );
     assert_eq!(
         cache
-            .ingest(&"p".parse().unwrap(), "layer")
+            .ingest(&"p".parse().unwrap(), "layer", None)
             .await
             .unwrap()
             .offset(),
@@ -360,7 +360,7 @@ async fn a_check_of_a_sound_directory_finds_nothing() {
     publish(&cache, place("p", "main"), &["base", "top"]).await;
     publish(&cache, place("q", "main"), &["base"]).await;
     upload(&cache, "p", "never exported").await;
-    let mut left = cache.ingest(&"p".parse().unwrap(), "left").await.unwrap();
+    let mut left = cache.ingest(&"p".parse().unwrap(), "left", None).await.unwrap();
     left.write(Bytes::from_static(b"behind")).await.unwrap();
     let data = dir.path().join("data");
     assert_eq!(

@@ -137,12 +137,16 @@ impl ExportStore {
 
     /// Opens or resumes an upload. BuildKit writes a document under its bare
     /// digest, and a layer under `layer-…`.
-    pub(super) async fn ingest(&self, name: &str) -> Result<Box<dyn Ingest>, Status> {
+    pub(super) async fn ingest(
+        &self,
+        name: &str,
+        expected: Option<Digest>,
+    ) -> Result<Box<dyn Ingest>, Status> {
         if is_document(name) {
             return Ok(self.documents.ingest());
         }
         self.cache
-            .ingest(&self.place.project, name)
+            .ingest(&self.place.project, name, expected)
             .await
             .map_err(|error| self.failed(&error))
     }
@@ -173,7 +177,7 @@ impl ExportStore {
     /// Drops an upload that nobody is writing.
     pub(super) async fn abort(&self, name: &str) -> Result<(), Status> {
         self.statuses.forget(name)?;
-        let ingest = self.ingest(name).await?;
+        let ingest = self.ingest(name, None).await?;
         ingest.abort().await.map_err(blob_refusal)
     }
 

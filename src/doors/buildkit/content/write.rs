@@ -97,7 +97,11 @@ impl Open {
             locked.end();
             return Err(already_exists(&request.expected));
         }
-        let ingest = export.ingest(&request.r#ref).await?;
+        let expected = match request.expected.as_str() {
+            "" => None,
+            expected => Some(parse_digest(expected)?),
+        };
+        let ingest = export.ingest(&request.r#ref, expected).await?;
         Ok(Self {
             locked,
             ingest,
