@@ -4,6 +4,7 @@ pub mod cache;
 mod config_file;
 mod display;
 mod operate;
+mod serve;
 mod sidecar;
 mod token;
 
@@ -45,6 +46,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Sidecar(Box<sidecar::SidecarArgs>),
+    Serve(Box<serve::ServeArgs>),
     Cache(cache::CacheArgs),
     Token(token::TokenArgs),
     #[command(hide = true)]
@@ -64,6 +66,7 @@ pub async fn run() -> ExitCode {
     let _telemetry = telemetry::init(cli.log_format);
     let outcome = match cli.command {
         Command::Sidecar(args) => sidecar::run(*args).await,
+        Command::Serve(args) => serve::run(*args).await,
         Command::Cache(args) => cache::run(args).await,
         Command::Token(args) => token::run(args),
         Command::Tether(args) => sidecar::tether(&args),

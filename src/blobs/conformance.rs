@@ -50,7 +50,7 @@ pub(super) fn content(length: usize) -> Bytes {
 }
 
 pub(super) async fn put(store: &dyn BlobStore, name: &str, bytes: &Bytes) -> Digest {
-    let mut ingest = store.ingest(name).await.unwrap();
+    let mut ingest = store.ingest(name, None).await.unwrap();
     ingest.write(bytes.clone()).await.unwrap();
     ingest
         .commit(Some(bytes.len() as u64), Some(Digest::of(bytes)))
@@ -118,7 +118,7 @@ pub(super) async fn an_absent_blob_is_not_found(store: &dyn BlobStore) {
 
 pub(super) async fn nothing_is_visible_before_the_commit(store: &dyn BlobStore) {
     let bytes = content(1_000_000);
-    let mut ingest = store.ingest("layer").await.unwrap();
+    let mut ingest = store.ingest("layer", None).await.unwrap();
     ingest.write(bytes.clone()).await.unwrap();
     assert_eq!(store.size(&Digest::of(&bytes)).await.unwrap(), None);
     assert_eq!(listed(store).await, []);
@@ -130,12 +130,12 @@ pub(super) async fn a_dropped_ingest_resumes_where_it_was(store: &dyn BlobStore)
     let bytes = content(700_000);
     // Drops after a few bytes as well as after many.
     for (from, to) in [(0, 10), (10, 400_000), (400_000, 699_999)] {
-        let mut ingest = store.ingest("layer").await.unwrap();
+        let mut ingest = store.ingest("layer", None).await.unwrap();
         assert_eq!(ingest.offset(), from as u64);
         assert_eq!(ingest.digest(), Digest::of(&bytes[..from]));
         ingest.write(bytes.slice(from..to)).await.unwrap();
     }
-    let mut ingest = store.ingest("layer").await.unwrap();
+    let mut ingest = store.ingest("layer", None).await.unwrap();
     assert!(ingest.started_at() <= ingest.updated_at());
     ingest.write(bytes.slice(699_999..)).await.unwrap();
     ingest
@@ -144,21 +144,21 @@ pub(super) async fn a_dropped_ingest_resumes_where_it_was(store: &dyn BlobStore)
         .unwrap();
     assert_eq!(get(store, &Digest::of(&bytes), 0, u64::MAX).await, bytes);
     assert_eq!(
-        store.ingest("layer").await.unwrap().offset(),
+        store.ingest("layer", None).await.unwrap().offset(),
         0,
         "a commit ends the ingest"
     );
 }
 
 pub(super) async fn an_aborted_ingest_starts_anew(store: &dyn BlobStore) {
-    let mut ingest = store.ingest("layer").await.unwrap();
+    let mut ingest = store.ingest("layer", None).await.unwrap();
     ingest.write(content(500_000)).await.unwrap();
     ingest.abort().await.unwrap();
-    assert_eq!(store.ingest("layer").await.unwrap().offset(), 0);
+    assert_eq!(store.ingest("layer", None).await.unwrap().offset(), 0);
 }
 
 pub(super) async fn a_restarted_ingest_forgets_its_bytes(store: &dyn BlobStore) {
-    let mut ingest = store.ingest("layer").await.unwrap();
+    let mut ingest = store.ingest("layer", None).await.unwrap();
     ingest.write(content(500_000)).await.unwrap();
     ingest.write(content(5)).await.unwrap();
     ingest.restart().await.unwrap();
@@ -172,12 +172,12 @@ pub(super) async fn a_restarted_ingest_forgets_its_bytes(store: &dyn BlobStore) 
 
 pub(super) async fn wrong_bytes_are_refused_and_dropped(store: &dyn BlobStore) {
     let (bytes, other) = (content(100), Digest::of(b"other"));
-    let mut ingest = store.ingest("layer").await.unwrap();
+    let mut ingest = store.ingest("layer", None).await.unwrap();
     ingest.write(bytes.clone()).await.unwrap();
     let committed = ingest.commit(Some(100), Some(other)).await;
     assert!(matches!(committed, Err(BlobError::WrongDigest { expected, .. }) if expected == other));
 
-    let mut ingest = store.ingest("layer").await.unwrap();
+    let mut ingest = store.ingest("layer", None).await.unwrap();
     assert_eq!(ingest.offset(), 0);
     ingest.write(bytes.clone()).await.unwrap();
     let committed = ingest.commit(Some(101), Some(Digest::of(&bytes))).await;
@@ -188,26 +188,26 @@ pub(super) async fn wrong_bytes_are_refused_and_dropped(store: &dyn BlobStore) {
             actual: 100
         })
     ));
-    assert_eq!(store.ingest("layer").await.unwrap().offset(), 0);
+    assert_eq!(store.ingest("layer", None).await.unwrap().offset(), 0);
     assert_eq!(listed(store).await, []);
 }
 
 pub(super) async fn a_second_writer_of_a_name_starts_at_nothing(store: &dyn BlobStore) {
-    let mut first = store.ingest("layer").await.unwrap();
+    let mut first = store.ingest("layer", None).await.unwrap();
     first.write(content(300_000)).await.unwrap();
-    let mut second = store.ingest("layer").await.unwrap();
+    let mut second = store.ingest("layer", None).await.unwrap();
     assert_eq!(second.offset(), 0);
     second.write(content(10)).await.unwrap();
     drop(second);
     drop(first);
     // What the second wrote is forgotten, what the first wrote is not.
-    assert_eq!(store.ingest("layer").await.unwrap().offset(), 300_000);
+    assert_eq!(store.ingest("layer", None).await.unwrap().offset(), 300_000);
 }
 
 pub(super) async fn two_writers_of_one_blob_both_succeed(store: &dyn BlobStore) {
     let bytes = content(900_000);
     let write = async |name: &str| {
-        let mut ingest: Box<dyn Ingest> = store.ingest(name).await.unwrap();
+        let mut ingest: Box<dyn Ingest> = store.ingest(name, None).await.unwrap();
         for at in (0..bytes.len()).step_by(100_000) {
             ingest.write(bytes.slice(at..at + 100_000)).await.unwrap();
         }
@@ -224,7 +224,7 @@ pub(super) async fn two_writers_of_one_blob_both_succeed(store: &dyn BlobStore) 
 
 pub(super) async fn an_ingest_tells_digest_and_offset_at_every_step(store: &dyn BlobStore) {
     let bytes = content(600_000);
-    let mut ingest = store.ingest("layer").await.unwrap();
+    let mut ingest = store.ingest("layer", None).await.unwrap();
     let mut at = 0;
     for length in [0, 1, 99_999, 400_000, 100_000] {
         ingest.write(bytes.slice(at..at + length)).await.unwrap();
@@ -248,7 +248,7 @@ pub(super) async fn names_never_become_paths(store: &dyn BlobStore) {
         "layer-sha256:…\n",
         &long,
     ] {
-        let mut ingest = store.ingest(name).await.unwrap();
+        let mut ingest = store.ingest(name, None).await.unwrap();
         ingest
             .write(Bytes::copy_from_slice(name.as_bytes()))
             .await

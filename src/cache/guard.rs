@@ -102,16 +102,32 @@ impl Guard {
         if self.grant.reads_all() {
             return Ok(sizes);
         }
-        let visible = digests.iter().zip(sizes).map(|(digest, size)| async move {
-            match size {
-                Some(size) => {
-                    let seen = self.sees(&place.project, Some(&place.git_ref), digest);
-                    Ok(seen.await?.then_some(size))
-                }
-                None => Ok::<_, CacheError>(None),
+        let mut visible = Vec::with_capacity(sizes.len());
+        let asked: Vec<_> = digests.iter().copied().zip(sizes).collect();
+        let mut answers = stream::iter(asked)
+            .map(|(digest, size)| self.visible(place, digest, size))
+            .buffered(AT_ONCE);
+        while let Some(size) = answers.try_next().await? {
+            visible.push(size);
+        }
+        Ok(visible)
+    }
+
+    /// The size of a blob that is there, if this client may know.
+    async fn visible(
+        &self,
+        place: &Place,
+        digest: Digest,
+        size: Option<u64>,
+    ) -> Result<Option<u64>, CacheError> {
+        let seen = match size {
+            None => false,
+            Some(_) => {
+                let own = Some(&place.git_ref);
+                self.sees(&place.project, own, &digest).await?
             }
-        });
-        stream::iter(visible).buffered(AT_ONCE).try_collect().await
+        };
+        Ok(size.filter(|_| seen))
     }
 
     /// As [`Cache::ingest`].

@@ -60,15 +60,21 @@ impl StoreSize {
         let size = Self::default();
         registry.register(
             "layerd_store_blobs",
-            "Blobs in the data directory",
+            "Blobs in the store",
             size.blobs.clone(),
         );
         registry.register(
             "layerd_store_bytes",
-            "Bytes of the blobs in the data directory",
+            "Bytes of the blobs in the store",
             size.bytes.clone(),
         );
         size
+    }
+
+    /// Somebody else looks from now on.
+    pub fn unknown(&self) {
+        self.blobs.set(0);
+        self.bytes.set(0);
     }
 
     /// Follows the size of `cache`, which `grown` says to have changed, for

@@ -77,6 +77,11 @@ impl PostgresCatalog {
         })
     }
 
+    /// What it is called where somebody reads it: its URL without secrets.
+    pub fn name(&self) -> String {
+        self.context.name()
+    }
+
     /// Shows in `registry` how many connections there are.
     pub fn register(&self, registry: &mut Registry) {
         registry.register_collector(Box::new(self.connections.gauges()));

@@ -9,11 +9,13 @@ use prometheus_client::registry::Registry;
 
 use crate::cache::{self, StoreSize, Subsumed};
 use crate::config::MetricsAddress;
-use crate::doors::buildkit;
 use crate::doors::operator::Listener;
+use crate::doors::{buildkit, hub};
 
 /// Where a sidecar shows its metrics when nobody says where.
-const DEFAULT_PORT: u16 = 9464;
+pub const SIDECAR_PORT: u16 = 9464;
+/// The same of a hub.
+pub const HUB_PORT: u16 = 9465;
 
 /// Every metric of a sidecar.
 pub struct SidecarMetrics {
@@ -32,9 +34,7 @@ pub struct SidecarMetrics {
 impl SidecarMetrics {
     /// All at 0.
     pub fn new() -> Self {
-        let mut registry = Registry::default();
-        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("layerd_build", "The version that runs", version);
+        let mut registry = registry();
         Self {
             door: buildkit::Metrics::register(&mut registry),
             cache: cache::Metrics::register(&mut registry),
@@ -45,10 +45,61 @@ impl SidecarMetrics {
     }
 }
 
+/// Every metric of a hub but those of its backends, which register themselves.
+pub struct HubMetrics {
+    /// All of them.
+    pub registry: Registry,
+    /// Those of the door.
+    pub door: hub::Metrics,
+    /// Those of the cache.
+    pub cache: cache::Metrics,
+    /// That of the log.
+    pub subsumed: Subsumed,
+    /// That of the blob store.
+    pub store: StoreSize,
+}
+
+impl HubMetrics {
+    /// All at 0.
+    pub fn new() -> Self {
+        let mut registry = registry();
+        Self {
+            door: hub::Metrics::register(&mut registry),
+            cache: cache::Metrics::register(&mut registry),
+            subsumed: Subsumed::register(&mut registry),
+            store: StoreSize::register(&mut registry),
+            registry,
+        }
+    }
+}
+
+fn registry() -> Registry {
+    let mut registry = Registry::default();
+    let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+    registry.register("layerd_build", "The version that runs", version);
+    registry
+}
+
+/// A connection is a file; the usual soft limit is far below the hard one.
+pub fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
+}
+
 /// Binds the address that was asked for, or the default one. That another
 /// process has the default is no reason not to start, since several sidecars
 /// may run on a host: this one then shows nothing, and says so.
-pub async fn listen(asked: Option<MetricsAddress>) -> anyhow::Result<Option<Listener>> {
+pub async fn listen(
+    asked: Option<MetricsAddress>,
+    default_port: u16,
+) -> anyhow::Result<Option<Listener>> {
     match asked {
         Some(MetricsAddress::Off) => Ok(None),
         Some(MetricsAddress::At(address)) => Listener::bind(address)
@@ -56,7 +107,7 @@ pub async fn listen(asked: Option<MetricsAddress>) -> anyhow::Result<Option<List
             .map(Some)
             .with_context(|| format!("can't show metrics at {address}")),
         None => {
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT));
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, default_port));
             let bound = Listener::bind(address).await;
             Ok(bound
                 .inspect_err(|error| {
@@ -115,14 +166,21 @@ mod tests {
 
     #[tokio::test]
     async fn a_taken_address_is_an_error_only_where_it_was_asked_for() {
-        let first = listen(Some("127.0.0.1:0".parse().unwrap())).await.unwrap();
+        let first = listen(Some("127.0.0.1:0".parse().unwrap()), SIDECAR_PORT)
+            .await
+            .unwrap();
         let address = first.unwrap().address().unwrap();
         let kept = Listener::bind(address).await.unwrap();
         let asked = MetricsAddress::At(kept.address().unwrap());
-        assert!(listen(Some(asked)).await.is_err());
-        assert!(listen(Some(MetricsAddress::Off)).await.unwrap().is_none());
+        assert!(listen(Some(asked), SIDECAR_PORT).await.is_err());
+        assert!(
+            listen(Some(MetricsAddress::Off), SIDECAR_PORT)
+                .await
+                .unwrap()
+                .is_none()
+        );
         // Whoever has the default by now, the other one is told.
-        let _one = listen(None).await.unwrap();
-        assert!(listen(None).await.unwrap().is_none());
+        let _one = listen(None, SIDECAR_PORT).await.unwrap();
+        assert!(listen(None, SIDECAR_PORT).await.unwrap().is_none());
     }
 }

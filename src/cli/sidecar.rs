@@ -248,7 +248,7 @@ pub struct SidecarArgs {
 
 /// Runs until SIGTERM or SIGINT, or until the child ends.
 pub async fn run(args: SidecarArgs) -> anyhow::Result<ExitCode> {
-    raise_file_limit();
+    operate::raise_file_limit();
     if args.child.is_empty() {
         alone(args).await
     } else {
@@ -325,7 +325,7 @@ impl Beside {
             metrics,
             cache: Arc::new(cache),
             pull: pull_listener(args).await?,
-            shown_at: operate::listen(args.metrics).await?,
+            shown_at: operate::listen(args.metrics, operate::SIDECAR_PORT).await?,
         })
     }
 }
@@ -459,17 +459,4 @@ async fn listeners(
         listeners.push(listener);
     }
     Ok(listeners)
-}
-
-/// A connection is a file; the usual soft limit is far below the hard one.
-fn raise_file_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, "the limit of open files could not be raised");
-    }
 }

@@ -75,11 +75,6 @@ impl Call {
         &self.span
     }
 
-    /// It is about this project.
-    pub fn about(&self, project: &str) {
-        self.span.record("project", project);
-    }
-
     /// It ends well.
     pub fn done(mut self) {
         self.outcome = Outcome::Ok;

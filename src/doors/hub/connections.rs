@@ -136,10 +136,7 @@ impl Connection {
         }
     }
 
-    async fn converse<S>(
-        self,
-        stream: S,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+    async fn converse<S>(self, stream: S) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -155,7 +152,8 @@ impl Connection {
             .keep_alive_interval(KEEP_ALIVE.0)
             .keep_alive_timeout(KEEP_ALIVE.1);
         let service = TowerToHyperService::new(self.routes);
-        let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let mut connection =
+            std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
         tokio::select! {
             ended = connection.as_mut() => return Ok(ended?),
             () = self.drain.cancelled() => connection.as_mut().graceful_shutdown(),

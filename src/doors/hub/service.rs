@@ -239,9 +239,7 @@ pub fn place_of(project: &str, git_ref: &str) -> Result<Place, Malformed> {
 }
 
 /// An export, put together of its messages.
-async fn publication(
-    mut messages: Streaming<v1::PublishRequest>,
-) -> Result<Publication, Status> {
+async fn publication(mut messages: Streaming<v1::PublishRequest>) -> Result<Publication, Status> {
     use v1::publish_request::Part;
     let first = messages.message().await?.and_then(|message| message.part);
     let Some(Part::Export(export)) = first else {

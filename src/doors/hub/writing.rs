@@ -156,7 +156,9 @@ fn expected(open: &Open) -> Result<Option<Digest>, Status> {
 
 async fn append(ingest: &mut dyn Ingest, piece: Piece) -> Result<(), Status> {
     if wire::checksum(&piece.bytes) != piece.crc32c {
-        return Err(Status::aborted("a piece was damaged on its way: go on anew"));
+        return Err(Status::aborted(
+            "a piece was damaged on its way: go on anew",
+        ));
     }
     if ingest.offset().saturating_add(piece.bytes.len() as u64) > MAX_BLOB {
         return Err(Status::invalid_argument(format!(

@@ -1,0 +1,179 @@
+//! `layerd serve`: the hub.
+
+mod args;
+mod backends;
+mod housekeeping;
+mod readiness;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+pub use self::args::ServeArgs;
+use self::args::{Auth, Storage};
+use self::backends::Backends;
+use super::operate;
+use crate::access::{Access, Keys};
+use crate::cache::guard::Guarded;
+use crate::cache::{Cache, LocalCache, Metered};
+use crate::doors::hub::{self, Closing};
+use crate::doors::operator::Shown;
+use crate::tls::{Acceptor, Alpn, ServerTls};
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    operate::raise_file_limit();
+    let access = Arc::new(access(&args)?);
+    let tls = tls(&args)?;
+    let metrics = operate::HubMetrics::new();
+    let operate::HubMetrics { mut registry, .. } = metrics;
+    let backends = Backends::open(&args.storage(), &mut registry).await?;
+    if args.check_config {
+        return check(&backends).await;
+    }
+    let listener = TcpListener::bind(&args.listen).await;
+    let listener = listener.with_context(|| format!("can't listen at {}", args.listen))?;
+    let shown_at = operate::listen(args.metrics, operate::HUB_PORT).await?;
+    let closing = closed_by_signal()?;
+    let local = LocalCache::over(Arc::clone(&backends.catalog), Arc::clone(&backends.blobs));
+    let local = Arc::new(local.counting(metrics.subsumed));
+    let cache: Arc<dyn Cache> = Arc::new(Metered::new(local.clone(), metrics.cache.clone()));
+    let mut ready = format!("ready listen={}", address(&listener, tls.is_some())?);
+    if let Some(shown_at) = &shown_at {
+        ready += &format!(" metrics={}", shown_at.address()?);
+    }
+    let keeping = tokio::spawn(housekeeping::keep(
+        Arc::clone(&backends.catalog),
+        local.clone(),
+        metrics.store,
+        metrics.cache.grown(),
+    ));
+    let showing = shown_at.map(|shown_at| {
+        let checks = readiness::checks(&backends, &closing);
+        tokio::spawn(shown_at.serve(Shown { registry, checks }))
+    });
+    tracing::info!(
+        catalog = backends.catalog_at,
+        blobs = backends.blobs_at,
+        auth = if args.asks_for_tokens() {
+            "token"
+        } else {
+            "none"
+        },
+        "{ready}"
+    );
+    // Scripts wait for this line; one that has gone away needs none.
+    let _ = writeln!(std::io::stdout(), "{ready}");
+    let config = hub::Config {
+        listener,
+        tls,
+        access,
+        cache: Guarded::new(cache, local),
+        uploads: args.max_uploads,
+        metrics: metrics.door,
+    };
+    hub::serve(config, closing).await;
+    keeping.abort();
+    if let Some(showing) = showing {
+        showing.abort();
+    }
+    backends.close().await;
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What `--check-config` does: all was read; now whether it can be reached.
+async fn check(backends: &Backends) -> anyhow::Result<ExitCode> {
+    let mut well = true;
+    for (what, at, answer) in backends.look().await {
+        match answer {
+            Ok(()) => println!("{what} {at}: ok"),
+            Err(why) => {
+                println!("{what} {at}: {why}");
+                well = false;
+            }
+        }
+    }
+    Ok(match well {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+fn access(args: &ServeArgs) -> anyhow::Result<Access> {
+    match (args.auth, &args.token_key_file) {
+        (Some(Auth::Token), None) => {
+            anyhow::bail!(
+                "--auth token needs --token-key-file: `layerd token key -o FILE` makes one"
+            )
+        }
+        (Some(Auth::Token), Some(path)) => Ok(Access::Token(Keys::open(path)?)),
+        (Some(Auth::None), Some(_)) => {
+            anyhow::bail!("--token-key-file goes with --auth token, not with --auth none")
+        }
+        (Some(Auth::None), None) => Ok(Access::Open),
+        (None, Some(path)) => Ok(Access::Token(Keys::open(path)?)),
+        (None, None) if args.is_on_loopback()? => Ok(Access::Open),
+        (None, None) => anyhow::bail!(
+            "{} is reached by other hosts, and everybody there could read and write every \
+             project: say --auth token with --token-key-file, or --auth none if the network \
+             keeps others out",
+            args.listen
+        ),
+    }
+}
+
+fn tls(args: &ServeArgs) -> anyhow::Result<Option<Acceptor>> {
+    let (Some(cert), Some(key)) = (&args.tls_cert, &args.tls_key) else {
+        return Ok(None);
+    };
+    let tls = ServerTls {
+        cert: cert.clone(),
+        key: key.clone(),
+        client_ca: args.tls_client_ca.clone(),
+        alpn: Alpn::H2,
+    };
+    Ok(Some(tls.acceptor()?))
+}
+
+fn address(listener: &TcpListener, tls: bool) -> anyhow::Result<String> {
+    let scheme = if tls { "https" } else { "http" };
+    Ok(format!("{scheme}://{}", listener.local_addr()?))
+}
+
+/// The first SIGTERM or SIGINT lets calls end, a second one has the hub stop at
+/// once.
+fn closed_by_signal() -> anyhow::Result<Closing> {
+    let closing = Closing::default();
+    let Closing { drain, hang_up } = closing.clone();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        for token in [drain, hang_up] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!("finishing what runs; once more to stop at once");
+            token.cancel();
+        }
+    });
+    Ok(closing)
+}
+
+impl ServeArgs {
+    fn storage(&self) -> Storage<'_> {
+        Storage {
+            data_dir: &self.data_dir,
+            catalog: self.catalog.as_deref(),
+            blobs: self.blobs.as_deref(),
+            catalog_connections: self.catalog_connections,
+            upload_buffers: self.upload_buffers,
+            disk_cache: self.disk_cache_size,
+        }
+    }
+}

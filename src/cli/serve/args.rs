@@ -1,0 +1,205 @@
+//! What `layerd serve` is told.
+
+use std::net::ToSocketAddrs as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+
+use crate::config::MetricsAddress;
+use crate::units::parse_size;
+
+/// Serve one cache to the sidecars of many runners.
+///
+/// A hub keeps the log of exports and the layers: by default in a data
+/// directory, at scale in Postgres and in a bucket, which any number of hubs
+/// may share.
+///
+///   layerd serve --listen 127.0.0.1:8700 --data-dir /var/lib/layerd-hub
+///   layerd sidecar --hub http://127.0.0.1:8700
+///
+/// For other hosts, with tokens:
+///
+///   layerd token key -o /etc/layerd/keys/2026.pem
+///   layerd serve --listen 0.0.0.0:8700 --auth token --token-key-file /etc/layerd/keys \
+///                --tls-cert cert.pem --tls-key key.pem \
+///                --catalog postgres://layerd@db/layerd --blobs s3://my-cache/layers
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub struct ServeArgs {
+    /// Where sidecars connect: HOST:PORT (port 0: any free one). Beyond
+    /// loopback it needs --auth.
+    #[arg(
+        long,
+        env = "LAYERD_LISTEN",
+        value_name = "HOST:PORT",
+        default_value = "127.0.0.1:8700"
+    )]
+    pub(super) listen: String,
+
+    /// Where the log and the layers are kept, as far as --catalog and --blobs
+    /// say nothing else, and what --disk-cache-size keeps. It must not be on a
+    /// network file system.
+    #[arg(
+        long,
+        env = "LAYERD_DATA_DIR",
+        value_name = "DIR",
+        default_value = "/var/lib/layerd-hub"
+    )]
+    pub(super) data_dir: PathBuf,
+
+    /// The log of exports: postgres://USER:PASSWORD@HOST/DATABASE. Keep the
+    /// password off the command line: in LAYERD_CATALOG, PGPASSWORD or the
+    /// password file. SQLite in --data-dir unless given.
+    #[arg(
+        long,
+        env = "LAYERD_CATALOG",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub(super) catalog: Option<String>,
+
+    /// The layers: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or
+    /// az://CONTAINER/PREFIX. Options and credentials come from the provider's
+    /// usual environment variables (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, …) or
+    /// the URL's query. Files in --data-dir unless given.
+    #[arg(long, env = "LAYERD_BLOBS", value_name = "URL", hide_env_values = true)]
+    pub(super) blobs: Option<String>,
+
+    /// Who may use the hub: `token` wants a token of every client, `none` lets
+    /// everybody who can connect do everything. `none` unless given, which a
+    /// hub that others can reach refuses to take for an answer.
+    #[arg(long, env = "LAYERD_AUTH", value_name = "AUTH")]
+    pub(super) auth: Option<Auth>,
+
+    /// The keys that tokens are signed with: a file, or a folder of them. They
+    /// are read again when they change; see `layerd token`.
+    #[arg(long, env = "LAYERD_TOKEN_KEY_FILE", value_name = "PATH")]
+    pub(super) token_key_file: Option<PathBuf>,
+
+    /// Speak TLS: the certificate chain to show, PEM; read again when it
+    /// changes.
+    #[arg(
+        long,
+        env = "LAYERD_TLS_CERT",
+        value_name = "FILE",
+        requires = "tls_key"
+    )]
+    pub(super) tls_cert: Option<PathBuf>,
+
+    /// The key of --tls-cert, PEM.
+    #[arg(
+        long,
+        env = "LAYERD_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
+    pub(super) tls_key: Option<PathBuf>,
+
+    /// Only clients with a certificate of these authorities may connect, PEM.
+    #[arg(
+        long,
+        env = "LAYERD_TLS_CLIENT_CA",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
+    pub(super) tls_client_ca: Option<PathBuf>,
+
+    /// How much of a bucket is kept in --data-dir too, so that layers that are
+    /// read often come from there; the least recently used goes first. 0: none.
+    #[arg(
+        long,
+        env = "LAYERD_DISK_CACHE_SIZE",
+        value_name = "SIZE",
+        value_parser = parse_size,
+        default_value = "0"
+    )]
+    pub(super) disk_cache_size: u64,
+
+    /// Layers that are uploaded at a time; others wait.
+    #[arg(
+        long,
+        env = "LAYERD_MAX_UPLOADS",
+        value_name = "N",
+        default_value_t = 64,
+        value_parser = at_least_one
+    )]
+    pub(super) max_uploads: usize,
+
+    /// Memory for uploads to a bucket, all together; others wait.
+    #[arg(
+        long,
+        env = "LAYERD_UPLOAD_BUFFERS",
+        value_name = "SIZE",
+        value_parser = parse_size,
+        default_value = "128MiB"
+    )]
+    pub(super) upload_buffers: u64,
+
+    /// Connections to Postgres at most.
+    #[arg(
+        long,
+        env = "LAYERD_CATALOG_CONNECTIONS",
+        value_name = "N",
+        default_value_t = 16
+    )]
+    pub(super) catalog_connections: u32,
+
+    /// Where /metrics, /healthz and /readyz are shown, over plain HTTP, or off.
+    /// 127.0.0.1:9465 unless given; where another process has that already,
+    /// nowhere.
+    #[arg(long, env = "LAYERD_METRICS", value_name = "ADDR|off")]
+    pub(super) metrics: Option<MetricsAddress>,
+
+    /// Check all of this, and whether the database and the bucket are reached,
+    /// and end.
+    #[arg(long)]
+    pub(super) check_config: bool,
+
+    /// A TOML file with these options as keys: `data-dir = "/cache"`.
+    #[arg(long, env = "LAYERD_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Who may use a hub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Auth {
+    /// Everybody who can connect.
+    None,
+    /// Whoever has a token.
+    Token,
+}
+
+/// Where things are kept.
+pub(super) struct Storage<'a> {
+    pub(super) data_dir: &'a Path,
+    pub(super) catalog: Option<&'a str>,
+    pub(super) blobs: Option<&'a str>,
+    pub(super) catalog_connections: u32,
+    pub(super) upload_buffers: u64,
+    pub(super) disk_cache: u64,
+}
+
+impl ServeArgs {
+    /// Whether this host alone can connect.
+    pub(super) fn is_on_loopback(&self) -> anyhow::Result<bool> {
+        let mut addresses = self
+            .listen
+            .to_socket_addrs()
+            .with_context(|| format!("--listen {}", self.listen))?;
+        Ok(addresses.all(|address| address.ip().is_loopback()))
+    }
+
+    /// Whether clients need a token.
+    pub(super) fn asks_for_tokens(&self) -> bool {
+        self.auth == Some(Auth::Token) || (self.auth.is_none() && self.token_key_file.is_some())
+    }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(error.to_string()),
+    }
+}
