@@ -105,3 +105,50 @@ impl JwtVerifier for Hs256 {
         Algorithm::HS256
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use jsonwebtoken::crypto::{sign, verify};
+
+    use super::super::key::Key;
+    use super::*;
+
+    fn decoded(text: &str) -> Vec<u8> {
+        URL_SAFE_NO_PAD.decode(text).unwrap()
+    }
+
+    /// RFC 8037, A.4, and RFC 7515, A.1.
+    #[test]
+    fn the_examples_of_the_standards_are_signed_and_verified_alike() {
+        install();
+        let private = decoded("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A");
+        let secret = decoded(
+            "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow",
+        );
+        for (key, token) in [
+            (
+                Key::private("a", &private).unwrap(),
+                "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg",
+            ),
+            (
+                Key::secret("a", &secret).unwrap(),
+                "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk",
+            ),
+        ] {
+            let (message, signature) = token.rsplit_once('.').unwrap();
+            let algorithm = key.algorithm.jwt();
+            let signed = sign(
+                message.as_bytes(),
+                key.encoding.as_ref().unwrap(),
+                algorithm,
+            );
+            assert_eq!(signed.unwrap(), signature);
+            let right = |message: &str| {
+                verify(signature, message.as_bytes(), &key.decoding, algorithm).unwrap()
+            };
+            assert!(right(message) && !right(&message[1..]));
+        }
+    }
+}

@@ -21,6 +21,7 @@ pub enum Roots {
     /// Those of the authorities in this file, and no other's.
     Only(PathBuf),
     /// Those that this system trusts, and those of the file if there is one.
+    /// Only the file is watched.
     System(Option<PathBuf>),
 }
 

@@ -56,7 +56,7 @@ enum Signature {
     Valid,
     /// None of the keys made it.
     Invalid,
-    /// There was no key to check it with.
+    /// The key to check it with was not there.
     Unchecked,
 }
 
@@ -140,6 +140,7 @@ fn judge(
         Err(denied @ (Denied::Expired(_) | Denied::NotYet(_) | Denied::Lifetime)) => {
             (Signature::Valid, Some(denied))
         }
+        Err(denied @ Denied::UnknownKey(_)) => (Signature::Unchecked, Some(denied)),
         Err(denied) => (Signature::Invalid, Some(denied)),
     }
 }
@@ -174,12 +175,17 @@ fn print_lines(
         .algorithm
         .map_or("unknown", |algorithm| algorithm.in_header());
     line("key", &format_args!("{kid} ({algorithm})"))?;
-    let keys = keys.map_or_else(String::new, |path| path.display().to_string());
-    let signature = match signature {
-        Signature::Valid => format!("right, by {keys}"),
-        Signature::Invalid => format!("WRONG, by {keys}: none of the above need be true"),
-        Signature::Unchecked => {
-            "NOT CHECKED: anybody could have written the above; give --token-key-file".to_owned()
+    let signature = match (signature, keys.map(Path::display)) {
+        (Signature::Valid, Some(keys)) => format!("right, by {keys}"),
+        (Signature::Invalid, Some(keys)) => {
+            format!("WRONG, by {keys}: none of the above need be true")
+        }
+        (_, Some(keys)) => format!(
+            "NOT CHECKED, since {keys} has no key {kid:?}: anybody could have written the above"
+        ),
+        (_, None) => {
+            "NOT CHECKED: anybody could have written the above; give --token-key-file to check it"
+                .to_owned()
         }
     };
     line("signature", &signature)?;

@@ -121,6 +121,7 @@ fn explain_ends_as_a_hub_would_decide() {
     typed(&dir, "key -o @/ci.pem --public @/ci.pub").unwrap();
     std::fs::create_dir(dir.path().join("other")).unwrap();
     typed(&dir, "key -o @/other/ci.pem").unwrap();
+    typed(&dir, "key -o @/other/else.pem").unwrap();
     let [good, old] = [0, 1000].map(|ago| token(&dir, "ci.pem", ago));
     let forged = token(&dir, "other/ci.pem", 0);
     for (token, key, code) in [
@@ -128,6 +129,11 @@ fn explain_ends_as_a_hub_would_decide() {
         (&good, "--token-key-file @/ci.pub ", ExitCode::SUCCESS),
         (&forged, "", ExitCode::SUCCESS),
         (&forged, "--token-key-file @/ci.pub ", ExitCode::FAILURE),
+        (
+            &good,
+            "--token-key-file @/other/else.pem ",
+            ExitCode::FAILURE,
+        ),
         (&old, "", ExitCode::FAILURE),
         (&old, "--token-key-file @/ci.pub ", ExitCode::FAILURE),
     ] {
