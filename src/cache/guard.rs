@@ -200,7 +200,7 @@ impl Guard {
         if !self.grant.reads_all() {
             let manifest = Manifest::parse(&export.manifest.bytes)?;
             let sizes = manifest.sizes()?;
-            let layers: Vec<Digest> = sizes.into_iter().map(|(digest, _)| digest).collect();
+            let layers: Vec<Digest> = sizes.into_keys().collect();
             let held = self.held(place, &layers).await?;
             let missing = layers.iter().zip(held).filter(|(_, held)| held.is_none());
             let missing: Vec<Digest> = missing.map(|(digest, _)| *digest).collect();
