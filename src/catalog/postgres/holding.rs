@@ -111,7 +111,8 @@ impl PostgresCatalog {
         .execute(&mut *connection)
         .await
         .map_err(|error| self.context.of(error))?;
-        self.purge(&mut connection).await
+        self.purge(&mut connection).await;
+        Ok(())
     }
 
     pub(super) async fn refs_naming(

@@ -169,3 +169,35 @@ async fn a_closed_catalog_says_so() {
     );
     assert!(catalog.ready().await.is_err());
 }
+
+#[tokio::test]
+async fn a_server_is_believed_by_the_certificate_that_is_named() {
+    let server = Postgres::start_with_tls();
+    server.database("tls");
+    let url = server.tls_url("tls");
+    let catalog = connect(&url);
+    append(&catalog).await.unwrap();
+    let mut connection = catalog.connections.one().await.unwrap();
+    let encrypted: bool =
+        sqlx::query_scalar("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+            .fetch_one(&mut *connection)
+            .await
+            .unwrap();
+    assert!(encrypted);
+
+    let other = Postgres::start_with_tls();
+    let (own, foreign) = (server.certificate(), other.certificate());
+    let named = own.to_str().unwrap();
+    let url = url.replace(named, foreign.to_str().unwrap());
+    let failed = connect(&url).ready().await;
+    assert!(
+        matches!(failed, Err(CatalogError::Unavailable { .. })),
+        "{failed:?}"
+    );
+    let plain = connect(&SERVER.url("postgres").replace("?", "?sslmode=require&"));
+    let failed = plain.ready().await;
+    assert!(
+        matches!(failed, Err(CatalogError::Unavailable { .. })),
+        "{failed:?}"
+    );
+}
