@@ -59,7 +59,7 @@ use crate::step::Step;
 /// - *Cost*: `holds`, each digest of `held` and each result of `steps` are a few
 ///   index look-ups; `get` reads the whole config; `list` and `count` never do.
 #[async_trait]
-pub trait Catalog: Send + Sync + 'static {
+pub trait Catalog: fmt::Debug + Send + Sync + 'static {
     /// Appends an export.
     async fn append(&self, export: NewExport) -> Result<ExportId, CatalogError>;
 

@@ -22,6 +22,7 @@ use crate::place::{GitRef, ProjectId};
 use crate::step::Step;
 
 /// Another catalog, measured.
+#[derive(Debug)]
 pub struct Metered {
     inner: Arc<dyn Catalog>,
     metrics: Metrics,

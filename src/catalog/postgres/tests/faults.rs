@@ -102,6 +102,34 @@ async fn a_database_that_is_not_there_is_told_in_time_and_used_when_it_is() {
 }
 
 #[tokio::test]
+async fn what_the_server_says_is_told_apart_by_what_to_do() {
+    let (_, catalog) = open().await;
+    let mut connection = catalog.connections.one().await.unwrap();
+    for (code, kind) in [
+        ("53100", "Full"),
+        ("53300", "Busy"),
+        ("55P03", "Busy"),
+        ("57014", "Busy"),
+        ("40P01", "Busy"),
+        ("25006", "ReadOnly"),
+        ("57P01", "Unavailable"),
+        ("57P03", "Unavailable"),
+        ("28P01", "Unavailable"),
+        ("08006", "Unavailable"),
+        ("XX001", "Corrupt"),
+        ("42501", "Other"),
+    ] {
+        let raised = format!("DO $$ BEGIN RAISE EXCEPTION 'so' USING ERRCODE = '{code}'; END $$");
+        let error = sqlx::raw_sql(sqlx::AssertSqlSafe(raised))
+            .execute(&mut *connection)
+            .await
+            .unwrap_err();
+        let error = format!("{:?}", catalog.context.of(error));
+        assert!(error.starts_with(kind), "{code}: {error}");
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_takes_no_writes_is_read() {
     let url = database();
     append(&connect(&url)).await.unwrap();
