@@ -16,12 +16,13 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 const KEEPER: &str = r#"
 set -eu
 umask 077
-trap '' INT HUP TERM
+trap '' INT HUP TERM PIPE
 bin=$1
-dir=$(mktemp -d "${TMPDIR:-/tmp}/layerd-postgres.XXXXXX")
 pid=
 port=5432
 options="-c listen_addresses="
+dir=$(mktemp -d "${TMPDIR:-/tmp}/layerd-postgres.XXXXXX")
+trap 'end QUIT; rm -rf "$dir"' EXIT
 end() {
   [ -z "$pid" ] || kill "-$1" "$pid" 2>/dev/null || :
   [ -z "$pid" ] || wait "$pid" 2>/dev/null || :
@@ -33,7 +34,6 @@ start() {
 }
 if ! "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C --no-sync </dev/null >"$dir/log" 2>&1; then
   cat "$dir/log" >&2
-  rm -rf "$dir"
   exit 1
 fi
 echo "$dir"
@@ -59,8 +59,6 @@ while read -r word rest; do
   esac
   echo "$word"
 done
-end QUIT
-rm -rf "$dir"
 "#;
 
 /// A running server, until it is dropped.
