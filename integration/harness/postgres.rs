@@ -144,6 +144,11 @@ impl Postgres {
         format!("postgres://postgres@localhost:{port}/{name}?host={folder}")
     }
 
+    /// Its socket.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join(format!(".s.PGSQL.{}", self.port))
+    }
+
     /// The URL of a database by its port, with TLS.
     pub fn tls_url(&self, name: &str) -> String {
         let (port, certificate) = (self.port, self.certificate());

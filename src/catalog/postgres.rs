@@ -5,7 +5,7 @@
 //! until it is visible, so that numbers grow in the order of visibility and yet
 //! nobody waits while another's megabytes travel. Clocks are the database's.
 //!
-//! The database needs UTF-8 and a schema of its own. Between it and a hub there
+//! It needs Postgres 11 or newer, UTF-8, and a schema of its own. Between it and a hub there
 //! may be a pooler that gives each connection a session of its own, not one
 //! that shares them by transaction: ownership is a lock of a session.
 

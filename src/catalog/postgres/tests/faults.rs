@@ -2,6 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, UnixStream};
+use tokio_util::sync::CancellationToken;
+
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -228,4 +232,64 @@ async fn a_server_is_believed_by_the_certificate_that_is_named() {
         matches!(failed, Err(CatalogError::Unavailable { .. })),
         "{failed:?}"
     );
+}
+
+/// A port that leads to the server, and goes silent when the token is
+/// cancelled, with every connection left open.
+async fn gate(silent: CancellationToken) -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let silent = silent.clone();
+            tokio::spawn(async move {
+                let mut server = UnixStream::connect(SERVER.socket()).await.unwrap();
+                tokio::select! {
+                    biased;
+                    () = silent.cancelled() => std::future::pending().await,
+                    _ = copy_bidirectional(&mut client, &mut server) => {}
+                }
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_network_that_goes_silent_ends_every_call() {
+    let silent = CancellationToken::new();
+    let port = gate(silent.clone()).await;
+    let name = database().split('?').next().unwrap().to_owned();
+    let (_, name) = name.rsplit_once('/').unwrap();
+    let url = format!("postgres://postgres@127.0.0.1:{port}/{name}?sslmode=disable");
+    let options = PostgresOptions {
+        patience: Duration::from_millis(300),
+        statement: Duration::from_millis(300),
+        ..PostgresOptions::default()
+    };
+    let catalog = PostgresCatalog::connect(&url, options.clone()).unwrap();
+    append(&catalog).await.unwrap();
+    let owned = catalog.try_own("collect").await.unwrap().unwrap();
+    // As under way: it has its connection already.
+    let mut held = catalog.connections.one().await.unwrap();
+    silent.cancel();
+
+    let asked = sqlx::query("SELECT 1").execute(&mut *held);
+    let asked = async { asked.await.map_err(|error| catalog.context.of(error)) };
+    let late = PostgresCatalog::connect(&url, options).unwrap();
+    for failed in [
+        catalog.connections.bounded(asked).await.map(drop),
+        append(&catalog).await.map(drop),
+        catalog.ready().await,
+        catalog.try_own("other").await.map(drop),
+        late.ready().await,
+    ] {
+        assert!(
+            matches!(failed, Err(CatalogError::Unavailable { .. })),
+            "{failed:?}"
+        );
+    }
+    tokio::time::timeout(Duration::from_secs(60), owned.lost())
+        .await
+        .expect("nobody answers");
 }
