@@ -59,7 +59,7 @@ use crate::step::Step;
 /// - *Cost*: `holds`, each digest of `held` and each result of `steps` are a few
 ///   index look-ups; `get` reads the whole config; `list` and `count` never do.
 #[async_trait]
-pub trait Catalog: Send + Sync + 'static {
+pub trait Catalog: fmt::Debug + Send + Sync + 'static {
     /// Appends an export.
     async fn append(&self, export: NewExport) -> Result<ExportId, CatalogError>;
 
@@ -105,18 +105,21 @@ pub trait Catalog: Send + Sync + 'static {
         digests: &[Digest],
     ) -> Result<Vec<Digest>, CatalogError>;
 
-    /// Notes that the project has uploaded these blobs, each with its size in
-    /// bytes, and may name them until `ttl` has passed; a later call never
+    /// Notes that these blobs were uploaded for that ref of the project, each
+    /// with its size in bytes, and may be named until `ttl` has passed; a later call never
     /// shortens that. Nothing of it crosses projects.
     async fn possess(
         &self,
         project: &ProjectId,
+        git_ref: &GitRef,
         blobs: &[(Digest, u64)],
         ttl: Duration,
     ) -> Result<(), CatalogError>;
 
-    /// The refs of the project with an export in the log that names the blob,
-    /// each once, the one with the newest such export first; at most `limit`.
+    /// The refs of the project with an export that names the blob, one that has
+    /// left the log while a lease keeps it included, or for which it was
+    /// [uploaded](Catalog::possess); each once, the one with the newest such
+    /// export first; at most `limit`.
     async fn holders(
         &self,
         project: &ProjectId,

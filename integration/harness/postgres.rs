@@ -1,5 +1,5 @@
 //! A Postgres server of one's own: Debian's, in a temporary folder, reached
-//! through a socket there.
+//! through a socket there, or through TLS.
 //!
 //! A shell keeps the server, as the user `postgres` where this process is root,
 //! which Postgres refuses. It does what it is told on its standard input, and
@@ -7,6 +7,7 @@
 //! in whatever way, it ends the server and removes the folder.
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
@@ -15,33 +16,39 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 const KEEPER: &str = r#"
 set -eu
 umask 077
-trap '' INT HUP TERM
+trap '' INT HUP TERM PIPE
 bin=$1
-dir=$(mktemp -d "${TMPDIR:-/tmp}/layerd-postgres.XXXXXX")
 pid=
+port=5432
+options="-c listen_addresses="
+dir=$(mktemp -d "${TMPDIR:-/tmp}/layerd-postgres.XXXXXX")
+trap 'end QUIT; rm -rf "$dir"' EXIT
 end() {
   [ -z "$pid" ] || kill "-$1" "$pid" 2>/dev/null || :
   [ -z "$pid" ] || wait "$pid" 2>/dev/null || :
   pid=
 }
 start() {
-  "$bin/postgres" -D "$dir/data" -k "$dir" -p 5432 -c fsync=off -c max_connections=400 -c shared_buffers=32MB "$@" </dev/null >>"$dir/log" 2>&1 &
+  "$bin/postgres" -D "$dir/data" -k "$dir" -p "$port" -c fsync=off -c max_connections=400 -c shared_buffers=32MB "$@" </dev/null >>"$dir/log" 2>&1 &
   pid=$!
 }
 if ! "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C --no-sync </dev/null >"$dir/log" 2>&1; then
   cat "$dir/log" >&2
-  rm -rf "$dir"
   exit 1
 fi
 echo "$dir"
-options="-c listen_addresses="
 while read -r word rest; do
   case $word in
-    options) options=$rest ;;
+    tls)
+      port=$rest
+      options="-c listen_addresses=127.0.0.1 -c ssl=on -c ssl_cert_file=$dir/server.pem -c ssl_key_file=$dir/server.key"
+      openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=postgres \
+        -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=DNS:localhost,IP:127.0.0.1 \
+        -keyout "$dir/server.key" -out "$dir/server.pem" </dev/null >>"$dir/log" 2>&1 ;;
     start)
       start $options
       tries=0
-      until "$bin/pg_isready" -q -h "$dir"; do
+      until "$bin/pg_isready" -q -h "$dir" -p "$port"; do
         tries=$((tries + 1))
         [ "$tries" -lt 600 ] || { cat "$dir/log" >&2; break 2; }
         kill -0 "$pid" 2>/dev/null || start $options
@@ -52,8 +59,6 @@ while read -r word rest; do
   esac
   echo "$word"
 done
-end QUIT
-rm -rf "$dir"
 "#;
 
 /// A running server, until it is dropped.
@@ -63,16 +68,28 @@ pub struct Postgres {
     answers: BufReader<ChildStdout>,
     bin: PathBuf,
     folder: PathBuf,
+    port: u16,
 }
 
 impl Postgres {
-    /// Starts one.
+    /// Starts one, on a socket in its folder.
     pub fn start() -> Self {
-        Self::start_with("")
+        let mut server = Self::keep();
+        server.order("start");
+        server
     }
 
-    /// Starts one that is given these options, too: `-c NAME=VALUE`.
-    pub fn start_with(options: &str) -> Self {
+    /// Starts one that speaks TLS, on a port of 127.0.0.1.
+    pub fn start_with_tls() -> Self {
+        let mut server = Self::keep();
+        let free = TcpListener::bind(("127.0.0.1", 0)).and_then(|free| free.local_addr());
+        server.port = free.expect("a free port").port();
+        server.order(&format!("tls {}", server.port));
+        server.order("start");
+        server
+    }
+
+    fn keep() -> Self {
         let bin = programs();
         let mut command = if rustix::process::geteuid().is_root() {
             let mut command = Command::new("setpriv");
@@ -100,18 +117,14 @@ impl Postgres {
         let mut folder = String::new();
         answers.read_line(&mut folder).expect("a folder");
         assert!(!folder.is_empty(), "initdb failed: see above");
-        let mut server = Self {
+        Self {
             keeper,
             orders,
             answers,
             bin,
             folder: PathBuf::from(folder.trim_end()),
-        };
-        if !options.is_empty() {
-            server.order(&format!("options {options}"));
+            port: 5432,
         }
-        server.order("start");
-        server
     }
 
     /// Makes an empty database, and gives its URL.
@@ -119,18 +132,35 @@ impl Postgres {
         let made = Command::new(self.bin.join("createdb"))
             .args(["-U", "postgres", "-h"])
             .arg(&self.folder)
-            .arg(name)
+            .args(["-p", &self.port.to_string(), name])
             .status();
         assert!(made.is_ok_and(|made| made.success()), "no database {name}");
         self.url(name)
     }
 
-    /// The URL of a database.
+    /// The URL of a database, by its socket.
     pub fn url(&self, name: &str) -> String {
+        let (port, folder) = (self.port, self.folder.display());
+        format!("postgres://postgres@localhost:{port}/{name}?host={folder}")
+    }
+
+    /// Its socket.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join(format!(".s.PGSQL.{}", self.port))
+    }
+
+    /// The URL of a database by its port, with TLS.
+    pub fn tls_url(&self, name: &str) -> String {
+        let (port, certificate) = (self.port, self.certificate());
+        let certificate = certificate.display();
         format!(
-            "postgres://postgres@localhost/{name}?host={}",
-            self.folder.display()
+            "postgres://postgres@127.0.0.1:{port}/{name}?sslmode=verify-full&sslrootcert={certificate}"
         )
+    }
+
+    /// The certificate of a server with TLS, which vouches for itself.
+    pub fn certificate(&self) -> PathBuf {
+        self.folder.join("server.pem")
     }
 
     /// SIGKILL, and waits for its end.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the demo, the tests and the benchmarks run: runc, busybox, a
-# registry, an S3 and an Azure server, BuildKit (current and old),
+# registry, an S3 and an Azure server, PostgreSQL, BuildKit (current and old),
 # buildx and the oracle.
 # Everything built here is kept under
 # ${LAYERD_TOOLS:-~/.cache/layerd/tools}/<name>-<version>/ and reused; what is
@@ -25,6 +25,8 @@ esac
 
 present() { # command
   case $1 in
+    # Debian keeps the programs of each version in a folder of its own.
+    initdb) compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null ;;
     # A busybox that needs libraries is none on an empty file system.
     busybox) command -v busybox >/dev/null && ! ldd "$(command -v busybox)" >/dev/null 2>&1 ;;
     *) command -v "$1" >/dev/null ;;
@@ -125,7 +127,7 @@ go_module buildkit github.com/moby/buildkit "$BUILDKIT_VERSION" "$BUILDKIT_SUM" 
   ./cmd/buildkitd ./cmd/buildctl ./frontend/dockerfile/cmd/dockerfile-frontend
 go_module buildx github.com/docker/buildx "$BUILDX_VERSION" "$BUILDX_SUM" "" ./cmd/buildx
 if [ "$what" = test ]; then
-  debian docker-registry=docker-registry openssl=openssl openssh-client=ssh-agent
+  debian docker-registry=docker-registry openssl=openssl openssh-client=ssh-agent postgresql=initdb
   go_module buildkit github.com/moby/buildkit "$BUILDKIT_OLD_VERSION" "$BUILDKIT_OLD_SUM" "-mod=mod" \
     ./cmd/buildkitd
   oracle

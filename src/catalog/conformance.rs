@@ -4,6 +4,7 @@
 mod holding;
 mod leases;
 mod log;
+mod model;
 mod savings;
 mod steps;
 mod tasks;
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use futures::TryStreamExt as _;
 
-pub(super) use self::{holding::*, leases::*, log::*, savings::*, steps::*, tasks::*};
+pub(super) use self::{holding::*, leases::*, log::*, model::*, savings::*, steps::*, tasks::*};
 use super::*;
 use crate::step::{Origin, StepName};
 
@@ -49,9 +50,10 @@ macro_rules! catalog_conformance {
             ten_thousand_layers_and_a_large_config_are_read_back,
             who_uploaded_a_blob_may_name_it_for_a_while_and_nobody_else_may,
             possession_is_extended_and_never_shortened,
-            the_refs_that_name_a_blob_are_listed_newest_first,
+            the_refs_that_hold_a_blob_are_listed_newest_first,
             names_of_leases_are_positive_and_not_in_order,
             a_task_has_one_owner_until_it_lets_go,
+            whatever_happens_agrees_with_a_simple_model,
         }
     };
 }

@@ -22,6 +22,7 @@ use crate::place::{GitRef, ProjectId};
 use crate::step::Step;
 
 /// Another catalog, measured.
+#[derive(Debug)]
 pub struct Metered {
     inner: Arc<dyn Catalog>,
     metrics: Metrics,
@@ -113,10 +114,11 @@ impl Catalog for Metered {
     async fn possess(
         &self,
         project: &ProjectId,
+        git_ref: &GitRef,
         blobs: &[(Digest, u64)],
         ttl: Duration,
     ) -> Result<(), CatalogError> {
-        self.measured(Operation::Possess, self.inner.possess(project, blobs, ttl))
+        self.measured(Operation::Possess, self.inner.possess(project, git_ref, blobs, ttl))
             .await
     }
 

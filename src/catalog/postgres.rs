@@ -5,7 +5,7 @@
 //! until it is visible, so that numbers grow in the order of visibility and yet
 //! nobody waits while another's megabytes travel. Clocks are the database's.
 //!
-//! The database needs UTF-8 and a schema of its own. Between it and a hub there
+//! It needs Postgres 11 or newer, UTF-8, and a schema of its own. Between it and a hub there
 //! may be a pooler that gives each connection a session of its own, not one
 //! that shares them by transaction: ownership is a lock of a session.
 
@@ -215,10 +215,11 @@ impl Catalog for PostgresCatalog {
     async fn possess(
         &self,
         project: &ProjectId,
+        git_ref: &GitRef,
         blobs: &[(Digest, u64)],
         ttl: Duration,
     ) -> Result<(), CatalogError> {
-        let call = self.insert_possessions(project, blobs, ttl);
+        let call = self.insert_possessions((project, git_ref), blobs, ttl);
         self.connections.bounded(call).await
     }
 
@@ -228,7 +229,7 @@ impl Catalog for PostgresCatalog {
         digest: &Digest,
         limit: u32,
     ) -> Result<Vec<GitRef>, CatalogError> {
-        let call = self.refs_naming(project, digest, limit);
+        let call = self.refs_holding(project, digest, limit);
         self.connections.bounded(call).await
     }
 

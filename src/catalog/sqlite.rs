@@ -6,16 +6,16 @@
 //! directory that takes no writes opens for reading.
 
 mod errors;
+mod holding;
 mod leases;
 mod open;
-mod possession;
 mod rows;
 mod savings;
 mod steps;
 mod tasks;
 mod turn;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ use sqlx::{Sqlite, Transaction};
 use self::open::Pools;
 use self::turn::Turn;
 use super::context::Context;
-use super::pages::{self, PAGE, Page};
+use super::pages;
 use super::{
     Catalog, CatalogError, Export, ExportHead, ExportId, Filter, LeaseId, NewExport, Ownership,
     Saving, SavingFilter, packed,
@@ -36,18 +36,6 @@ use super::{
 use crate::digest::{Digest, RecordDigest};
 use crate::place::{GitRef, ProjectId};
 use crate::step::Step;
-
-const HOLDS: &str = "SELECT size FROM layer JOIN export ON export.id = layer.export
-    WHERE digest = ?1 AND layer.project = (SELECT id FROM project WHERE name = ?2)
-      AND retired IS NULL LIMIT 1";
-
-const HOLDERS: &str = "SELECT ref FROM layer JOIN export ON export.id = layer.export
-    WHERE digest = ?1 AND layer.project = (SELECT id FROM project WHERE name = ?2)
-      AND retired IS NULL
-    GROUP BY ref ORDER BY max(export.id) DESC LIMIT ?3";
-
-const PAGE_AFTER: &str = "SELECT digest, max(size) AS size FROM layer
-    WHERE digest > ?1 GROUP BY digest ORDER BY digest LIMIT ?2";
 
 /// The catalog of one data directory.
 #[derive(Clone, Debug)]
@@ -156,20 +144,6 @@ impl SqliteCatalog {
         .fetch_one(&mut **tx)
         .await
         .map_err(|error| self.context.of(error))
-    }
-
-    async fn page_after(&self, last: Option<Digest>) -> Result<Page, CatalogError> {
-        let named = sqlx::query(PAGE_AFTER)
-            .bind(last.map_or_else(Vec::new, |digest| digest.as_bytes().to_vec()))
-            .bind(PAGE)
-            .fetch_all(self.readers())
-            .await
-            .map_err(|error| self.context.of(error))?;
-        let mut pages = self.possessed_after(last).await?;
-        for row in &named {
-            pages.push(rows::blob(&self.context, row)?);
-        }
-        Ok(pages::merged(pages))
     }
 }
 
@@ -294,19 +268,7 @@ impl Catalog for SqliteCatalog {
         project: &ProjectId,
         digest: &Digest,
     ) -> Result<Option<u64>, CatalogError> {
-        let row: Option<SqliteRow> = sqlx::query(HOLDS)
-            .bind(&digest.as_bytes()[..])
-            .bind(project.as_str())
-            .fetch_optional(self.readers())
-            .await
-            .map_err(|error| self.context.of(error))?;
-        match row {
-            Some(row) => rows::count(&self.context, &row, "size").map(Some),
-            None => {
-                let possessed = self.possessed(project, &[*digest]).await?;
-                Ok(possessed.first().map(|(_, size)| *size))
-            }
-        }
+        self.size_of_held(project, digest).await
     }
 
     async fn held(
@@ -314,37 +276,17 @@ impl Catalog for SqliteCatalog {
         project: &ProjectId,
         digests: &[Digest],
     ) -> Result<Vec<Digest>, CatalogError> {
-        let rows = sqlx::query(
-            "SELECT DISTINCT unhex(value) AS digest FROM json_each(?1) WHERE EXISTS (
-                 SELECT 1 FROM layer
-                 WHERE digest = unhex(value) AND project = (SELECT id FROM project WHERE name = ?2))",
-        )
-        .bind(rows::hexes(digests))
-        .bind(project.as_str())
-        .fetch_all(self.readers())
-        .await
-        .map_err(|error| self.context.of(error))?;
-        let mut held: BTreeSet<Digest> = rows
-            .iter()
-            .map(|row| rows::digest(&self.context, row, "digest"))
-            .collect::<Result<_, _>>()?;
-        let others: Vec<Digest> = digests
-            .iter()
-            .filter(|digest| !held.contains(digest))
-            .copied()
-            .collect();
-        let possessed = self.possessed(project, &others).await?;
-        held.extend(possessed.into_iter().map(|(digest, _)| digest));
-        Ok(held.into_iter().collect())
+        self.held_of(project, digests).await
     }
 
     async fn possess(
         &self,
         project: &ProjectId,
+        git_ref: &GitRef,
         blobs: &[(Digest, u64)],
         ttl: Duration,
     ) -> Result<(), CatalogError> {
-        self.insert_possessions(project, blobs, ttl).await
+        self.insert_possessions((project, git_ref), blobs, ttl).await
     }
 
     async fn holders(
@@ -353,16 +295,7 @@ impl Catalog for SqliteCatalog {
         digest: &Digest,
         limit: u32,
     ) -> Result<Vec<GitRef>, CatalogError> {
-        let rows = sqlx::query(HOLDERS)
-            .bind(&digest.as_bytes()[..])
-            .bind(project.as_str())
-            .bind(limit)
-            .fetch_all(self.readers())
-            .await
-            .map_err(|error| self.context.of(error))?;
-        rows.iter()
-            .map(|row| rows::text(&self.context, row, "ref"))
-            .collect()
+        self.refs_holding(project, digest, limit).await
     }
 
     fn referenced(&self) -> BoxStream<'_, Result<(Digest, u64), CatalogError>> {
@@ -410,14 +343,7 @@ impl Catalog for SqliteCatalog {
     }
 
     async fn naming(&self, digest: &Digest) -> Result<Vec<ExportId>, CatalogError> {
-        let ids: Vec<i64> = sqlx::query_scalar(
-            "SELECT DISTINCT export FROM layer WHERE digest = ?1 ORDER BY export",
-        )
-        .bind(&digest.as_bytes()[..])
-        .fetch_all(self.readers())
-        .await
-        .map_err(|error| self.context.of(error))?;
-        Ok(ids.into_iter().map(ExportId).collect())
+        self.exports_naming(digest).await
     }
 
     async fn try_own(&self, task: &str) -> Result<Option<Ownership>, CatalogError> {

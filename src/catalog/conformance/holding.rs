@@ -54,12 +54,12 @@ pub(in crate::catalog) async fn who_uploaded_a_blob_may_name_it_for_a_while_and_
     let hour = Duration::from_secs(3600);
     // Said twice in one call, too.
     let uploads = [(mine, 4), (mine, 4)];
-    catalog.possess(&p, &uploads, hour).await.unwrap();
+    catalog.possess(&p, &GitRef::default(), &uploads, hour).await.unwrap();
     catalog
-        .possess(&p, &[(past, 4)], Duration::ZERO)
+        .possess(&p, &GitRef::default(), &[(past, 4)], Duration::ZERO)
         .await
         .unwrap();
-    catalog.possess(&p, &[], hour).await.unwrap();
+    catalog.possess(&p, &GitRef::default(), &[], hour).await.unwrap();
 
     assert_eq!(catalog.holds(&p, &mine).await.unwrap(), Some(4));
     assert_eq!(catalog.holds(&q, &mine).await.unwrap(), None);
@@ -73,7 +73,7 @@ pub(in crate::catalog) async fn who_uploaded_a_blob_may_name_it_for_a_while_and_
     assert_eq!(referenced(catalog).await, BTreeSet::from([exported, mine]));
     assert_eq!(catalog.naming(&mine).await.unwrap(), []);
     // A blob that is both comes once.
-    catalog.possess(&q, &[(exported, 8)], hour).await.unwrap();
+    catalog.possess(&q, &GitRef::default(), &[(exported, 8)], hour).await.unwrap();
     assert_eq!(held(&q).await, BTreeSet::from([exported]));
     let all: Vec<_> = catalog.referenced().try_collect().await.unwrap();
     assert_eq!(BTreeSet::from_iter(all.clone()).len(), all.len());
@@ -90,7 +90,7 @@ pub(in crate::catalog) async fn possession_is_extended_and_never_shortened(catal
         (Duration::ZERO, Some(9)),
         (Duration::MAX, Some(9)),
     ] {
-        catalog.possess(&project, &[(blob, 9)], ttl).await.unwrap();
+        catalog.possess(&project, &GitRef::default(), &[(blob, 9)], ttl).await.unwrap();
         assert_eq!(
             catalog.holds(&project, &blob).await.unwrap(),
             kept,
@@ -101,11 +101,11 @@ pub(in crate::catalog) async fn possession_is_extended_and_never_shortened(catal
     let many: Vec<_> = (0..5_000_u32)
         .map(|at| (Digest::of(&at.to_le_bytes()), 4))
         .collect();
-    catalog.possess(&project, &many, hour).await.unwrap();
+    catalog.possess(&project, &GitRef::default(), &many, hour).await.unwrap();
     assert_eq!(referenced(catalog).await.len(), 5_001);
 }
 
-pub(in crate::catalog) async fn the_refs_that_name_a_blob_are_listed_newest_first(
+pub(in crate::catalog) async fn the_refs_that_hold_a_blob_are_listed_newest_first(
     catalog: &dyn Catalog,
 ) {
     let mut gone = None;
@@ -115,7 +115,7 @@ pub(in crate::catalog) async fn the_refs_that_name_a_blob_are_listed_newest_firs
     }
     append(catalog, "p", "other", &["b"]).await;
     append(catalog, "q", "foreign", &["a"]).await;
-    // A lease keeps its blobs, and yet it has left the log.
+    // It has left the log, and yet a lease keeps its blobs.
     catalog.take_lease(Duration::from_secs(60)).await.unwrap();
     catalog.retire(&[gone.unwrap()]).await.unwrap();
     let holders = async |project: &str, content: &str, limit| {
@@ -129,7 +129,11 @@ pub(in crate::catalog) async fn the_refs_that_name_a_blob_are_listed_newest_firs
             .map(|git_ref| git_ref.as_str().to_owned())
             .collect::<Vec<_>>()
     };
-    let all = ["refs/heads/three", "refs/heads/one", "refs/heads/two"];
+    let (p, up) = ("p".parse().unwrap(), "up".parse().unwrap());
+    let hour = Duration::from_secs(3600);
+    let uploaded = [(Digest::of(b"a"), 1)];
+    catalog.possess(&p, &up, &uploaded, hour).await.unwrap();
+    let all = ["three", "one", "gone", "two", "up"].map(|name| format!("refs/heads/{name}"));
     assert_eq!(holders("p", "a", 100).await, all);
     assert_eq!(holders("p", "a", 2).await, all[..2]);
     assert_eq!(holders("q", "a", 100).await, ["refs/heads/foreign"]);

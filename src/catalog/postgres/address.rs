@@ -82,7 +82,7 @@ mod tests {
                 "postgres://db.internal:6432/cache",
             ),
             (
-                "postgresql://layerd@/cache?host=/run/postgresql&password=hunter2",
+                "postgresql:///cache?host=/run/postgresql&user=layerd&password=hunter2",
                 "postgres:///run/postgresql/cache",
             ),
         ] {

@@ -18,6 +18,9 @@ use crate::catalog::context::Context;
 /// How long the question takes whether the database is there at all.
 const GLANCE: Duration = Duration::from_secs(1);
 
+/// When an idle connection is closed: before something on the way forgets it.
+const IDLE: Duration = Duration::from_secs(120);
+
 /// What every connection is told: its limits, in milliseconds; that what was
 /// committed is on a disk, unless the server is even stricter; and that each
 /// statement sees what was committed before it.
@@ -71,6 +74,7 @@ impl Connections {
         let pool = PgPoolOptions::new()
             .max_connections(limits.connections)
             .acquire_timeout(limits.patience)
+            .idle_timeout(IDLE)
             .after_connect(move |connection, _| {
                 let (statement, lock) = (statement.clone(), lock.clone());
                 Box::pin(async move {

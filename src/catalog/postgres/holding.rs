@@ -80,7 +80,7 @@ impl PostgresCatalog {
 
     pub(super) async fn insert_possessions(
         &self,
-        project: &ProjectId,
+        (project, git_ref): (&ProjectId, &GitRef),
         blobs: &[(Digest, u64)],
         ttl: Duration,
     ) -> Result<(), CatalogError> {
@@ -98,23 +98,25 @@ impl PostgresCatalog {
         let mut connection = self.connections.one().await?;
         let project = self.project(&mut connection, project).await?;
         sqlx::query(
-            "INSERT INTO possession (project, digest, size, expires)
-             SELECT $1, digest, size, statement_timestamp() + $4 * interval '1 microsecond'
+            "INSERT INTO possession (project, digest, ref, size, expires)
+             SELECT $1, digest, $5, size, statement_timestamp() + $4 * interval '1 microsecond'
              FROM unnest($2::bytea[], $3::bigint[]) AS given (digest, size)
-             ON CONFLICT (project, digest) DO UPDATE SET
+             ON CONFLICT (project, digest, ref) DO UPDATE SET
                  size = excluded.size, expires = greatest(possession.expires, excluded.expires)",
         )
         .bind(project)
         .bind(arrays(&digests))
         .bind(sizes)
         .bind(microseconds(ttl))
+        .bind(git_ref.as_str())
         .execute(&mut *connection)
         .await
         .map_err(|error| self.context.of(error))?;
-        self.purge(&mut connection).await
+        self.purge(&mut connection).await;
+        Ok(())
     }
 
-    pub(super) async fn refs_naming(
+    pub(super) async fn refs_holding(
         &self,
         project: &ProjectId,
         digest: &Digest,
@@ -122,10 +124,14 @@ impl PostgresCatalog {
     ) -> Result<Vec<GitRef>, CatalogError> {
         let mut connection = self.connections.one().await?;
         let refs: Vec<String> = sqlx::query_scalar(
-            "SELECT ref FROM layer JOIN export ON export.key = layer.export
-             WHERE digest = $2 AND layer.project = (SELECT id FROM project WHERE name = $1)
-                 AND retired IS NULL
-             GROUP BY ref ORDER BY max(export.id) DESC LIMIT $3",
+            "WITH found AS (
+                 SELECT ref, export.id FROM layer JOIN export ON export.key = layer.export
+                 WHERE digest = $2 AND layer.project = (SELECT id FROM project WHERE name = $1)
+                 UNION ALL
+                 SELECT ref, 0 FROM possession
+                 WHERE digest = $2 AND project = (SELECT id FROM project WHERE name = $1)
+                     AND expires > statement_timestamp())
+             SELECT ref FROM found GROUP BY ref ORDER BY max(id) DESC, ref LIMIT $3",
         )
         .bind(project.as_str())
         .bind(&digest.as_bytes()[..])

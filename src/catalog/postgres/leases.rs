@@ -6,7 +6,7 @@
 //! lease shares it, whoever takes exports out of the log has it alone, so that
 //! the newest lease is known and every later one finds them gone.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::{Connection as _, PgConnection};
 
@@ -27,6 +27,19 @@ const PURGE: &str = "WITH gone AS (
     layers AS (DELETE FROM layer WHERE export IN (SELECT key FROM gone)),
     steps AS (DELETE FROM step WHERE export IN (SELECT key FROM gone))
     SELECT count(*) FROM gone";
+
+/// What has expired; other writers may be at it, too.
+const EXPIRED: [&str; 2] = [
+    "DELETE FROM lease WHERE number IN (
+         SELECT number FROM lease WHERE expires <= statement_timestamp()
+         LIMIT 10000 FOR UPDATE SKIP LOCKED)",
+    "DELETE FROM possession WHERE (project, digest, ref) IN (
+         SELECT project, digest, ref FROM possession WHERE expires <= statement_timestamp()
+         LIMIT 10000 FOR UPDATE SKIP LOCKED)",
+];
+
+/// How long one call may be about it.
+const PURGING: Duration = Duration::from_secs(10);
 
 impl PostgresCatalog {
     pub(super) async fn insert_lease(&self, ttl: Duration) -> Result<LeaseId, CatalogError> {
@@ -65,7 +78,7 @@ impl PostgresCatalog {
         .await
         .map_err(|error| self.context.of(error))?
         .rows_affected();
-        self.purge(&mut connection).await?;
+        self.purge(&mut connection).await;
         Ok(renewed > 0)
     }
 
@@ -76,7 +89,8 @@ impl PostgresCatalog {
             .execute(&mut *connection)
             .await
             .map_err(|error| self.context.of(error))?;
-        self.purge(&mut connection).await
+        self.purge(&mut connection).await;
+        Ok(())
     }
 
     pub(super) async fn retire_exports(
@@ -120,7 +134,7 @@ impl PostgresCatalog {
                 .map_err(failed)?;
         }
         tx.commit().await.map_err(failed)?;
-        self.purge(&mut connection).await?;
+        self.purge(&mut connection).await;
         Ok(retired)
     }
 
@@ -140,28 +154,28 @@ impl PostgresCatalog {
         Ok(found.into_iter().map(ExportId).collect())
     }
 
-    /// Drops what has expired, and what nobody can read any more.
-    pub(super) async fn purge(&self, connection: &mut PgConnection) -> Result<(), CatalogError> {
-        let failed = |error| self.context.of(error);
-        for statement in [
-            "DELETE FROM lease WHERE expires <= statement_timestamp()",
-            "DELETE FROM possession WHERE (project, digest) IN (
-                 SELECT project, digest FROM possession WHERE expires <= statement_timestamp()
-                 LIMIT 10000 FOR UPDATE SKIP LOCKED)",
-        ] {
-            sqlx::query(statement)
-                .execute(&mut *connection)
-                .await
-                .map_err(failed)?;
+    /// Drops what has expired, and what nobody can read any more. What is left
+    /// is dropped by a later write, also where this one fails: what it was
+    /// called for is done.
+    pub(super) async fn purge(&self, connection: &mut PgConnection) {
+        if let Err(error) = self.try_purge(connection).await {
+            tracing::warn!(%error, "what nobody reads any more is left in the catalog for now");
         }
-        loop {
+    }
+
+    async fn try_purge(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let began = Instant::now();
+        for statement in EXPIRED {
+            sqlx::query(statement).execute(&mut *connection).await?;
+        }
+        while began.elapsed() < PURGING {
             let gone: i64 = sqlx::query_scalar(PURGE)
                 .fetch_one(&mut *connection)
-                .await
-                .map_err(failed)?;
+                .await?;
             if gone == 0 {
-                return Ok(());
+                break;
             }
         }
+        Ok(())
     }
 }

@@ -248,9 +248,9 @@ async fn the_last_to_close_leaves_one_file() {
 async fn look_ups_that_every_build_does_use_an_index() {
     let (_dir, catalog) = open().await;
     for (query, index) in [
-        (HOLDS, "layer_by_digest"),
-        (PAGE_AFTER, "layer_by_digest"),
-        (possession::POSSESSED_AFTER, "possession_by_digest"),
+        (holding::HOLDS, "layer_by_digest"),
+        (holding::PAGE_AFTER, "layer_by_digest"),
+        (holding::POSSESSED_AFTER, "possession_by_digest"),
         (steps::OF_RESULTS, "step_by_record"),
     ] {
         let plan = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {query}")))

@@ -88,7 +88,8 @@ CREATE TABLE possession (
     expires timestamptz NOT NULL,
     project integer NOT NULL REFERENCES project (id),
     digest  bytea NOT NULL CHECK (length(digest) = 32),
-    PRIMARY KEY (project, digest)
+    ref     text COLLATE "C" NOT NULL, -- for which it was uploaded
+    PRIMARY KEY (project, digest, ref)
 );
 
 CREATE INDEX possession_by_digest ON possession (digest) INCLUDE (size, expires);

@@ -8,9 +8,10 @@ CREATE UNIQUE INDEX lease_by_token ON lease (token);
 CREATE TABLE possession (
     project INTEGER NOT NULL REFERENCES project (id),
     digest  BLOB NOT NULL CHECK (length(digest) = 32),
+    ref     TEXT NOT NULL, -- for which it was uploaded
     size    INTEGER NOT NULL,
     expires INTEGER NOT NULL, -- microseconds since 1970, UTC
-    PRIMARY KEY (project, digest)
+    PRIMARY KEY (project, digest, ref)
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX possession_by_digest ON possession (digest, expires, size);

@@ -2,6 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, UnixStream};
+use tokio_util::sync::CancellationToken;
+
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -102,6 +106,34 @@ async fn a_database_that_is_not_there_is_told_in_time_and_used_when_it_is() {
 }
 
 #[tokio::test]
+async fn what_the_server_says_is_told_apart_by_what_to_do() {
+    let (_, catalog) = open().await;
+    let mut connection = catalog.connections.one().await.unwrap();
+    for (code, kind) in [
+        ("53100", "Full"),
+        ("53300", "Busy"),
+        ("55P03", "Busy"),
+        ("57014", "Busy"),
+        ("40P01", "Busy"),
+        ("25006", "ReadOnly"),
+        ("57P01", "Unavailable"),
+        ("57P03", "Unavailable"),
+        ("28P01", "Unavailable"),
+        ("08006", "Unavailable"),
+        ("XX001", "Corrupt"),
+        ("42501", "Other"),
+    ] {
+        let raised = format!("DO $$ BEGIN RAISE EXCEPTION 'so' USING ERRCODE = '{code}'; END $$");
+        let error = sqlx::raw_sql(sqlx::AssertSqlSafe(raised))
+            .execute(&mut *connection)
+            .await
+            .unwrap_err();
+        let error = format!("{:?}", catalog.context.of(error));
+        assert!(error.starts_with(kind), "{code}: {error}");
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_takes_no_writes_is_read() {
     let url = database();
     append(&connect(&url)).await.unwrap();
@@ -168,4 +200,96 @@ async fn a_closed_catalog_says_so() {
         "{failed:?}"
     );
     assert!(catalog.ready().await.is_err());
+}
+
+#[tokio::test]
+async fn a_server_is_believed_by_the_certificate_that_is_named() {
+    let server = Postgres::start_with_tls();
+    server.database("tls");
+    let url = server.tls_url("tls");
+    let catalog = connect(&url);
+    append(&catalog).await.unwrap();
+    let mut connection = catalog.connections.one().await.unwrap();
+    let encrypted: bool =
+        sqlx::query_scalar("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+            .fetch_one(&mut *connection)
+            .await
+            .unwrap();
+    assert!(encrypted);
+
+    let other = Postgres::start_with_tls();
+    let (own, foreign) = (server.certificate(), other.certificate());
+    let named = own.to_str().unwrap();
+    let url = url.replace(named, foreign.to_str().unwrap());
+    let failed = connect(&url).ready().await;
+    assert!(
+        matches!(failed, Err(CatalogError::Unavailable { .. })),
+        "{failed:?}"
+    );
+    let plain = connect(&SERVER.url("postgres").replace("?", "?sslmode=require&"));
+    let failed = plain.ready().await;
+    assert!(
+        matches!(failed, Err(CatalogError::Unavailable { .. })),
+        "{failed:?}"
+    );
+}
+
+/// A port that leads to the server, and goes silent when the token is
+/// cancelled, with every connection left open.
+async fn gate(silent: CancellationToken) -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let silent = silent.clone();
+            tokio::spawn(async move {
+                let mut server = UnixStream::connect(SERVER.socket()).await.unwrap();
+                tokio::select! {
+                    biased;
+                    () = silent.cancelled() => std::future::pending().await,
+                    _ = copy_bidirectional(&mut client, &mut server) => {}
+                }
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_network_that_goes_silent_ends_every_call() {
+    let silent = CancellationToken::new();
+    let port = gate(silent.clone()).await;
+    let name = database().split('?').next().unwrap().to_owned();
+    let (_, name) = name.rsplit_once('/').unwrap();
+    let url = format!("postgres://postgres@127.0.0.1:{port}/{name}?sslmode=disable");
+    let options = PostgresOptions {
+        patience: Duration::from_millis(300),
+        statement: Duration::from_millis(300),
+        ..PostgresOptions::default()
+    };
+    let catalog = PostgresCatalog::connect(&url, options.clone()).unwrap();
+    append(&catalog).await.unwrap();
+    let owned = catalog.try_own("collect").await.unwrap().unwrap();
+    // As under way: it has its connection already.
+    let mut held = catalog.connections.one().await.unwrap();
+    silent.cancel();
+
+    let asked = sqlx::query("SELECT 1").execute(&mut *held);
+    let asked = async { asked.await.map_err(|error| catalog.context.of(error)) };
+    let late = PostgresCatalog::connect(&url, options).unwrap();
+    for failed in [
+        catalog.connections.bounded(asked).await.map(drop),
+        append(&catalog).await.map(drop),
+        catalog.ready().await,
+        catalog.try_own("other").await.map(drop),
+        late.ready().await,
+    ] {
+        assert!(
+            matches!(failed, Err(CatalogError::Unavailable { .. })),
+            "{failed:?}"
+        );
+    }
+    tokio::time::timeout(Duration::from_secs(60), owned.lost())
+        .await
+        .expect("nobody answers");
 }

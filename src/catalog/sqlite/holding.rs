@@ -1,0 +1,236 @@
+//! Which blobs a project holds, by its exports or by having uploaded them: a row
+//! for a project and a blob, until it expires.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sqlx::sqlite::SqliteRow;
+
+use super::leases::end;
+use super::turn::Turn;
+use super::{SqliteCatalog, rows};
+use crate::catalog::pages::{self, PAGE, Page};
+use crate::catalog::{CatalogError, ExportId};
+use crate::digest::Digest;
+use crate::place::{GitRef, ProjectId};
+
+pub(super) const HOLDS: &str = "SELECT size FROM layer JOIN export ON export.id = layer.export
+    WHERE digest = ?1 AND layer.project = (SELECT id FROM project WHERE name = ?2)
+      AND retired IS NULL LIMIT 1";
+
+const HOLDERS: &str = "SELECT ref FROM layer JOIN export ON export.id = layer.export
+    WHERE digest = ?1 AND layer.project = (SELECT id FROM project WHERE name = ?2)
+    GROUP BY ref ORDER BY max(export.id) DESC LIMIT ?3";
+
+const POSSESSORS: &str = "SELECT DISTINCT ref FROM possession
+    WHERE digest = ?1 AND project = (SELECT id FROM project WHERE name = ?2) AND expires > ?3
+    ORDER BY ref";
+
+pub(super) const PAGE_AFTER: &str = "SELECT digest, max(size) AS size FROM layer
+    WHERE digest > ?1 GROUP BY digest ORDER BY digest LIMIT ?2";
+
+pub(super) const POSSESSED_AFTER: &str = "SELECT digest, max(size) AS size FROM possession
+    WHERE digest > ?1 AND expires > ?3 GROUP BY digest ORDER BY digest LIMIT ?2";
+
+impl SqliteCatalog {
+    pub(super) async fn size_of_held(
+        &self,
+        project: &ProjectId,
+        digest: &Digest,
+    ) -> Result<Option<u64>, CatalogError> {
+        let row: Option<SqliteRow> = sqlx::query(HOLDS)
+            .bind(&digest.as_bytes()[..])
+            .bind(project.as_str())
+            .fetch_optional(self.readers())
+            .await
+            .map_err(|error| self.context.of(error))?;
+        match row {
+            Some(row) => rows::count(&self.context, &row, "size").map(Some),
+            None => {
+                let possessed = self.possessed(project, &[*digest]).await?;
+                Ok(possessed.first().map(|(_, size)| *size))
+            }
+        }
+    }
+
+    pub(super) async fn held_of(
+        &self,
+        project: &ProjectId,
+        digests: &[Digest],
+    ) -> Result<Vec<Digest>, CatalogError> {
+        let rows = sqlx::query(
+            "SELECT DISTINCT unhex(value) AS digest FROM json_each(?1) WHERE EXISTS (
+                 SELECT 1 FROM layer
+                 WHERE digest = unhex(value) AND project = (SELECT id FROM project WHERE name = ?2))",
+        )
+        .bind(rows::hexes(digests))
+        .bind(project.as_str())
+        .fetch_all(self.readers())
+        .await
+        .map_err(|error| self.context.of(error))?;
+        let mut held: BTreeSet<Digest> = rows
+            .iter()
+            .map(|row| rows::digest(&self.context, row, "digest"))
+            .collect::<Result<_, _>>()?;
+        let others: Vec<Digest> = digests
+            .iter()
+            .filter(|digest| !held.contains(digest))
+            .copied()
+            .collect();
+        let possessed = self.possessed(project, &others).await?;
+        held.extend(possessed.into_iter().map(|(digest, _)| digest));
+        Ok(held.into_iter().collect())
+    }
+
+    pub(super) async fn refs_holding(
+        &self,
+        project: &ProjectId,
+        digest: &Digest,
+        limit: u32,
+    ) -> Result<Vec<GitRef>, CatalogError> {
+        let failed = |error| self.context.of(error);
+        let rows = sqlx::query(HOLDERS)
+            .bind(&digest.as_bytes()[..])
+            .bind(project.as_str())
+            .bind(limit)
+            .fetch_all(self.readers())
+            .await
+            .map_err(failed)?;
+        let mut holders = rows
+            .iter()
+            .map(|row| rows::text(&self.context, row, "ref"))
+            .collect::<Result<Vec<GitRef>, _>>()?;
+        if self.keeps_possession().await? {
+            let rows = sqlx::query(POSSESSORS)
+                .bind(&digest.as_bytes()[..])
+                .bind(project.as_str())
+                .bind(Timestamp::now().as_microsecond())
+                .fetch_all(self.readers())
+                .await
+                .map_err(failed)?;
+            for row in &rows {
+                let git_ref = rows::text(&self.context, row, "ref")?;
+                if !holders.contains(&git_ref) {
+                    holders.push(git_ref);
+                }
+            }
+        }
+        holders.truncate(limit as usize);
+        Ok(holders)
+    }
+
+    pub(super) async fn exports_naming(
+        &self,
+        digest: &Digest,
+    ) -> Result<Vec<ExportId>, CatalogError> {
+        let ids: Vec<i64> = sqlx::query_scalar(
+            "SELECT DISTINCT export FROM layer WHERE digest = ?1 ORDER BY export",
+        )
+        .bind(&digest.as_bytes()[..])
+        .fetch_all(self.readers())
+        .await
+        .map_err(|error| self.context.of(error))?;
+        Ok(ids.into_iter().map(ExportId).collect())
+    }
+
+    pub(super) async fn page_after(&self, last: Option<Digest>) -> Result<Page, CatalogError> {
+        let named = sqlx::query(PAGE_AFTER)
+            .bind(last.map_or_else(Vec::new, |digest| digest.as_bytes().to_vec()))
+            .bind(PAGE)
+            .fetch_all(self.readers())
+            .await
+            .map_err(|error| self.context.of(error))?;
+        let mut pages = self.possessed_after(last).await?;
+        for row in &named {
+            pages.push(rows::blob(&self.context, row)?);
+        }
+        Ok(pages::merged(pages))
+    }
+
+    pub(super) async fn insert_possessions(
+        &self,
+        (project, git_ref): (&ProjectId, &GitRef),
+        blobs: &[(Digest, u64)],
+        ttl: Duration,
+    ) -> Result<(), CatalogError> {
+        let failed = |error| self.context.of(error);
+        let mut asked = Vec::with_capacity(blobs.len());
+        for (digest, size) in blobs {
+            asked.push((digest.hex(), self.context.integer(*size)?));
+        }
+        let mut turn = Turn::of(self.writers()?).await.map_err(failed)?;
+        let mut tx = turn.write().await.map_err(failed)?;
+        let project = self.project(&mut tx, project).await?;
+        // Without WHERE, ON CONFLICT would be read as the condition of a join.
+        sqlx::query(
+            "INSERT INTO possession (project, digest, ref, size, expires)
+             SELECT ?1, unhex(value ->> 0), ?4, value ->> 1, ?3 FROM json_each(?2) WHERE true
+             ON CONFLICT (project, digest, ref) DO UPDATE SET
+                 size = excluded.size, expires = max(expires, excluded.expires)",
+        )
+        .bind(project)
+        .bind(serde_json::json!(asked).to_string())
+        .bind(end(ttl))
+        .bind(git_ref.as_str())
+        .execute(&mut *tx)
+        .await
+        .map_err(failed)?;
+        self.purge(&mut tx).await?;
+        tx.commit().await.map_err(failed)?;
+        turn.keep();
+        Ok(())
+    }
+
+    /// Those of the digests that the project has uploaded, with their sizes.
+    async fn possessed(
+        &self,
+        project: &ProjectId,
+        digests: &[Digest],
+    ) -> Result<Page, CatalogError> {
+        if digests.is_empty() || !self.keeps_possession().await? {
+            return Ok(Page::new());
+        }
+        let rows = sqlx::query(
+            "SELECT digest, max(size) AS size FROM possession
+             WHERE project = (SELECT id FROM project WHERE name = ?2) AND expires > ?3
+               AND digest IN (SELECT unhex(value) FROM json_each(?1)) GROUP BY digest",
+        )
+        .bind(rows::hexes(digests))
+        .bind(project.as_str())
+        .bind(Timestamp::now().as_microsecond())
+        .fetch_all(self.readers())
+        .await
+        .map_err(|error| self.context.of(error))?;
+        rows.iter()
+            .map(|row| rows::blob(&self.context, row))
+            .collect()
+    }
+
+    /// The next page of what anybody has uploaded.
+    async fn possessed_after(&self, last: Option<Digest>) -> Result<Page, CatalogError> {
+        if !self.keeps_possession().await? {
+            return Ok(Page::new());
+        }
+        let rows = sqlx::query(POSSESSED_AFTER)
+            .bind(last.map_or_else(Vec::new, |digest| digest.as_bytes().to_vec()))
+            .bind(PAGE)
+            .bind(Timestamp::now().as_microsecond())
+            .fetch_all(self.readers())
+            .await
+            .map_err(|error| self.context.of(error))?;
+        rows.iter()
+            .map(|row| rows::blob(&self.context, row))
+            .collect()
+    }
+
+    /// A catalog that takes no writes may be as an older layerd left it.
+    async fn keeps_possession(&self) -> Result<bool, CatalogError> {
+        sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'possession')",
+        )
+        .fetch_one(self.readers())
+        .await
+        .map_err(|error| self.context.of(error))
+    }
+}
