@@ -118,7 +118,9 @@ impl Blobs {
 async fn upload(cache: &LocalCache, layer: Layer) -> Descriptor {
     let content = Bytes::from(layer.digest);
     let size = content.len() as u64;
-    let ingest = cache.ingest(&Default::default(), &layer.diff_id, None).await;
+    let ingest = cache
+        .ingest(&Default::default(), &layer.diff_id, None)
+        .await;
     let mut ingest = ingest.expect("an ingest");
     ingest.write(content).await.expect("it is written");
     let (digest, _) = ingest.commit(None, None).await.expect("it is kept");

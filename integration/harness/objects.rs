@@ -11,7 +11,7 @@
 mod tools;
 
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -41,8 +41,6 @@ wait "$server""#;
 pub struct Server {
     /// Its address and port.
     pub host: String,
-    /// Where it keeps all, and its log.
-    pub folder: PathBuf,
 }
 
 /// The S3 server of this process.
@@ -133,7 +131,11 @@ async fn start(command: impl FnOnce(&str, &Path) -> Command) -> Server {
         .arg(&folder)
         .arg(server.get_program())
         .args(server.get_args())
-        .envs(server.get_envs().filter_map(|(key, value)| Some((key, value?))))
+        .envs(
+            server
+                .get_envs()
+                .filter_map(|(key, value)| Some((key, value?))),
+        )
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log);
@@ -152,7 +154,7 @@ async fn start(command: impl FnOnce(&str, &Path) -> Command) -> Server {
     let connected = tokio::time::timeout(DEADLINE, connecting).await;
     let log = || std::fs::read_to_string(folder.join("log")).unwrap_or_default();
     assert!(connected.is_ok(), "no connection to {host}:\n{}", log());
-    Server { host, folder }
+    Server { host }
 }
 
 /// One plain HTTP/1.1 request: the status, and the body.
@@ -194,7 +196,11 @@ fn hmac(key: &[u8], message: &[u8]) -> Vec<u8> {
     let mut block = [0; 64];
     block[..key.len()].copy_from_slice(key);
     let padded = |pad: u8| block.map(|byte| byte ^ pad);
-    let inner = Sha256::new().chain_update(padded(0x36)).chain_update(message);
-    let outer = Sha256::new().chain_update(padded(0x5c)).chain_update(inner.finalize());
+    let inner = Sha256::new()
+        .chain_update(padded(0x36))
+        .chain_update(message);
+    let outer = Sha256::new()
+        .chain_update(padded(0x5c))
+        .chain_update(inner.finalize());
     outer.finalize().to_vec()
 }

@@ -22,8 +22,8 @@
 //! API, and fake-gcs-server has only the JSON API for that; it answers such a
 //! put with 400, "invalid uploadType".
 
-mod buffers;
 mod bucket;
+mod buffers;
 mod errors;
 mod ingest;
 mod kept;
@@ -154,7 +154,8 @@ impl ObjectBlobs {
         let now = std::time::SystemTime::now();
         let mut left = bucket.backend().list(Some(&bucket.ingests()));
         while let Some(object) = left.next().await {
-            let object = object.map_err(|error| bucket.read_failed(error, "list the uploads of"))?;
+            let object =
+                object.map_err(|error| bucket.read_failed(error, "list the uploads of"))?;
             let written = std::time::SystemTime::from(object.last_modified);
             if now.duration_since(written).unwrap_or_default() > LEFT_FOR {
                 bucket.delete(&object.location).await?;
@@ -274,7 +275,8 @@ impl BlobStore for ObjectBlobs {
         Ok(blobs.boxed())
     }
 
-    /// What other processes do is seen after a minute.
+    /// What other processes do is looked for again after a minute, and seen
+    /// when sizes are no longer believed.
     async fn generation(&self) -> Option<Generation> {
         Some(self.shared.bucket.generation())
     }

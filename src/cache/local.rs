@@ -271,7 +271,10 @@ impl Cache for LocalCache {
     ) -> Result<Box<dyn Ingest>, CacheError> {
         let opened = self.opener.opened_for_writing().await?;
         // No project id holds a NUL: names of two projects never meet.
-        Ok(opened.blobs.ingest(&format!("{project}\0{name}"), expected).await?)
+        Ok(opened
+            .blobs
+            .ingest(&format!("{project}\0{name}"), expected)
+            .await?)
     }
 
     async fn read(

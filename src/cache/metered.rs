@@ -62,7 +62,9 @@ impl Cache for Metered {
         expected: Option<Digest>,
     ) -> Result<Box<dyn Ingest>, CacheError> {
         let mut transfer = Transfer::begin(&self.metrics, Direction::Written);
-        let opened = transfer.timed(self.inner.ingest(project, name, expected)).await;
+        let opened = transfer
+            .timed(self.inner.ingest(project, name, expected))
+            .await;
         let ingest = opened.inspect_err(|error| self.metrics.ingest_failed(error))?;
         Ok(Box::new(MeteredIngest::new(ingest, transfer)))
     }

@@ -36,7 +36,13 @@ fn ingest_files(dir: &TempDir) -> Vec<PathBuf> {
 async fn nothing_is_left_in_ingest_after_commits_aborts_and_private_drops() {
     let (dir, store) = open().await;
     put(&store, "a", &content(10)).await;
-    store.ingest("b", None).await.unwrap().abort().await.unwrap();
+    store
+        .ingest("b", None)
+        .await
+        .unwrap()
+        .abort()
+        .await
+        .unwrap();
     let named = store.ingest("c", None).await.unwrap();
     drop(store.ingest("c", None).await.unwrap());
     named.abort().await.unwrap();

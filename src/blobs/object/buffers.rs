@@ -37,7 +37,9 @@ impl Buffers {
         let count = |bytes: u64, each: usize, least: u64| {
             let count = (bytes / each as u64).max(least);
             let most = Semaphore::MAX_PERMITS;
-            Arc::new(Semaphore::new(usize::try_from(count).unwrap_or(most).min(most)))
+            Arc::new(Semaphore::new(
+                usize::try_from(count).unwrap_or(most).min(most),
+            ))
         };
         let small = options.upload_buffers / SMALL_SHARE;
         let parts = options.upload_buffers - small;

@@ -148,9 +148,12 @@ async fn an_upload_that_was_dropped_is_gone_on_with_and_at_last_aborted() {
 async fn unfinished(server: &Server, store: &ObjectBlobs) -> usize {
     let bucket = &store.shared.bucket;
     let prefix = bucket.ingests().as_ref().replace("/ingest", "");
-    let options = SignedUrlOptions::new().with_query([("uploads", String::new()), ("prefix", prefix)]);
+    let options =
+        SignedUrlOptions::new().with_query([("uploads", String::new()), ("prefix", prefix)]);
     let (all, ttl) = (Path::default(), Duration::from_secs(60));
-    let url = bucket.backend().signed_url_opts(http::Method::GET, &all, ttl, &options);
+    let url = bucket
+        .backend()
+        .signed_url_opts(http::Method::GET, &all, ttl, &options);
     let url = url.await.unwrap();
     let path = url.as_str().split_once(&server.host).unwrap().1;
     let (status, body) = servers::http(&server.host, &format!("GET {path} HTTP/1.1")).await;
@@ -223,8 +226,19 @@ async fn a_wrong_secret_is_told_and_not_shown() {
 
 #[tokio::test]
 async fn an_address_that_is_wrong_says_what_would_be_right() {
-    let refused = |url: &str| ObjectBlobs::open(url, s3_options()).unwrap_err().to_string();
-    for url in ["", "bucket", "ftp://b", "s3://", "s3://key:secret@bucket/p", "s3://b:1/p"] {
+    let refused = |url: &str| {
+        ObjectBlobs::open(url, s3_options())
+            .unwrap_err()
+            .to_string()
+    };
+    for url in [
+        "",
+        "bucket",
+        "ftp://b",
+        "s3://",
+        "s3://key:secret@bucket/p",
+        "s3://b:1/p",
+    ] {
         assert!(refused(url).starts_with("expected s3://"), "{url}");
     }
     let unknown = refused("s3://b/p?regoin=x&secret_access_key=hunter2");

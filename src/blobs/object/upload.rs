@@ -143,7 +143,9 @@ impl Upload {
         };
         let path = parts.path.clone();
         if path == bucket.blob(&actual) {
-            bucket.visible(&actual, offset, completed, "write to").await?;
+            bucket
+                .visible(&actual, offset, completed, "write to")
+                .await?;
         } else {
             completed.map_err(|error| bucket.write_failed(error, "write to"))?;
             bucket.adopt(&path, &actual, offset).await?;

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream;
 
+use super::Tier;
 use super::fetch::{End, Progress, Watch, failure};
 use super::shelf::Held;
-use super::Tier;
 use crate::blobs::disk::errors::blocking;
 use crate::blobs::{BlobError, BlobStream, patient};
 use crate::digest::Digest;
@@ -117,7 +117,7 @@ impl Following {
                     match progress.end {
                         Some(End::Around) => self.source = Source::Around(size),
                         Some(End::Failed(_)) => return Err(failure(progress.end.as_ref())),
-                        Some(End::Verified) => return Err(failure(None)),
+                        Some(End::Verified | End::Abandoned) => return Err(failure(None)),
                         None => {
                             if watch.changed().await.is_err() {
                                 return Err(failure(watch.borrow().end.as_ref()));
@@ -143,7 +143,14 @@ impl Following {
     fn origin(&self, size: u64) -> BlobStream {
         let shared = &self.tier.shared;
         let origin = Arc::clone(&shared.origin);
-        let bytes = patient::read(None, origin, self.digest, self.at, self.end, shared.patience);
+        let bytes = patient::read(
+            None,
+            origin,
+            self.digest,
+            self.at,
+            self.end,
+            shared.patience,
+        );
         if self.at == 0 && self.end == size {
             patient::verified(bytes, self.digest)
         } else {

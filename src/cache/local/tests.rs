@@ -323,7 +323,10 @@ async fn what_is_no_cache_export_is_refused_and_nothing_stored() {
 #[tokio::test]
 async fn uploads_of_two_projects_never_meet() {
     let (_dir, cache) = cache();
-    let mut ingest = cache.ingest(&"p".parse().unwrap(), "layer", None).await.unwrap();
+    let mut ingest = cache
+        .ingest(&"p".parse().unwrap(), "layer", None)
+        .await
+        .unwrap();
     ingest.write(Bytes::from_static(b"secret")).await.unwrap();
     drop(ingest);
     assert_eq!(
@@ -360,7 +363,10 @@ async fn a_check_of_a_sound_directory_finds_nothing() {
     publish(&cache, place("p", "main"), &["base", "top"]).await;
     publish(&cache, place("q", "main"), &["base"]).await;
     upload(&cache, "p", "never exported").await;
-    let mut left = cache.ingest(&"p".parse().unwrap(), "left", None).await.unwrap();
+    let mut left = cache
+        .ingest(&"p".parse().unwrap(), "left", None)
+        .await
+        .unwrap();
     left.write(Bytes::from_static(b"behind")).await.unwrap();
     let data = dir.path().join("data");
     assert_eq!(

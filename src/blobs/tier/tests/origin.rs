@@ -136,9 +136,7 @@ impl Origin for FaultyOrigin {
                     held.wait_for(|held| !held).await.ok();
                     stream::iter(after)
                 };
-                before
-                    .chain(stream::once(wait).flatten())
-                    .boxed()
+                before.chain(stream::once(wait).flatten()).boxed()
             }
             _ => before.boxed(),
         })
