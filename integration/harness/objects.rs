@@ -11,7 +11,7 @@
 mod tools;
 
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -41,8 +41,6 @@ wait "$server""#;
 pub struct Server {
     /// Its address and port.
     pub host: String,
-    /// Where it keeps all, and its log.
-    pub folder: PathBuf,
 }
 
 /// The S3 server of this process.
@@ -156,7 +154,7 @@ async fn start(command: impl FnOnce(&str, &Path) -> Command) -> Server {
     let connected = tokio::time::timeout(DEADLINE, connecting).await;
     let log = || std::fs::read_to_string(folder.join("log")).unwrap_or_default();
     assert!(connected.is_ok(), "no connection to {host}:\n{}", log());
-    Server { host, folder }
+    Server { host }
 }
 
 /// One plain HTTP/1.1 request: the status, and the body.

@@ -32,6 +32,8 @@ macro_rules! blob_store_conformance {
             wrong_bytes_are_refused_and_dropped,
             a_second_writer_of_a_name_starts_at_nothing,
             two_writers_of_one_blob_both_succeed,
+            writers_who_tell_the_digest_beforehand_succeed_together,
+            a_digest_that_was_told_beforehand_is_verified,
             an_ingest_tells_digest_and_offset_at_every_step,
             names_never_become_paths,
             a_removed_blob_is_gone_until_it_is_written_again,
@@ -220,6 +222,37 @@ pub(super) async fn two_writers_of_one_blob_both_succeed(store: &dyn BlobStore) 
     assert_eq!(written, [(Digest::of(&bytes), 900_000); 4]);
     assert_eq!(listed(store).await, [(Digest::of(&bytes), 900_000)]);
     assert_eq!(get(store, &Digest::of(&bytes), 0, u64::MAX).await, bytes);
+}
+
+pub(super) async fn writers_who_tell_the_digest_beforehand_succeed_together(store: &dyn BlobStore) {
+    let bytes = content(1_900_000);
+    let (digest, listing) = (Digest::of(&bytes), [(Digest::of(&bytes), 1_900_000)]);
+    let mut writers = Vec::new();
+    for name in ["one", "two", "three"] {
+        let mut ingest = store.ingest(name, Some(digest)).await.unwrap();
+        ingest.write(bytes.slice(..1_000_000)).await.unwrap();
+        writers.push(ingest);
+    }
+    assert_eq!(store.size(&digest).await.unwrap(), None);
+    assert_eq!(listed(store).await, []);
+    // Each has parts on their way when the one before commits.
+    for mut ingest in writers {
+        ingest.write(bytes.slice(1_000_000..)).await.unwrap();
+        let committed = ingest.commit(Some(1_900_000), Some(digest)).await.unwrap();
+        assert_eq!(committed, (digest, 1_900_000));
+        assert_eq!(listed(store).await, listing);
+    }
+    assert_eq!(get(store, &digest, 0, u64::MAX).await, bytes);
+}
+
+pub(super) async fn a_digest_that_was_told_beforehand_is_verified(store: &dyn BlobStore) {
+    let (bytes, told) = (content(1_000_000), Digest::of(b"other"));
+    let mut ingest = store.ingest("layer", Some(told)).await.unwrap();
+    ingest.write(bytes).await.unwrap();
+    let committed = ingest.commit(None, Some(told)).await;
+    assert!(matches!(committed, Err(BlobError::WrongDigest { expected, .. }) if expected == told));
+    assert_eq!(store.size(&told).await.unwrap(), None);
+    assert_eq!(listed(store).await, []);
 }
 
 pub(super) async fn an_ingest_tells_digest_and_offset_at_every_step(store: &dyn BlobStore) {

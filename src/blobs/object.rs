@@ -280,7 +280,8 @@ impl BlobStore for ObjectBlobs {
         Ok(blobs.boxed())
     }
 
-    /// What other processes do is seen after a minute.
+    /// What other processes do is looked for again after a minute, and seen
+    /// when sizes are no longer believed.
     async fn generation(&self) -> Option<Generation> {
         Some(self.shared.bucket.generation())
     }

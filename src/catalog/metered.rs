@@ -118,8 +118,11 @@ impl Catalog for Metered {
         blobs: &[(Digest, u64)],
         ttl: Duration,
     ) -> Result<(), CatalogError> {
-        self.measured(Operation::Possess, self.inner.possess(project, git_ref, blobs, ttl))
-            .await
+        self.measured(
+            Operation::Possess,
+            self.inner.possess(project, git_ref, blobs, ttl),
+        )
+        .await
     }
 
     async fn holders(

@@ -286,7 +286,8 @@ impl Catalog for SqliteCatalog {
         blobs: &[(Digest, u64)],
         ttl: Duration,
     ) -> Result<(), CatalogError> {
-        self.insert_possessions((project, git_ref), blobs, ttl).await
+        self.insert_possessions((project, git_ref), blobs, ttl)
+            .await
     }
 
     async fn holders(

@@ -36,7 +36,7 @@ impl ObjectIngest {
             Claim::Mine(left) => (Some(name), left),
         };
         Self {
-            upload: left.unwrap_or_else(|| Upload::new(&kept, expected)),
+            upload: left.map_or_else(|| Upload::new(&kept, expected), |left| *left),
             bucket,
             buffers,
             kept,

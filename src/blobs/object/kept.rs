@@ -20,6 +20,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(15);
 pub(super) struct Kept {
     state: Mutex<State>,
     condemned: Notify,
+    /// Held while the bucket is told: who comes next finds all told.
+    clearing: tokio::sync::Mutex<()>,
     resumable_for: Duration,
     resumable: usize,
 }
@@ -37,7 +39,7 @@ pub(super) enum Claim {
     /// Another writer has it.
     Taken,
     /// It is the writer's, and so is what was left of it.
-    Mine(Option<Upload>),
+    Mine(Option<Box<Upload>>),
 }
 
 // An upload that is dropped condemns its parts, and that takes the lock: none
@@ -47,6 +49,7 @@ impl Kept {
         Self {
             state: Mutex::default(),
             condemned: Notify::new(),
+            clearing: tokio::sync::Mutex::default(),
             resumable_for: options.resumable_for,
             resumable: options.resumable,
         }
@@ -61,7 +64,7 @@ impl Kept {
             state.waiting.remove(&name)
         };
         let left = left.and_then(|(mut upload, _)| upload.resume(expected).then_some(upload));
-        Claim::Mine(left)
+        Claim::Mine(left.map(Box::new))
     }
 
     /// A writer has gone; what it leaves can be resumed.
@@ -117,6 +120,7 @@ impl Kept {
     }
 
     async fn clear(&self, bucket: &Bucket, age: Duration) {
+        let _alone = self.clearing.lock().await;
         let forgotten: Vec<_> = {
             let mut state = self.state();
             let old = |_: &Digest, (_, since): &mut (Upload, Instant)| since.elapsed() >= age;

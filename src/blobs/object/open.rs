@@ -193,13 +193,14 @@ fn s3(url: &Url, bucket: &str, place: &str) -> Result<Arc<dyn Backend>, InvalidS
     let given = |key| builder.get_config_value(&key);
     let endpoint = given(AmazonS3ConfigKey::S3Endpoint).or(given(AmazonS3ConfigKey::Endpoint));
     let plain = is_plain(endpoint.as_deref());
-    if plain && given(allow_http).as_deref() != Some("true") {
+    if plain && !is_yes(given(allow_http)) {
         return Err(InvalidStore::PlainHttp(place.to_owned()));
     }
     if given(AmazonS3ConfigKey::UnsignedPayload).as_deref() != Some("true") {
         // TLS keeps the bytes whole; hashing them once more would be for
         // nothing.
-        let said = url.query_pairs().any(|(key, _)| key == "unsigned_payload");
+        let said = url.query_pairs().any(|(key, _)| key == "unsigned_payload")
+            || std::env::var_os("AWS_UNSIGNED_PAYLOAD").is_some();
         builder = builder.with_unsigned_payload(!plain && !said);
     }
     let built = builder
@@ -234,9 +235,7 @@ fn azure(url: &Url, container: &str, place: &str) -> Result<Arc<dyn Backend>, In
     }
     let allow_http = AzureConfigKey::Client(ClientConfigKey::AllowHttp);
     let endpoint = builder.get_config_value(&AzureConfigKey::Endpoint);
-    if is_plain(endpoint.as_deref())
-        && builder.get_config_value(&allow_http).as_deref() != Some("true")
-    {
+    if is_plain(endpoint.as_deref()) && !is_yes(builder.get_config_value(&allow_http)) {
         return Err(InvalidStore::PlainHttp(place.to_owned()));
     }
     let built = builder
@@ -244,6 +243,12 @@ fn azure(url: &Url, container: &str, place: &str) -> Result<Arc<dyn Backend>, In
         .with_retry(retries())
         .build();
     Ok(Arc::new(built.map_err(|error| config(place, &error))?))
+}
+
+/// As the client reads it.
+fn is_yes(value: Option<String>) -> bool {
+    let value = value.unwrap_or_default().to_ascii_lowercase();
+    ["1", "true", "on", "yes", "y"].contains(&value.as_str())
 }
 
 fn is_plain(endpoint: Option<&str>) -> bool {

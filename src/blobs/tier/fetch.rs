@@ -11,11 +11,11 @@ use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::watch;
 
 use super::metrics::Metrics;
-use super::shelf::Shelf;
+use super::shelf::{Shelf, part_name};
 use super::{DiskStore, Origin};
 use crate::blobs::disk::DiskIngest;
 use crate::blobs::patient::{self, Patience};
-use crate::blobs::{BlobError, BlobStream, Ingest as _};
+use crate::blobs::{BlobError, Ingest as _};
 use crate::digest::Digest;
 
 /// Sees how far a fetch is; who has one is a reader.
@@ -42,6 +42,8 @@ pub(super) enum End {
     Around,
     /// The origin does not give it.
     Failed(Arc<BlobError>),
+    /// Nobody wanted it any more.
+    Abandoned,
 }
 
 /// The error of a fetch that did not give what was wanted.
@@ -89,11 +91,13 @@ impl Fetches {
         begin: impl FnOnce(Entry) -> Job,
     ) -> (Watch, Option<Job>) {
         let mut under_way = self.under_way();
+        let mut before = None;
         if let Some(progress) = under_way.get(digest) {
             let gave_up = |end: &End| !matches!(end, End::Verified);
             if !progress.borrow().end.as_ref().is_some_and(gave_up) {
                 return (progress.subscribe(), None);
             }
+            before = Some(progress.subscribe());
         }
         let (progress, watch) = watch::channel(Progress::default());
         let progress = Arc::new(progress);
@@ -102,6 +106,7 @@ impl Fetches {
         let job = begin(Entry {
             digest: *digest,
             progress,
+            before,
             fetches: Arc::clone(self),
         });
         (watch, Some(job))
@@ -116,6 +121,8 @@ impl Fetches {
 pub(super) struct Entry {
     digest: Digest,
     progress: Arc<watch::Sender<Progress>>,
+    /// A fetch that gave up, and may still have the file.
+    before: Option<Watch>,
     fetches: Arc<Fetches>,
 }
 
@@ -124,12 +131,12 @@ impl Entry {
         self.progress.send_modify(change);
     }
 
-    /// Gives the place up where nobody watches; nobody can join afterwards.
+    /// Gives up where nobody watches; nobody can join afterwards.
     fn leave(&self) -> bool {
-        let mut under_way = self.fetches.under_way();
+        let _none_joins = self.fetches.under_way();
         let alone = self.progress.receiver_count() == 0;
         if alone {
-            under_way.remove(&self.digest);
+            self.update(|progress| progress.end = Some(End::Abandoned));
         }
         alone
     }
@@ -169,7 +176,10 @@ enum Stop {
 
 impl Job {
     /// Fetches, verifies and keeps the blob, telling those who watch.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
+        if let Some(mut before) = self.entry.before.take() {
+            while before.changed().await.is_ok() {}
+        }
         let _held = self.shelf.hold(self.entry.digest);
         let Err(stop) = self.fetch().await else {
             return;
@@ -195,7 +205,7 @@ impl Job {
         let sizing = patient::size(&*self.origin, &digest, self.patience);
         let size = self.unless_abandoned(sizing).await?;
         let size = size.map_err(Stop::Origin)?;
-        let Some(room) = self.shelf.reserve(size).await else {
+        let Some(room) = self.shelf.reserve(&digest, size).await else {
             self.entry.update(|progress| {
                 progress.size = Some(size);
                 progress.end = Some(End::Around);
@@ -203,24 +213,23 @@ impl Job {
             return Ok(());
         };
         self.entry.update(|progress| progress.size = Some(size));
-        let name = format!("tier\0{digest}");
-        let ingest = self.disk.open_ingest(&name).await.map_err(Stop::Disk)?;
+        let ingest = self.disk.open_ingest(&part_name(&digest)).await;
+        let ingest = ingest.map_err(Stop::Disk)?;
         let mut ingest = Box::new(ingest);
-        if ingest.offset() > size {
-            ingest.restart().await.map_err(Stop::Disk)?;
+        match self.fill(&mut ingest, size).await {
+            Ok(()) => {}
+            Err(Stop::Disk(error)) => {
+                // It has no room to spare.
+                ingest.abort().await.ok();
+                return Err(Stop::Disk(error));
+            }
+            Err(stop) => {
+                let came = ingest.flushed();
+                drop(ingest);
+                room.leave(digest, came);
+                return Err(stop);
+            }
         }
-        let file = Arc::new(ingest.reader().map_err(Stop::Disk)?);
-        self.entry.update(|progress| progress.file = Some(file));
-        self.tell(&ingest);
-        let bytes = patient::read(
-            None,
-            Arc::clone(&self.origin),
-            digest,
-            ingest.offset(),
-            size,
-            self.patience,
-        );
-        self.fill(&mut ingest, bytes, size).await?;
         let actual = ingest.digest();
         if actual != digest {
             tracing::error!(blob = %digest, %actual, "the origin gave other bytes");
@@ -241,13 +250,22 @@ impl Job {
         Ok(())
     }
 
-    /// Writes all of `bytes`, showing them as they reach the file.
-    async fn fill(
-        &self,
-        ingest: &mut DiskIngest,
-        mut bytes: BlobStream,
-        size: u64,
-    ) -> Result<(), Stop> {
+    /// Writes all that is missing, showing it as it reaches the file.
+    async fn fill(&self, ingest: &mut DiskIngest, size: u64) -> Result<(), Stop> {
+        if ingest.offset() > size {
+            ingest.restart().await.map_err(Stop::Disk)?;
+        }
+        let file = Arc::new(ingest.reader().map_err(Stop::Disk)?);
+        self.entry.update(|progress| progress.file = Some(file));
+        self.tell(ingest);
+        let mut bytes = patient::read(
+            None,
+            Arc::clone(&self.origin),
+            self.entry.digest,
+            ingest.offset(),
+            size,
+            self.patience,
+        );
         loop {
             let next = match bytes.next().now_or_never() {
                 Some(next) => next,

@@ -117,7 +117,7 @@ impl Following {
                     match progress.end {
                         Some(End::Around) => self.source = Source::Around(size),
                         Some(End::Failed(_)) => return Err(failure(progress.end.as_ref())),
-                        Some(End::Verified) => return Err(failure(None)),
+                        Some(End::Verified | End::Abandoned) => return Err(failure(None)),
                         None => {
                             if watch.changed().await.is_err() {
                                 return Err(failure(watch.borrow().end.as_ref()));

@@ -5,7 +5,7 @@
 //! look at it, at most once a minute, when room may be short; what they pin is
 //! locked.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::DiskStore;
 use super::metrics::Metrics;
+use crate::blobs::Ingest as _;
 use crate::blobs::disk::errors::{blocking, read_failed};
 use crate::digest::Digest;
 
@@ -21,6 +22,8 @@ use crate::digest::Digest;
 const MARK_EVERY: Duration = Duration::from_secs(60);
 /// How often other processes' files are looked for, at most.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// How many fetches that were cut off can be gone on with, at most.
+const PARTS: usize = 64;
 /// How often room is made anew where files turn out to be pinned elsewhere.
 const ATTEMPTS: usize = 4;
 
@@ -36,11 +39,19 @@ pub(super) struct Shelf {
 struct Index {
     blobs: HashMap<Digest, Kept>,
     by_use: BTreeSet<(SystemTime, Digest)>,
-    /// Of `blobs`, and of what is being fetched.
+    /// What cut off fetches left, in bytes, in the order in which it happened.
+    parts: VecDeque<(Digest, u64)>,
+    /// Of `blobs` and `parts`, and of what is being fetched.
     bytes: u64,
     /// What may not go, and for how many.
     held: HashMap<Digest, usize>,
     looked: Option<Instant>,
+}
+
+/// What goes for room.
+struct Victims {
+    blobs: Vec<(Digest, Kept)>,
+    parts: Vec<Digest>,
 }
 
 #[derive(Clone, Copy)]
@@ -66,11 +77,18 @@ impl Index {
         Some(kept)
     }
 
-    /// Takes out what was used least recently, until `room` bytes fit; nothing
-    /// where that is not enough.
-    fn make_room(&mut self, room: u64, max_bytes: u64) -> Option<Vec<(Digest, Kept)>> {
+    /// Takes out parts, then what was used least recently, until `room` bytes
+    /// fit; nothing where that is not enough.
+    fn make_room(&mut self, room: u64, max_bytes: u64) -> Option<Victims> {
         let mut short = (self.bytes + room).saturating_sub(max_bytes);
-        let mut victims = Vec::new();
+        let (mut parts, mut victims) = (0, Vec::new());
+        for (_, size) in &self.parts {
+            if short == 0 && self.parts.len() - parts <= PARTS {
+                break;
+            }
+            short = short.saturating_sub(*size);
+            parts += 1;
+        }
         for (_, digest) in &self.by_use {
             if short == 0 {
                 break;
@@ -83,10 +101,23 @@ impl Index {
         if short > 0 {
             return None;
         }
+        let parts: Vec<_> = self.parts.drain(..parts).collect();
+        self.bytes -= parts.iter().map(|(_, size)| size).sum::<u64>();
         let taken = victims
             .into_iter()
             .filter_map(|digest| Some((digest, self.take(&digest)?)));
-        Some(taken.collect())
+        Some(Victims {
+            blobs: taken.collect(),
+            parts: parts.into_iter().map(|(digest, _)| digest).collect(),
+        })
+    }
+
+    /// A part is gone on with, or gone.
+    fn take_part(&mut self, digest: &Digest) {
+        if let Some(at) = self.parts.iter().position(|(part, _)| part == digest) {
+            let part = self.parts.remove(at);
+            self.bytes -= part.map_or(0, |(_, size)| size);
+        }
     }
 }
 
@@ -173,8 +204,10 @@ impl Shelf {
         self.metrics.holds(index.bytes);
     }
 
-    /// Room for a blob that is about to come; `None` where there is none.
-    pub(super) async fn reserve(self: &Arc<Self>, size: u64) -> Option<Room> {
+    /// Room for a blob that is about to come; `None` where there is none. A
+    /// part that was left of it counts no more.
+    pub(super) async fn reserve(self: &Arc<Self>, digest: &Digest, size: u64) -> Option<Room> {
+        self.index().take_part(digest);
         self.make_room(size).await.then(|| Room {
             shelf: Arc::clone(self),
             size,
@@ -233,7 +266,13 @@ impl Shelf {
     }
 
     /// Removes the files; `false` where one had to stay.
-    async fn clear(&self, victims: Vec<(Digest, Kept)>) -> bool {
+    async fn clear(&self, victims: Victims) -> bool {
+        for digest in victims.parts {
+            if let Ok(part) = self.disk.open_ingest(&part_name(&digest)).await {
+                Box::new(part).abort().await.ok();
+            }
+        }
+        let victims = victims.blobs;
         if victims.is_empty() {
             return true;
         }
@@ -318,6 +357,20 @@ impl Room {
         self.shelf.index().bytes -= size;
         self.shelf.add(digest, size);
     }
+
+    /// That much of the blob came, and waits to be gone on with.
+    pub(super) fn leave(mut self, digest: Digest, came: u64) {
+        let size = std::mem::take(&mut self.size);
+        let mut index = self.shelf.index();
+        index.bytes = index.bytes - size + came;
+        index.parts.push_back((digest, came));
+        self.shelf.metrics.holds(index.bytes);
+    }
+}
+
+/// The ingest of a blob that is fetched.
+pub(super) fn part_name(digest: &Digest) -> String {
+    format!("tier\0{digest}")
 }
 
 impl Drop for Room {

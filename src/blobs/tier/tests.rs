@@ -394,3 +394,29 @@ async fn what_is_pinned_stays_for_every_process() {
     tier.fetch(&other).await.unwrap();
     assert!(!tier.has(&pinned).await && tier.has(&other).await);
 }
+
+#[tokio::test]
+async fn what_cut_off_fetches_left_counts_and_goes_first() {
+    let max_bytes = 4_000_000;
+    let lab = Lab::with(TierOptions {
+        max_bytes,
+        ..options()
+    })
+    .await;
+    let (kept, _) = lab.blob(1_000_000).await;
+    lab.tier.fetch(&kept).await.unwrap();
+    let (cut_off, _) = lab.blob(SIZE).await;
+    lab.origin.fail([Fault::HoldAt(1_200_000)]);
+    let mut stream = lab.tier.read(&cut_off, 0, u64::MAX).await.unwrap();
+    let mut got = 0;
+    while got < 1_200_000 {
+        got += stream.next().await.unwrap().unwrap().len();
+    }
+    drop(stream);
+    lab.idle().await;
+    assert_eq!(lab.tier.disk().unfinished().await.unwrap().len(), 1);
+    let (other, _) = lab.blob(2_500_000).await;
+    lab.tier.fetch(&other).await.unwrap();
+    assert!(lab.kept(&kept).await && lab.kept(&other).await);
+    assert_eq!(lab.tier.disk().unfinished().await.unwrap().len(), 0);
+}

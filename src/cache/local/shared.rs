@@ -76,7 +76,9 @@ impl LocalCache {
     ) -> Result<(), CacheError> {
         let opened = self.opener.opened_for_writing().await?;
         let blobs = [(digest, size)];
-        let possessed = opened.catalog.possess(&place.project, &place.git_ref, &blobs, ttl);
+        let possessed = opened
+            .catalog
+            .possess(&place.project, &place.git_ref, &blobs, ttl);
         Ok(possessed.await?)
     }
 

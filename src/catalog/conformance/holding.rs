@@ -54,12 +54,18 @@ pub(in crate::catalog) async fn who_uploaded_a_blob_may_name_it_for_a_while_and_
     let hour = Duration::from_secs(3600);
     // Said twice in one call, too.
     let uploads = [(mine, 4), (mine, 4)];
-    catalog.possess(&p, &GitRef::default(), &uploads, hour).await.unwrap();
+    catalog
+        .possess(&p, &GitRef::default(), &uploads, hour)
+        .await
+        .unwrap();
     catalog
         .possess(&p, &GitRef::default(), &[(past, 4)], Duration::ZERO)
         .await
         .unwrap();
-    catalog.possess(&p, &GitRef::default(), &[], hour).await.unwrap();
+    catalog
+        .possess(&p, &GitRef::default(), &[], hour)
+        .await
+        .unwrap();
 
     assert_eq!(catalog.holds(&p, &mine).await.unwrap(), Some(4));
     assert_eq!(catalog.holds(&q, &mine).await.unwrap(), None);
@@ -73,7 +79,10 @@ pub(in crate::catalog) async fn who_uploaded_a_blob_may_name_it_for_a_while_and_
     assert_eq!(referenced(catalog).await, BTreeSet::from([exported, mine]));
     assert_eq!(catalog.naming(&mine).await.unwrap(), []);
     // A blob that is both comes once.
-    catalog.possess(&q, &GitRef::default(), &[(exported, 8)], hour).await.unwrap();
+    catalog
+        .possess(&q, &GitRef::default(), &[(exported, 8)], hour)
+        .await
+        .unwrap();
     assert_eq!(held(&q).await, BTreeSet::from([exported]));
     let all: Vec<_> = catalog.referenced().try_collect().await.unwrap();
     assert_eq!(BTreeSet::from_iter(all.clone()).len(), all.len());
@@ -90,7 +99,10 @@ pub(in crate::catalog) async fn possession_is_extended_and_never_shortened(catal
         (Duration::ZERO, Some(9)),
         (Duration::MAX, Some(9)),
     ] {
-        catalog.possess(&project, &GitRef::default(), &[(blob, 9)], ttl).await.unwrap();
+        catalog
+            .possess(&project, &GitRef::default(), &[(blob, 9)], ttl)
+            .await
+            .unwrap();
         assert_eq!(
             catalog.holds(&project, &blob).await.unwrap(),
             kept,
@@ -101,7 +113,10 @@ pub(in crate::catalog) async fn possession_is_extended_and_never_shortened(catal
     let many: Vec<_> = (0..5_000_u32)
         .map(|at| (Digest::of(&at.to_le_bytes()), 4))
         .collect();
-    catalog.possess(&project, &GitRef::default(), &many, hour).await.unwrap();
+    catalog
+        .possess(&project, &GitRef::default(), &many, hour)
+        .await
+        .unwrap();
     assert_eq!(referenced(catalog).await.len(), 5_001);
 }
 

@@ -106,7 +106,10 @@ async fn happen(catalog: &dyn Catalog, model: &mut Model, random: &mut StdRng) {
         _ => {
             let project: ProjectId = project.parse().unwrap();
             let blobs: Vec<_> = layers.iter().map(|digest| (*digest, 1)).collect();
-            catalog.possess(&project, &GitRef::default(), &blobs, hour).await.unwrap();
+            catalog
+                .possess(&project, &GitRef::default(), &blobs, hour)
+                .await
+                .unwrap();
             let possessed = layers.into_iter().map(|digest| (project.clone(), digest));
             model.possessed.extend(possessed);
         }

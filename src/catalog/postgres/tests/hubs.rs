@@ -124,7 +124,8 @@ async fn uploads_of_the_same_blobs_are_noted_by_many_at_once() {
                     .collect();
                 blobs.rotate_left(writer * 20);
                 let ttl = Duration::from_millis(writer as u64);
-                hub.possess(&"p".parse().unwrap(), &GitRef::default(), &blobs, ttl).await?;
+                hub.possess(&"p".parse().unwrap(), &GitRef::default(), &blobs, ttl)
+                    .await?;
             }
             Ok::<_, CatalogError>(())
         });
