@@ -22,6 +22,7 @@ mod failopen;
 mod faults;
 mod frontend;
 mod history;
+mod hub;
 mod imports;
 mod large;
 mod layering;

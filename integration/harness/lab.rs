@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::{BuildkitdSpec, Client, Pair, Registry, Runner, SidecarSpec, context};
+use super::{BuildkitdSpec, Client, HubSpec, Pair, Registry, Runner, SidecarSpec, context};
 
 /// A temporary folder that everything of one test lives in.
 pub struct Lab {
@@ -48,6 +48,11 @@ impl Lab {
     /// A sidecar to be started.
     pub fn sidecar(&self, name: &str) -> SidecarSpec {
         SidecarSpec::new(name, self.folder(name))
+    }
+
+    /// A hub to be started.
+    pub fn hub(&self, name: &str) -> HubSpec {
+        HubSpec::new(name, self.folder(name))
     }
 
     /// A current buildkitd and a sidecar before it, with `data` as its store.

@@ -1,0 +1,16 @@
+//! A hub, asked in its own wire.
+
+mod blobs;
+
+use layerd::cache::wire::v1;
+
+pub use self::blobs::{read, upload};
+
+/// The place that a test exports to.
+pub fn place(project: &str, git_ref: &str) -> v1::Place {
+    v1::Place {
+        project: project.to_owned(),
+        git_ref: git_ref.to_owned(),
+        scope: "buildkit".to_owned(),
+    }
+}
