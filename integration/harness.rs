@@ -47,7 +47,7 @@ pub use self::faulty::{Fault, FaultyRunner};
 pub use self::filter::{Carrier, Filter};
 pub use self::gate::Gate;
 pub use self::lab::Lab;
-pub use self::layerd::layerd;
+pub use self::layerd::{layerd, layerd_with};
 pub use self::manual::{Manual, attributes};
 pub use self::metrics::{Metrics, get};
 pub use self::mounts::Mount;

@@ -10,7 +10,16 @@ const LAYERS: [&str; 8] = [
 ];
 
 /// Modules that anybody may use and that use no layer.
-const LEAVES: [&str; 6] = ["digest", "place", "step", "config", "telemetry", "units"];
+const LEAVES: [&str; 8] = [
+    "digest",
+    "place",
+    "step",
+    "config",
+    "telemetry",
+    "tls",
+    "units",
+    "watched",
+];
 
 fn rank(module: &str) -> Option<usize> {
     let layer = if LEAVES.contains(&module) {

@@ -40,6 +40,7 @@ mod savings;
 mod seen;
 mod soak;
 mod story;
+mod tokens;
 mod transport;
 mod union;
 mod withheld;

@@ -2,8 +2,10 @@
 
 pub mod cache;
 mod config_file;
+mod display;
 mod operate;
 mod sidecar;
+mod token;
 
 use std::process::ExitCode;
 
@@ -44,6 +46,7 @@ struct Cli {
 enum Command {
     Sidecar(Box<sidecar::SidecarArgs>),
     Cache(cache::CacheArgs),
+    Token(token::TokenArgs),
     #[command(hide = true)]
     Tether(sidecar::TetherArgs),
 }
@@ -62,6 +65,7 @@ pub async fn run() -> ExitCode {
     let outcome = match cli.command {
         Command::Sidecar(args) => sidecar::run(*args).await,
         Command::Cache(args) => cache::run(args).await,
+        Command::Token(args) => token::run(args),
         Command::Tether(args) => sidecar::tether(&args),
     };
     outcome.unwrap_or_else(|error| {

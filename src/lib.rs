@@ -8,11 +8,13 @@
 //! | [`cli`] | parse, wire up, run |
 //! | [`doors`] | one protocol each: BuildKit's Control API, and the operator's metrics |
 //! | [`cache`] | the engine that doors call |
+//! | [`access`] | who is asking, and what they may |
 //! | [`graph`] | pure: cache configs and manifests |
 //! | [`catalog`] | the log of exports |
 //! | [`blobs`] | layer blobs |
-//! | [`digest`], [`place`], [`config`], [`step`], [`telemetry`], [`units`] | leaves |
+//! | [`digest`], [`place`], [`config`], [`step`], [`telemetry`], [`tls`], [`units`], [`watched`] | leaves |
 
+pub mod access;
 pub mod blobs;
 pub mod cache;
 pub mod catalog;
@@ -24,4 +26,6 @@ pub mod graph;
 pub mod place;
 pub mod step;
 pub mod telemetry;
+pub mod tls;
 pub mod units;
+pub mod watched;

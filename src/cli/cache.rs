@@ -1,7 +1,6 @@
 //! `layerd cache`: look at and check a data directory.
 
 mod diff;
-mod display;
 mod dot;
 mod fsck;
 mod graph;
@@ -15,6 +14,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 
+use super::display;
 use crate::catalog::{Catalog as _, Export, ExportId, SqliteCatalog};
 
 /// Look at and check a data directory.

@@ -3,7 +3,8 @@
 //! Every key is the long name of an option of the command that runs. What the
 //! file says is given to clap as if it stood on the command line, unless the
 //! command line or the environment says it already: so there is one parser, and
-//! one place where each option is described.
+//! one place where each option is described. A command that is run now and then
+//! may name the file of a daemon: keys that are the daemon's own are passed over.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -21,21 +22,30 @@ const NO_KEYS: [&str; 2] = [CONFIG, "help"];
 
 /// Parses `args`, and with them the file that they name, if they name one.
 pub fn matches(command: Command, args: Vec<OsString>) -> Result<ArgMatches, Error> {
-    let matches = command.clone().try_get_matches_from(&args)?;
-    let Some((name, given)) = matches.subcommand() else {
-        return Ok(matches);
+    let (matches, lacking) = match command.clone().try_get_matches_from(&args) {
+        Ok(matches) => (matches, None),
+        // What is missing may be in the file.
+        Err(lacking) if lacking.kind() == ErrorKind::MissingRequiredArgument => {
+            let lenient = command.clone().ignore_errors(true);
+            (lenient.try_get_matches_from(&args)?, Some(lacking))
+        }
+        Err(error) => return Err(error),
     };
-    // A command without the option has no such id.
-    let Ok(Some(path)) = given.try_get_one::<std::path::PathBuf>(CONFIG) else {
-        return Ok(matches);
-    };
-    let file = read(path).map_err(|why| command.clone().error(ErrorKind::Io, why))?;
-
     let mut described = command.clone();
     described.build();
-    let Some(options) = described.find_subcommand(name) else {
-        return Ok(matches);
+    // The command that runs may be one of another: `token mint`.
+    let (mut given, mut options, mut names) = (&matches, &described, Vec::new());
+    while let Some((name, inner)) = given.subcommand()
+        && let Some(found) = options.find_subcommand(name)
+    {
+        (given, options) = (inner, found);
+        names.push(name);
+    }
+    // A command without the option has no such id.
+    let Ok(Some(path)) = given.try_get_one::<std::path::PathBuf>(CONFIG) else {
+        return lacking.map_or(Ok(matches), Err);
     };
+    let file = read(path).map_err(|why| command.clone().error(ErrorKind::Io, why))?;
     let mut extra = Vec::new();
     for (key, value) in file {
         let mistake = |why: String| {
@@ -51,6 +61,10 @@ pub fn matches(command: Command, args: Vec<OsString>) -> Result<ArgMatches, Erro
                 .filter(|(long, _)| !NO_KEYS.contains(long))
         };
         let Some((_, option)) = known().find(|(long, _)| *long == key) else {
+            // It reads the file of a daemon, which knows this one.
+            if names.len() > 1 && has(&described, &key) {
+                continue;
+            }
             let known: Vec<_> = known().map(|(long, _)| long).collect();
             return Err(mistake(format!(
                 "unknown key {key:?}; known are {}",
@@ -71,10 +85,11 @@ pub fn matches(command: Command, args: Vec<OsString>) -> Result<ArgMatches, Erro
     }
     // Right behind the name of the command, before anything that may end the
     // options.
-    let at = args
-        .iter()
-        .position(|arg| arg == name)
-        .map_or(args.len(), |at| at + 1);
+    let behind = |at: usize, name: &str| {
+        let found = args[at..].iter().position(|arg| arg == name);
+        found.map_or(args.len(), |further| at + further + 1)
+    };
+    let at = names.into_iter().fold(0, behind);
     let args: Vec<OsString> = args[..at]
         .iter()
         .cloned()
@@ -82,6 +97,14 @@ pub fn matches(command: Command, args: Vec<OsString>) -> Result<ArgMatches, Erro
         .chain(args[at..].iter().cloned())
         .collect();
     command.try_get_matches_from(args)
+}
+
+/// Whether a command, or one below it, has an option of that name.
+fn has(command: &Command, long: &str) -> bool {
+    let own = command
+        .get_arguments()
+        .any(|arg| arg.get_long() == Some(long));
+    own || command.get_subcommands().any(|inner| has(inner, long))
 }
 
 fn read(path: &Path) -> Result<toml::Table, String> {
@@ -157,6 +180,42 @@ mod tests {
             parse(toml, &["--listen", "unix:///c"]).unwrap().0,
             ["unix:///c"]
         );
+    }
+
+    #[test]
+    fn a_command_below_another_takes_what_it_knows_of_a_daemons_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("layerd.toml");
+        let mint = Command::new("mint")
+            .arg(
+                Arg::new("config")
+                    .long("config")
+                    .value_parser(value_parser!(std::path::PathBuf)),
+            )
+            .arg(Arg::new("key").long("key").required(true));
+        let nested = command().subcommand(Command::new("token").subcommand(mint));
+        let run = |toml: &str, key: &[&str]| {
+            std::fs::write(&path, toml).unwrap();
+            let words = [
+                "layerd",
+                "token",
+                "mint",
+                "--config",
+                path.to_str().unwrap(),
+            ];
+            let words = words.iter().chain(key).map(OsString::from).collect();
+            matches(nested.clone(), words)
+        };
+        let toml = "listen = 'unix:///a'\nkey = 'file'";
+        for (typed, expected) in [(&[][..], "file"), (&["--key", "typed"], "typed")] {
+            let matches = run(toml, typed).unwrap();
+            let mint = matches.subcommand_matches("token").unwrap();
+            let mint = mint.subcommand_matches("mint").unwrap();
+            assert_eq!(mint.get_one::<String>("key").unwrap(), expected);
+        }
+        assert!(run("lisen = 'x'", &["--key", "typed"]).is_err());
+        let missing = run("listen = 'x'", &[]).unwrap_err();
+        assert_eq!(missing.kind(), ErrorKind::MissingRequiredArgument);
     }
 
     #[test]

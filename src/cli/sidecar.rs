@@ -21,10 +21,11 @@ use super::operate::{self, SidecarMetrics};
 use crate::cache::{Cache, Form, Limits, LocalCache, Metered};
 use crate::config::{Endpoint, MetricsAddress};
 use crate::doors::buildkit::{
-    self, ClientTls, Closing, Defaults, ImportCarrier, Listener, PullListener, ServerTls, Upstream,
+    self, Closing, Defaults, ImportCarrier, Listener, PullListener, Upstream,
 };
 use crate::doors::operator::{self, Shown};
 use crate::place::{GitRef, ProjectId};
+use crate::tls::{Alpn, ClientTls, Roots, ServerTls};
 use crate::units::parse_duration;
 
 /// Where buildkitd listens unless it is told otherwise.
@@ -407,10 +408,7 @@ fn upstream(args: &SidecarArgs) -> anyhow::Result<Upstream> {
         (Endpoint::Unix(_), Some(_)) => {
             bail!("--buildkitd-tls-ca needs a tcp:// address in --buildkitd")
         }
-        (Endpoint::Tcp(address), Some(ca)) => {
-            let host = address
-                .rsplit_once(':')
-                .map_or(address.as_str(), |(host, _)| host);
+        (Endpoint::Tcp(_), Some(ca)) => {
             let identity = args
                 .buildkitd_tls_cert
                 .clone()
@@ -418,11 +416,12 @@ fn upstream(args: &SidecarArgs) -> anyhow::Result<Upstream> {
             let server_name = args.buildkitd_tls_server_name.clone();
             Some(
                 ClientTls {
-                    ca,
+                    roots: Roots::Only(ca),
                     identity,
                     server_name,
+                    alpn: Alpn::H2,
                 }
-                .connector(host)?,
+                .connector()?,
             )
         }
     };
@@ -440,6 +439,7 @@ async fn listeners(
             cert,
             key,
             client_ca: args.tls_client_ca.clone(),
+            alpn: Alpn::H2,
         }
         .acceptor()
     });

@@ -3,16 +3,12 @@
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio_rustls::TlsAcceptor;
 
 use crate::config::Endpoint;
-
-/// How long a client may take over its TLS handshake.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+use crate::tls::Acceptor;
 
 /// A connected client.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -24,7 +20,7 @@ pub enum Listener {
     /// A unix socket; its file goes when the listener goes.
     Unix(UnixListener, SocketFile),
     /// TCP.
-    Tcp(TcpListener, Option<TlsAcceptor>),
+    Tcp(TcpListener, Option<Acceptor>),
 }
 
 /// A client whose handshake, if there is one, is still to be done; that is not
@@ -33,13 +29,13 @@ pub enum Accepted {
     /// Ready as it is.
     Plain(Box<dyn Stream>),
     /// A TLS handshake is to come.
-    Tls(TlsAcceptor, tokio::net::TcpStream),
+    Tls(Acceptor, tokio::net::TcpStream),
 }
 
 impl Listener {
     /// Binds `endpoint`. TCP takes `tls` where it is given. The socket file of
     /// a process that died is replaced, that of a live one is not.
-    pub async fn bind(endpoint: &Endpoint, tls: Option<TlsAcceptor>) -> io::Result<Self> {
+    pub async fn bind(endpoint: &Endpoint, tls: Option<Acceptor>) -> io::Result<Self> {
         match endpoint {
             Endpoint::Unix(path) => {
                 if UnixStream::connect(path).await.is_ok() {
@@ -101,11 +97,7 @@ impl Accepted {
     pub async fn ready(self) -> io::Result<Box<dyn Stream>> {
         match self {
             Self::Plain(stream) => Ok(stream),
-            Self::Tls(acceptor, stream) => {
-                let stream =
-                    tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await??;
-                Ok(Box::new(stream))
-            }
+            Self::Tls(acceptor, stream) => Ok(Box::new(acceptor.accept(stream).await?)),
         }
     }
 }

@@ -14,15 +14,14 @@ use http::{Request, Response, Version, header};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Mutex;
-use tokio_rustls::TlsConnector;
 use tonic::Status;
 
 use super::grpc::{Body, broken, unary};
 use crate::config::Endpoint;
+use crate::tls::Connector;
 
 /// The flow-control window of one stream: what a fast local peer needs to stay
 /// busy, and what a stalled one can make us hold.
@@ -38,13 +37,13 @@ pub(super) const MAX_HEADER_LIST: u32 = 16 << 20;
 #[derive(Clone)]
 pub struct Upstream {
     endpoint: Endpoint,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    tls: Option<Connector>,
     outages: Arc<AtomicU64>,
 }
 
 impl Upstream {
     /// Names buildkitd; nothing is connected yet.
-    pub fn new(endpoint: Endpoint, tls: Option<(TlsConnector, ServerName<'static>)>) -> Self {
+    pub fn new(endpoint: Endpoint, tls: Option<Connector>) -> Self {
         Self {
             endpoint,
             tls,
@@ -90,8 +89,11 @@ impl Upstream {
                     .map_err(|e| dial_error("tcp", address, &e))?;
                 match &self.tls {
                     None => connected(stream).await,
-                    Some((connector, name)) => {
-                        let stream = connector.connect(name.clone(), stream).await;
+                    Some(connector) => {
+                        let host = address
+                            .rsplit_once(':')
+                            .map_or(&**address, |(host, _)| host);
+                        let stream = connector.connect(host, stream).await;
                         connected(stream.map_err(|e| handshake_error(&e))?).await
                     }
                 }

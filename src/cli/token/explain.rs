@@ -1,0 +1,202 @@
+//! `layerd token explain`: what a token may.
+
+use std::fmt::Display;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Args;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::display::{age, print, print_json};
+use crate::access::token::{MAX_TOKEN, Unverified, read_unverified};
+use crate::access::{Denied, Keys, RefPattern, Secret};
+use crate::place::ProjectId;
+use crate::units::Spent;
+
+/// Say what a token may, until when, and which key signed it.
+///
+/// Its signature is checked with the keys of --token-key-file, as a hub would;
+/// without them everything is shown as the token says it, genuine or not. Ends
+/// with exit code 1 if a hub would not take it.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  layerd token explain - < token
+  layerd token explain --token-key-file /etc/layerd/keys - < token
+  layerd token explain --json - < token | jq .write")]
+pub(super) struct ExplainArgs {
+    /// The token, or - for standard input, where other users of the host can't
+    /// see it in the list of processes.
+    #[arg(value_name = "TOKEN|-")]
+    token: Secret,
+
+    /// The keys to check its signature with: a file or a folder; public ones
+    /// are enough.
+    #[arg(long, env = "LAYERD_TOKEN_KEY_FILE", value_name = "PATH")]
+    token_key_file: Option<PathBuf>,
+
+    /// Print a JSON object, times in UTC.
+    #[arg(long)]
+    json: bool,
+
+    /// A TOML file with these options as keys; it may be the one of a hub or of
+    /// a sidecar.
+    #[arg(long, env = "LAYERD_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// What is known of the signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Signature {
+    /// A key made it.
+    Valid,
+    /// None of the keys made it.
+    Invalid,
+    /// There was no key to check it with.
+    Unchecked,
+}
+
+/// The token as JSON.
+#[derive(Serialize)]
+struct Shown<'a> {
+    project: Option<&'a ProjectId>,
+    read: &'a [RefPattern],
+    write: &'a [RefPattern],
+    subject: &'a str,
+    id: &'a str,
+    issued: Timestamp,
+    expires: Option<Timestamp>,
+    kid: Option<&'a str>,
+    algorithm: Option<&'static str>,
+    signature: Signature,
+    /// Why a hub would not take it.
+    refused: Option<String>,
+}
+
+pub(super) fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
+    let token = match args.token.expose() {
+        "-" => from_stdin()?,
+        _ => args.token,
+    };
+    let token = token.expose();
+    let now = Timestamp::now();
+    let said = read_unverified(token)?;
+    let keys = args.token_key_file.as_deref().map(Keys::open).transpose()?;
+    let (signature, denied) = judge(token, &said, keys.as_ref(), now);
+    if args.json {
+        print_json(&Shown {
+            project: said.grant.project(),
+            read: said.grant.read(),
+            write: said.grant.write(),
+            subject: said.grant.subject(),
+            id: said.grant.id(),
+            issued: said.issued,
+            expires: said.grant.expires(),
+            kid: said.kid.as_deref(),
+            algorithm: said.algorithm.map(|algorithm| algorithm.in_header()),
+            signature,
+            refused: denied.as_ref().map(Denied::to_string),
+        })?;
+    } else {
+        print_lines(&said, signature, args.token_key_file.as_deref(), now)?;
+        if let Some(denied) = &denied {
+            print(format_args!("\nA hub would not take it: {denied}."))?;
+        }
+    }
+    Ok(match denied {
+        None => ExitCode::SUCCESS,
+        Some(_) => ExitCode::FAILURE,
+    })
+}
+
+fn from_stdin() -> anyhow::Result<Secret> {
+    let mut text = String::new();
+    // One byte more than what is taken, and a line's end.
+    let limit = MAX_TOKEN as u64 + 3;
+    std::io::stdin()
+        .take(limit)
+        .read_to_string(&mut text)
+        .context("can't read a token from standard input")?;
+    Ok(Secret::new(text.trim()))
+}
+
+/// Whether the signature is right, and why a hub would not take the token.
+fn judge(
+    token: &str,
+    said: &Unverified,
+    keys: Option<&Keys>,
+    now: Timestamp,
+) -> (Signature, Option<Denied>) {
+    let Some(keys) = keys else {
+        return (Signature::Unchecked, said.check_time(now).err());
+    };
+    match keys.verify(token, now) {
+        Ok(_) => (Signature::Valid, None),
+        // Time is asked about when everything else is right.
+        Err(denied @ (Denied::Expired(_) | Denied::NotYet(_) | Denied::Lifetime)) => {
+            (Signature::Valid, Some(denied))
+        }
+        Err(denied) => (Signature::Invalid, Some(denied)),
+    }
+}
+
+fn print_lines(
+    said: &Unverified,
+    signature: Signature,
+    keys: Option<&Path>,
+    now: Timestamp,
+) -> anyhow::Result<()> {
+    let grant = &said.grant;
+    let line = |name: &str, value: &dyn Display| print(format_args!("{name:<10}{value}"));
+    if let Some(project) = grant.project() {
+        line("project", project)?;
+    }
+    line("read", &listed(grant.read()))?;
+    line("write", &listed(grant.write()))?;
+    line("subject", &grant.subject())?;
+    line("id", &grant.id())?;
+    line(
+        "made",
+        &format_args!("{} ({})", said.issued, age(said.issued, now)),
+    )?;
+    if let Some(expires) = grant.expires() {
+        line(
+            "expires",
+            &format_args!("{expires} ({})", to_go(expires, now)),
+        )?;
+    }
+    let kid = said.kid.as_deref().unwrap_or("unknown");
+    let algorithm = said
+        .algorithm
+        .map_or("unknown", |algorithm| algorithm.in_header());
+    line("key", &format_args!("{kid} ({algorithm})"))?;
+    let keys = keys.map_or_else(String::new, |path| path.display().to_string());
+    let signature = match signature {
+        Signature::Valid => format!("right, by {keys}"),
+        Signature::Invalid => format!("WRONG, by {keys}: none of the above need be true"),
+        Signature::Unchecked => {
+            "NOT CHECKED: anybody could have written the above; give --token-key-file".to_owned()
+        }
+    };
+    line("signature", &signature)?;
+    Ok(())
+}
+
+fn listed(patterns: &[RefPattern]) -> String {
+    if patterns.is_empty() {
+        return "nothing".to_owned();
+    }
+    let shown: Vec<_> = patterns.iter().map(RefPattern::as_str).collect();
+    shown.join(", ")
+}
+
+fn to_go(expires: Timestamp, now: Timestamp) -> String {
+    match expires.duration_since(now).try_into() {
+        Ok(left) => format!("in {}", Spent(left)),
+        Err(_) => age(expires, now).to_string(),
+    }
+}
