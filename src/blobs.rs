@@ -8,14 +8,25 @@
 #[cfg(test)]
 mod conformance;
 mod disk;
+mod generation;
+mod location;
+mod metered;
+mod object;
+mod patient;
+mod tier;
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-pub use self::disk::{DiskStore, Generation, UnfinishedIngest};
+pub use self::disk::{DiskStore, UnfinishedIngest};
+pub use self::generation::Generation;
+pub use self::location::Location;
+pub use self::metered::{MeteredBlobs, StoreMetrics};
+pub use self::object::{InvalidStore, ObjectBlobs, ObjectOptions};
+pub use self::tier::{Origin, Pin, StoreOrigin, Tier, TierMetrics, TierOptions, TieredBlobs};
 use crate::digest::Digest;
 
 /// The bytes of a blob, in order. An error ends the stream.
@@ -52,7 +63,15 @@ pub trait BlobStore: Send + Sync + 'static {
     /// dropped before its commit. While another writer, in this process or
     /// another, has that name open, a private ingest that starts at 0 and
     /// cannot be resumed (a drop forgets it) is given instead, so that no writer waits for another.
-    async fn ingest(&self, name: &str) -> Result<Box<dyn Ingest>, BlobError>;
+    ///
+    /// `expected` is the digest that the commit will be asked to verify, where
+    /// it is known by now: a store that can't rename then writes under the
+    /// final name at once. It promises nothing more than speed.
+    async fn ingest(
+        &self,
+        name: &str,
+        expected: Option<Digest>,
+    ) -> Result<Box<dyn Ingest>, BlobError>;
 
     /// Removes a blob; one that is absent is removed already. Streams that are
     /// open on it go on.
@@ -64,6 +83,22 @@ pub trait BlobStore: Send + Sync + 'static {
     /// Every blob, in no order: digest and size. For checks, not for builds.
     async fn list(&self)
     -> Result<BoxStream<'static, Result<(Digest, u64), BlobError>>, BlobError>;
+
+    /// Equal where no blob has come or gone in between, as far as the store
+    /// can tell cheaply; `None` where it can't tell this moment from another.
+    /// What was written over in place does not show.
+    async fn generation(&self) -> Option<Generation>;
+
+    /// Whether it can be reached for reading: cheap, writes nothing.
+    async fn ready(&self) -> Result<(), BlobError>;
+
+    /// Writes and removes something small, to learn whether an ingest could
+    /// work.
+    async fn probe(&self) -> Result<(), BlobError>;
+
+    /// Where anybody can read the blob for the next `ttl`, without us; `None`
+    /// where there is no such place. Whether the blob is there is not asked.
+    async fn locate(&self, digest: &Digest, ttl: Duration) -> Result<Option<Location>, BlobError>;
 }
 
 /// A blob in the making. Dropped before its commit, it keeps its bytes so that

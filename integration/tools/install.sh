@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the demo, the tests and the benchmarks run: runc, busybox, a
-# registry, an S3 server, BuildKit (current and old), buildx and the oracle.
+# registry, an S3 and an Azure server, BuildKit (current and old),
+# buildx and the oracle.
 # Everything built here is kept under
 # ${LAYERD_TOOLS:-~/.cache/layerd/tools}/<name>-<version>/ and reused; what is
 # there already costs nothing.
@@ -72,6 +73,10 @@ go_module() { # name module version sum goflags packages...
   mv "$out.partial" "$out"
 }
 
+versitygw() {
+  go_module versitygw github.com/versity/versitygw "$VERSITYGW_VERSION" "$VERSITYGW_SUM" "" ./cmd/versitygw
+}
+
 # Our own program that links BuildKit, kept by the hash of its sources
 # (harness/tools.rs looks for the same).
 oracle() {
@@ -83,6 +88,27 @@ oracle() {
   say "building the oracle (once for each version of it)"
   mkdir -p "$out.partial"
   (cd "$here/../oracle" && CGO_ENABLED=0 GOFLAGS= go build -trimpath -buildvcs=false -o "$out.partial/oracle" .)
+  rm -rf "$out"
+  mv "$out.partial" "$out"
+}
+
+# The Azure server, as its lock file pins it; its scripts are not run.
+azurite() {
+  local out="$tools/azurite-$AZURITE_VERSION" lock
+  lock=$(cat "$here"/azurite/*.json | sha256sum)
+  if [ -e "$out/.complete" ] && [ "$(cat "$out/.complete")" = "$lock" ]; then return; fi
+  grep -q "\"azurite\": \"$AZURITE_VERSION\"" "$here/azurite/package.json" ||
+    die "integration/tools/azurite/package.json must require azurite $AZURITE_VERSION, as versions.env does"
+  present npm || debian npm=npm
+  say "installing azurite $AZURITE_VERSION (once)"
+  rm -rf "$out.partial"
+  mkdir -p "$out.partial"
+  cp "$here"/azurite/*.json "$out.partial/"
+  (cd "$out.partial" && npm ci --silent --ignore-scripts --no-audit --no-fund) || die "azurite can't be installed"
+  # shellcheck disable=SC2016 # for the shell that runs it
+  printf '#!/bin/sh\nexec node "$(dirname "$0")/node_modules/azurite/dist/src/blob/main.js" "$@"\n' >"$out.partial/azurite-blob"
+  chmod +x "$out.partial/azurite-blob"
+  printf '%s' "$lock" >"$out.partial/.complete"
   rm -rf "$out"
   mv "$out.partial" "$out"
 }
@@ -103,8 +129,10 @@ if [ "$what" = test ]; then
   go_module buildkit github.com/moby/buildkit "$BUILDKIT_OLD_VERSION" "$BUILDKIT_OLD_SUM" "-mod=mod" \
     ./cmd/buildkitd
   oracle
+  versitygw
+  azurite
 fi
 if [ "$what" = bench ]; then
   debian docker-registry=docker-registry
-  go_module versitygw github.com/versity/versitygw "$VERSITYGW_VERSION" "$VERSITYGW_SUM" "" ./cmd/versitygw
+  versitygw
 fi

@@ -32,6 +32,8 @@ macro_rules! blob_store_conformance {
             wrong_bytes_are_refused_and_dropped,
             a_second_writer_of_a_name_starts_at_nothing,
             two_writers_of_one_blob_both_succeed,
+            writers_who_tell_the_digest_beforehand_succeed_together,
+            a_digest_that_was_told_beforehand_is_verified,
             an_ingest_tells_digest_and_offset_at_every_step,
             names_never_become_paths,
             a_removed_blob_is_gone_until_it_is_written_again,
@@ -50,7 +52,7 @@ pub(super) fn content(length: usize) -> Bytes {
 }
 
 pub(super) async fn put(store: &dyn BlobStore, name: &str, bytes: &Bytes) -> Digest {
-    let mut ingest = store.ingest(name).await.unwrap();
+    let mut ingest = store.ingest(name, None).await.unwrap();
     ingest.write(bytes.clone()).await.unwrap();
     ingest
         .commit(Some(bytes.len() as u64), Some(Digest::of(bytes)))
@@ -118,7 +120,7 @@ pub(super) async fn an_absent_blob_is_not_found(store: &dyn BlobStore) {
 
 pub(super) async fn nothing_is_visible_before_the_commit(store: &dyn BlobStore) {
     let bytes = content(1_000_000);
-    let mut ingest = store.ingest("layer").await.unwrap();
+    let mut ingest = store.ingest("layer", None).await.unwrap();
     ingest.write(bytes.clone()).await.unwrap();
     assert_eq!(store.size(&Digest::of(&bytes)).await.unwrap(), None);
     assert_eq!(listed(store).await, []);
@@ -130,12 +132,12 @@ pub(super) async fn a_dropped_ingest_resumes_where_it_was(store: &dyn BlobStore)
     let bytes = content(700_000);
     // Drops after a few bytes as well as after many.
     for (from, to) in [(0, 10), (10, 400_000), (400_000, 699_999)] {
-        let mut ingest = store.ingest("layer").await.unwrap();
+        let mut ingest = store.ingest("layer", None).await.unwrap();
         assert_eq!(ingest.offset(), from as u64);
         assert_eq!(ingest.digest(), Digest::of(&bytes[..from]));
         ingest.write(bytes.slice(from..to)).await.unwrap();
     }
-    let mut ingest = store.ingest("layer").await.unwrap();
+    let mut ingest = store.ingest("layer", None).await.unwrap();
     assert!(ingest.started_at() <= ingest.updated_at());
     ingest.write(bytes.slice(699_999..)).await.unwrap();
     ingest
@@ -144,21 +146,21 @@ pub(super) async fn a_dropped_ingest_resumes_where_it_was(store: &dyn BlobStore)
         .unwrap();
     assert_eq!(get(store, &Digest::of(&bytes), 0, u64::MAX).await, bytes);
     assert_eq!(
-        store.ingest("layer").await.unwrap().offset(),
+        store.ingest("layer", None).await.unwrap().offset(),
         0,
         "a commit ends the ingest"
     );
 }
 
 pub(super) async fn an_aborted_ingest_starts_anew(store: &dyn BlobStore) {
-    let mut ingest = store.ingest("layer").await.unwrap();
+    let mut ingest = store.ingest("layer", None).await.unwrap();
     ingest.write(content(500_000)).await.unwrap();
     ingest.abort().await.unwrap();
-    assert_eq!(store.ingest("layer").await.unwrap().offset(), 0);
+    assert_eq!(store.ingest("layer", None).await.unwrap().offset(), 0);
 }
 
 pub(super) async fn a_restarted_ingest_forgets_its_bytes(store: &dyn BlobStore) {
-    let mut ingest = store.ingest("layer").await.unwrap();
+    let mut ingest = store.ingest("layer", None).await.unwrap();
     ingest.write(content(500_000)).await.unwrap();
     ingest.write(content(5)).await.unwrap();
     ingest.restart().await.unwrap();
@@ -172,12 +174,12 @@ pub(super) async fn a_restarted_ingest_forgets_its_bytes(store: &dyn BlobStore) 
 
 pub(super) async fn wrong_bytes_are_refused_and_dropped(store: &dyn BlobStore) {
     let (bytes, other) = (content(100), Digest::of(b"other"));
-    let mut ingest = store.ingest("layer").await.unwrap();
+    let mut ingest = store.ingest("layer", None).await.unwrap();
     ingest.write(bytes.clone()).await.unwrap();
     let committed = ingest.commit(Some(100), Some(other)).await;
     assert!(matches!(committed, Err(BlobError::WrongDigest { expected, .. }) if expected == other));
 
-    let mut ingest = store.ingest("layer").await.unwrap();
+    let mut ingest = store.ingest("layer", None).await.unwrap();
     assert_eq!(ingest.offset(), 0);
     ingest.write(bytes.clone()).await.unwrap();
     let committed = ingest.commit(Some(101), Some(Digest::of(&bytes))).await;
@@ -188,26 +190,26 @@ pub(super) async fn wrong_bytes_are_refused_and_dropped(store: &dyn BlobStore) {
             actual: 100
         })
     ));
-    assert_eq!(store.ingest("layer").await.unwrap().offset(), 0);
+    assert_eq!(store.ingest("layer", None).await.unwrap().offset(), 0);
     assert_eq!(listed(store).await, []);
 }
 
 pub(super) async fn a_second_writer_of_a_name_starts_at_nothing(store: &dyn BlobStore) {
-    let mut first = store.ingest("layer").await.unwrap();
+    let mut first = store.ingest("layer", None).await.unwrap();
     first.write(content(300_000)).await.unwrap();
-    let mut second = store.ingest("layer").await.unwrap();
+    let mut second = store.ingest("layer", None).await.unwrap();
     assert_eq!(second.offset(), 0);
     second.write(content(10)).await.unwrap();
     drop(second);
     drop(first);
     // What the second wrote is forgotten, what the first wrote is not.
-    assert_eq!(store.ingest("layer").await.unwrap().offset(), 300_000);
+    assert_eq!(store.ingest("layer", None).await.unwrap().offset(), 300_000);
 }
 
 pub(super) async fn two_writers_of_one_blob_both_succeed(store: &dyn BlobStore) {
     let bytes = content(900_000);
     let write = async |name: &str| {
-        let mut ingest: Box<dyn Ingest> = store.ingest(name).await.unwrap();
+        let mut ingest: Box<dyn Ingest> = store.ingest(name, None).await.unwrap();
         for at in (0..bytes.len()).step_by(100_000) {
             ingest.write(bytes.slice(at..at + 100_000)).await.unwrap();
         }
@@ -222,9 +224,40 @@ pub(super) async fn two_writers_of_one_blob_both_succeed(store: &dyn BlobStore) 
     assert_eq!(get(store, &Digest::of(&bytes), 0, u64::MAX).await, bytes);
 }
 
+pub(super) async fn writers_who_tell_the_digest_beforehand_succeed_together(store: &dyn BlobStore) {
+    let bytes = content(1_900_000);
+    let (digest, listing) = (Digest::of(&bytes), [(Digest::of(&bytes), 1_900_000)]);
+    let mut writers = Vec::new();
+    for name in ["one", "two", "three"] {
+        let mut ingest = store.ingest(name, Some(digest)).await.unwrap();
+        ingest.write(bytes.slice(..1_000_000)).await.unwrap();
+        writers.push(ingest);
+    }
+    assert_eq!(store.size(&digest).await.unwrap(), None);
+    assert_eq!(listed(store).await, []);
+    // Each has parts on their way when the one before commits.
+    for mut ingest in writers {
+        ingest.write(bytes.slice(1_000_000..)).await.unwrap();
+        let committed = ingest.commit(Some(1_900_000), Some(digest)).await.unwrap();
+        assert_eq!(committed, (digest, 1_900_000));
+        assert_eq!(listed(store).await, listing);
+    }
+    assert_eq!(get(store, &digest, 0, u64::MAX).await, bytes);
+}
+
+pub(super) async fn a_digest_that_was_told_beforehand_is_verified(store: &dyn BlobStore) {
+    let (bytes, told) = (content(1_000_000), Digest::of(b"other"));
+    let mut ingest = store.ingest("layer", Some(told)).await.unwrap();
+    ingest.write(bytes).await.unwrap();
+    let committed = ingest.commit(None, Some(told)).await;
+    assert!(matches!(committed, Err(BlobError::WrongDigest { expected, .. }) if expected == told));
+    assert_eq!(store.size(&told).await.unwrap(), None);
+    assert_eq!(listed(store).await, []);
+}
+
 pub(super) async fn an_ingest_tells_digest_and_offset_at_every_step(store: &dyn BlobStore) {
     let bytes = content(600_000);
-    let mut ingest = store.ingest("layer").await.unwrap();
+    let mut ingest = store.ingest("layer", None).await.unwrap();
     let mut at = 0;
     for length in [0, 1, 99_999, 400_000, 100_000] {
         ingest.write(bytes.slice(at..at + length)).await.unwrap();
@@ -248,7 +281,7 @@ pub(super) async fn names_never_become_paths(store: &dyn BlobStore) {
         "layer-sha256:…\n",
         &long,
     ] {
-        let mut ingest = store.ingest(name).await.unwrap();
+        let mut ingest = store.ingest(name, None).await.unwrap();
         ingest
             .write(Bytes::copy_from_slice(name.as_bytes()))
             .await

@@ -5,7 +5,7 @@
 //! by a rename after its bytes are flushed, so that a crash at any moment
 //! leaves either the whole blob or a file in `ingest/` that can be resumed.
 
-mod errors;
+pub(super) mod errors;
 mod ingest;
 mod layout;
 mod read;
@@ -24,10 +24,10 @@ use futures::stream::{self, BoxStream};
 use tokio::sync::mpsc;
 
 use self::errors::{blocking, read_failed, write_failed};
-use self::ingest::DiskIngest;
+pub(super) use self::ingest::DiskIngest;
 use self::layout::Layout;
 pub use self::scratch::UnfinishedIngest;
-use super::{BlobError, BlobStore, BlobStream, Ingest};
+use super::{BlobError, BlobStore, BlobStream, Generation, Ingest, Location};
 use crate::digest::Digest;
 
 /// How many entries of a listing wait for the reader.
@@ -63,28 +63,15 @@ impl DiskStore {
         Ok(store)
     }
 
-    /// Writes and removes a small file, to learn whether an ingest could work;
-    /// directories that were removed meanwhile are made anew.
-    pub async fn probe(&self) -> Result<(), BlobError> {
-        let layout = Arc::clone(&self.layout);
-        blocking(move || {
-            if !layout.exists() {
-                create(&layout)?;
-            }
-            scratch::probe(&layout).map_err(|error| write_failed(error, "write to", layout.root()))
-        })
-        .await
+    /// [`BlobStore::ingest`], as what it is here: a file that grows.
+    pub(super) async fn open_ingest(&self, name: &str) -> Result<DiskIngest, BlobError> {
+        let (layout, name) = (Arc::clone(&self.layout), Digest::of(name.as_bytes()));
+        blocking(move || DiskIngest::open(layout, name)).await
     }
 
-    /// Equal where no blob has come or gone in between; `None` where one has
-    /// this moment. What was written over in place does not show.
-    pub async fn generation(&self) -> Option<Generation> {
-        let directory = tokio::fs::metadata(self.layout.blobs()).await.ok()?;
-        let age = directory.modified().ok()?.elapsed().ok()?;
-        (age > TICK).then(|| Generation {
-            directory: (directory.dev(), directory.ino()),
-            changed: (directory.mtime(), directory.mtime_nsec()),
-        })
+    /// The file of a blob, whether it is there or not.
+    pub(super) fn file(&self, digest: &Digest) -> PathBuf {
+        self.layout.blob(digest)
     }
 
     /// What is in the making or was left behind, in no order.
@@ -96,13 +83,6 @@ impl DiskStore {
         })
         .await
     }
-}
-
-/// Which blobs there are, as far as the directory's time of change tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Generation {
-    directory: (u64, u64),
-    changed: (i64, i64),
 }
 
 /// Changes that come sooner after one another may have one time.
@@ -189,11 +169,13 @@ impl BlobStore for DiskStore {
         read::open(Arc::clone(&self.layout), *digest, offset, length).await
     }
 
-    async fn ingest(&self, name: &str) -> Result<Box<dyn Ingest>, BlobError> {
-        let (layout, name) = (Arc::clone(&self.layout), Digest::of(name.as_bytes()));
-        blocking(move || DiskIngest::open(layout, name))
-            .await
-            .map(|ingest| Box::new(ingest) as Box<dyn Ingest>)
+    async fn ingest(
+        &self,
+        name: &str,
+        _expected: Option<Digest>,
+    ) -> Result<Box<dyn Ingest>, BlobError> {
+        let ingest = self.open_ingest(name).await?;
+        Ok(Box::new(ingest))
     }
 
     async fn remove(&self, digest: &Digest) -> Result<(), BlobError> {
@@ -230,6 +212,44 @@ impl BlobStore for DiskStore {
             listed.recv().await.map(|entry| (entry, listed))
         })
         .boxed())
+    }
+
+    async fn generation(&self) -> Option<Generation> {
+        let directory = tokio::fs::metadata(self.layout.blobs()).await.ok()?;
+        let age = directory.modified().ok()?.elapsed().ok()?;
+        (age > TICK).then(|| {
+            Generation::new(
+                (directory.dev(), directory.ino()),
+                (directory.mtime(), directory.mtime_nsec()),
+            )
+        })
+    }
+
+    async fn ready(&self) -> Result<(), BlobError> {
+        let layout = Arc::clone(&self.layout);
+        blocking(move || {
+            fs::read_dir(layout.blobs())
+                .map(drop)
+                .map_err(|error| read_failed(error, "open", &layout.blobs()))
+        })
+        .await
+    }
+
+    /// Writes and removes a small file; directories that were removed
+    /// meanwhile are made anew.
+    async fn probe(&self) -> Result<(), BlobError> {
+        let layout = Arc::clone(&self.layout);
+        blocking(move || {
+            if !layout.exists() {
+                create(&layout)?;
+            }
+            scratch::probe(&layout).map_err(|error| write_failed(error, "write to", layout.root()))
+        })
+        .await
+    }
+
+    async fn locate(&self, _: &Digest, _: Duration) -> Result<Option<Location>, BlobError> {
+        Ok(None)
     }
 }
 

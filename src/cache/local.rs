@@ -235,12 +235,12 @@ impl Cache for LocalCache {
         &self,
         place: &Place,
         name: &str,
-        _expected: Option<Digest>,
+        expected: Option<Digest>,
     ) -> Result<Box<dyn Ingest>, CacheError> {
         let opened = self.opener.opened_for_writing().await?;
         // No project id holds a NUL: names of two projects never meet.
         let name = format!("{}\0{name}", place.project);
-        Ok(opened.blobs.ingest(&name).await?)
+        Ok(opened.blobs.ingest(&name, expected).await?)
     }
 
     async fn read(

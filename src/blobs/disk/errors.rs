@@ -7,7 +7,7 @@ use super::BlobError;
 
 /// An error of a write: a full or a read-only store is told apart, because
 /// both have their own remedy.
-pub(super) fn write_failed(error: io::Error, doing: &str, path: &Path) -> BlobError {
+pub(in crate::blobs) fn write_failed(error: io::Error, doing: &str, path: &Path) -> BlobError {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             BlobError::Full(path.display().to_string())
@@ -20,7 +20,7 @@ pub(super) fn write_failed(error: io::Error, doing: &str, path: &Path) -> BlobEr
 }
 
 /// An error of a read: whatever it is, it is the system's to explain.
-pub(super) fn read_failed(source: io::Error, doing: &str, path: &Path) -> BlobError {
+pub(in crate::blobs) fn read_failed(source: io::Error, doing: &str, path: &Path) -> BlobError {
     BlobError::Io {
         context: format!("cannot {doing} {}", path.display()),
         source,
@@ -28,7 +28,7 @@ pub(super) fn read_failed(source: io::Error, doing: &str, path: &Path) -> BlobEr
 }
 
 /// Runs file work on a thread that may block.
-pub(super) async fn blocking<T, F>(work: F) -> Result<T, BlobError>
+pub(in crate::blobs) async fn blocking<T, F>(work: F) -> Result<T, BlobError>
 where
     T: Send + 'static,
     F: FnOnce() -> Result<T, BlobError> + Send + 'static,
@@ -39,7 +39,7 @@ where
 }
 
 /// Work whose thread has gone before its end.
-pub(super) fn cut_off() -> BlobError {
+pub(in crate::blobs) fn cut_off() -> BlobError {
     BlobError::Io {
         context: "file work was cut off".to_owned(),
         source: io::ErrorKind::Interrupted.into(),

@@ -31,7 +31,7 @@ const REHASH_CHUNK: usize = 1024 * 1024;
 
 /// An ingest into a file that this process has locked.
 #[derive(Debug)]
-pub(super) struct DiskIngest {
+pub(in crate::blobs) struct DiskIngest {
     layout: Arc<Layout>,
     written: Arc<Mutex<Written>>,
     gathered: Vec<Bytes>,
@@ -74,6 +74,26 @@ impl DiskIngest {
             started_at,
             updated_at,
         })
+    }
+
+    /// Opens the file for reading what reaches it, also after the commit.
+    pub(in crate::blobs) fn reader(&self) -> Result<File, BlobError> {
+        let failed = |error| write_failed(error, "read an ingest in", self.layout.root());
+        // Opened anew: a copy of the writer's file would keep its lock.
+        let written = self.written();
+        let scratch = written.scratch.as_ref().ok_or_else(finished);
+        let opened = scratch.and_then(|scratch| File::open(scratch.path()));
+        opened.map_err(failed)
+    }
+
+    /// How many bytes have reached the file.
+    pub(in crate::blobs) fn flushed(&self) -> u64 {
+        self.written().offset
+    }
+
+    /// Writes what was gathered to the file.
+    pub(in crate::blobs) async fn flush(&mut self) -> Result<(), BlobError> {
+        self.flush_and(|_, _| Ok(())).await
     }
 
     fn written(&self) -> MutexGuard<'_, Written> {

@@ -59,6 +59,10 @@ impl Scratch {
         &self.file
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Moves the file to its place among the blobs.
     pub(super) fn publish(mut self, layout: &Layout, digest: &Digest) -> io::Result<()> {
         let blob = layout.blob(digest);

@@ -36,9 +36,15 @@ fn ingest_files(dir: &TempDir) -> Vec<PathBuf> {
 async fn nothing_is_left_in_ingest_after_commits_aborts_and_private_drops() {
     let (dir, store) = open().await;
     put(&store, "a", &content(10)).await;
-    store.ingest("b").await.unwrap().abort().await.unwrap();
-    let named = store.ingest("c").await.unwrap();
-    drop(store.ingest("c").await.unwrap());
+    store
+        .ingest("b", None)
+        .await
+        .unwrap()
+        .abort()
+        .await
+        .unwrap();
+    let named = store.ingest("c", None).await.unwrap();
+    drop(store.ingest("c", None).await.unwrap());
     named.abort().await.unwrap();
     store.probe().await.unwrap();
     assert_eq!(ingest_files(&dir), Vec::<PathBuf>::new());
@@ -58,15 +64,15 @@ async fn a_blob_is_a_file_named_by_its_digest() {
 async fn several_stores_on_one_directory_share_blobs_and_ingests() {
     let (dir, first) = open().await;
     let second = DiskStore::open(dir.path()).await.unwrap();
-    let mut held = first.ingest("layer").await.unwrap();
+    let mut held = first.ingest("layer", None).await.unwrap();
     held.write(content(300_000)).await.unwrap();
     assert_eq!(
-        second.ingest("layer").await.unwrap().offset(),
+        second.ingest("layer", None).await.unwrap().offset(),
         0,
         "the other one's is in use"
     );
     drop(held);
-    let resumed = second.ingest("layer").await.unwrap();
+    let resumed = second.ingest("layer", None).await.unwrap();
     assert_eq!(resumed.offset(), 300_000);
     let (digest, _) = resumed.commit(None, None).await.unwrap();
     assert_eq!(get(&first, &digest, 0, u64::MAX).await, content(300_000));
@@ -75,8 +81,8 @@ async fn several_stores_on_one_directory_share_blobs_and_ingests() {
 #[tokio::test]
 async fn a_store_that_opens_leaves_the_ingests_of_the_living_alone() {
     let (dir, store) = open().await;
-    let mut named = store.ingest("layer").await.unwrap();
-    let mut private = store.ingest("layer").await.unwrap();
+    let mut named = store.ingest("layer", None).await.unwrap();
+    let mut private = store.ingest("layer", None).await.unwrap();
     named.write(content(300_000)).await.unwrap();
     private.write(content(300_000)).await.unwrap();
     DiskStore::open(dir.path()).await.unwrap();
@@ -94,7 +100,7 @@ async fn a_store_that_opens_leaves_the_ingests_of_the_living_alone() {
 #[tokio::test]
 async fn a_store_that_opens_sweeps_what_nobody_will_resume() {
     let (dir, store) = open().await;
-    let mut named = store.ingest("layer").await.unwrap();
+    let mut named = store.ingest("layer", None).await.unwrap();
     named.write(content(300_000)).await.unwrap();
     drop(named);
     let name = Digest::of(b"forgotten").hex();
@@ -111,7 +117,7 @@ async fn a_store_that_opens_sweeps_what_nobody_will_resume() {
 
     let store = DiskStore::open(dir.path()).await.unwrap();
     assert_eq!(ingest_files(&dir).len(), 1);
-    assert_eq!(store.ingest("layer").await.unwrap().offset(), 300_000);
+    assert_eq!(store.ingest("layer", None).await.unwrap().offset(), 300_000);
 }
 
 #[tokio::test]
@@ -144,7 +150,7 @@ async fn a_blob_that_became_shorter_is_an_error_and_no_short_blob() {
 async fn a_cancelled_write_leaves_a_usable_ingest() {
     let (_dir, store) = open().await;
     let bytes = content(2_000_000);
-    let mut ingest = store.ingest("layer").await.unwrap();
+    let mut ingest = store.ingest("layer", None).await.unwrap();
     // Polled once: the write is, mostly, still under way in its thread when its
     // future is dropped.
     let _: std::task::Poll<_> =
@@ -180,7 +186,7 @@ async fn directories_that_were_removed_under_us_are_made_anew() {
         let digest = put(&store, "layer", &content(10)).await;
         assert_eq!(get(&store, &digest, 0, 10).await, content(10), "{gone:?}");
     }
-    let mut ingest = store.ingest("layer").await.unwrap();
+    let mut ingest = store.ingest("layer", None).await.unwrap();
     ingest.write(content(20)).await.unwrap();
     remove(&["blobs"]);
     let (digest, _) = ingest.commit(None, None).await.unwrap();
@@ -235,7 +241,7 @@ proptest! {
             let (dir, store) = open().await;
             let total = writes.iter().sum::<usize>();
             let bytes = content(total + 1);
-            let mut ingest = store.ingest("layer").await.unwrap();
+            let mut ingest = store.ingest("layer", None).await.unwrap();
             let mut at = 0;
             for length in &writes {
                 ingest.write(bytes.slice(at..at + length)).await.unwrap();
@@ -246,12 +252,12 @@ proptest! {
             fs::OpenOptions::new().write(true).open(&ingest_files(&dir)[0]).unwrap().set_len(kept as u64).unwrap();
 
             let store = DiskStore::open(dir.path()).await.unwrap();
-            let mut resumed = store.ingest("layer").await.unwrap();
+            let mut resumed = store.ingest("layer", None).await.unwrap();
             // A process that another test starts has all locks until it runs
             // its own program, and a locked name gives a private ingest.
             while resumed.offset() == 0 && kept > 0 {
                 tokio::task::yield_now().await;
-                resumed = store.ingest("layer").await.unwrap();
+                resumed = store.ingest("layer", None).await.unwrap();
             }
             assert_eq!(resumed.offset(), kept as u64);
             resumed.write(bytes.slice(kept..)).await.unwrap();
@@ -269,13 +275,13 @@ async fn victim() {
         return;
     };
     let store = DiskStore::open(dir).await.unwrap();
-    let _named = store.ingest("shared").await.unwrap();
-    let mut private = store.ingest("shared").await.unwrap();
+    let _named = store.ingest("shared", None).await.unwrap();
+    let mut private = store.ingest("shared", None).await.unwrap();
     private.write(content(300_000)).await.unwrap();
     for round in 0u64.. {
         let mut bytes = content(200_000).to_vec();
         bytes.extend(round.to_le_bytes());
-        let mut ingest = store.ingest("layer").await.unwrap();
+        let mut ingest = store.ingest("layer", None).await.unwrap();
         // The one before may have been killed with another blob half in.
         ingest.restart().await.unwrap();
         ingest.write(Bytes::from(bytes)).await.unwrap();

@@ -28,7 +28,7 @@ async fn typed(dir: &TempDir, command: &[&str]) -> anyhow::Result<ExitCode> {
 async fn one_export() -> (TempDir, Digest) {
     let dir = TempDir::new().unwrap();
     let blobs = DiskStore::open(dir.path()).await.unwrap();
-    let mut ingest = blobs.ingest("layer").await.unwrap();
+    let mut ingest = blobs.ingest("layer", None).await.unwrap();
     ingest.write(b"layer".as_slice().into()).await.unwrap();
     let (digest, size) = ingest.commit(None, None).await.unwrap();
     let layer = Layer {
