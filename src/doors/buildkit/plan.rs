@@ -113,6 +113,7 @@ impl Exports {
         let vertex = export_vertex(&wanted.session, self.planned.len());
         build.titles().insert(vertex.to_string(), title);
 
+        let project = export.place.project.clone();
         let store = ExportStore::new(
             export.place,
             door.builder.clone(),
@@ -120,7 +121,7 @@ impl Exports {
             build.clone(),
             vertex,
             door.metrics.export(),
-            door.cache.lease().await,
+            door.cache.lease(&project).await,
         );
         let id = door.stores.open(Store::Export(store));
         let mut attributes = export.passed_on;
