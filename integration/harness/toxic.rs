@@ -13,6 +13,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
+/// Added to what has passed once a cut is done: it is done once.
+const CUT: u64 = 1 << 40;
+
 /// What is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Toxic {
@@ -114,23 +117,78 @@ async fn accept(listener: TcpListener, server: SocketAddr, shared: Arc<Shared>) 
 }
 
 async fn proxy(client: TcpStream, server: SocketAddr, shared: Arc<Shared>) {
-    let mut toxic = shared.toxic.subscribe();
-    let now = *toxic.borrow_and_update();
-    match now {
-        Toxic::Refuse => return,
-        Toxic::Reset => return reset(&client),
-        _ => {}
-    }
     let Ok(server) = TcpStream::connect(server).await else {
         return;
     };
     client.set_nodelay(true).unwrap();
     server.set_nodelay(true).unwrap();
-    let (client, server) = (Arc::new(client), server);
-    let watched = Arc::clone(&client);
-    let client = match Arc::try_unwrap(client) {
-        Ok(client) => client,
-        Err(_) => return pipe_both(watched, server, shared, toxic).await,
-    };
-    drop((client, watched));
+    let ((client_read, client_write), (server_read, server_write)) =
+        (client.into_split(), server.into_split());
+    let up = pump(Way::Up, client_read, server_write, &shared);
+    let down = pump(Way::Down, server_read, client_write, &shared);
+    // Where one way ends by a toxic, so does the other.
+    tokio::select! {
+        () = up => {}
+        () = down => {}
+    }
+}
+
+/// Moves bytes one way until an end, or until the toxic says so.
+async fn pump(way: Way, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared) {
+    let mut toxic = shared.toxic.subscribe();
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let now = *toxic.borrow_and_update();
+        let most = match now {
+            Toxic::Refuse => return,
+            Toxic::Reset => {
+                let zero = Some(Duration::ZERO);
+                let _ = rustix::net::sockopt::set_socket_linger(from.as_ref(), zero);
+                let _ = rustix::net::sockopt::set_socket_linger(to.as_ref(), zero);
+                return;
+            }
+            Toxic::Hang => {
+                if toxic.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            Toxic::Slow(rate) => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                usize::try_from(rate / 50).unwrap().max(1)
+            }
+            Toxic::Pass | Toxic::Cut(_) | Toxic::Flip(_) => buffer.len(),
+        };
+        let most = most.min(buffer.len());
+        let read = tokio::select! {
+            read = from.read(&mut buffer[..most]) => read,
+            changed = toxic.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+        };
+        let mut length = match read {
+            Ok(0) | Err(_) => return,
+            Ok(length) => length,
+        };
+        if way == Way::Down {
+            let before = shared.down.fetch_add(length as u64, Ordering::SeqCst);
+            match *toxic.borrow() {
+                Toxic::Cut(after) if before >= after + CUT => {}
+                Toxic::Cut(after) if before + length as u64 > after => {
+                    length = usize::try_from(after.saturating_sub(before)).unwrap();
+                    shared.down.store(after + CUT, Ordering::SeqCst);
+                    let _ = to.write_all(&buffer[..length]).await;
+                    return;
+                }
+                Toxic::Flip(at) if (before..before + length as u64).contains(&at) => {
+                    buffer[usize::try_from(at - before).unwrap()] ^= 1;
+                }
+                _ => {}
+            }
+        }
+        if to.write_all(&buffer[..length]).await.is_err() {
+            return;
+        }
+    }
 }
