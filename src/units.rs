@@ -24,6 +24,30 @@ impl fmt::Display for ByteSize {
     }
 }
 
+/// A size in bytes as people write it: `20GiB`, `500MB`, `0`.
+pub fn parse_size(text: &str) -> Result<u64, &'static str> {
+    const EXPECTED: &str = "expected a size such as 20GiB, 500MB or 0";
+    const UNITS: [(&str, u64); 10] = [
+        ("", 1),
+        ("b", 1),
+        ("kb", 1000),
+        ("mb", 1_000_000),
+        ("gb", 1_000_000_000),
+        ("tb", 1_000_000_000_000),
+        ("kib", 1 << 10),
+        ("mib", 1 << 20),
+        ("gib", 1 << 30),
+        ("tib", 1 << 40),
+    ];
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| EXPECTED)?;
+    let unit = unit.trim_start().to_ascii_lowercase();
+    let known = UNITS.iter().find(|(name, _)| *name == unit);
+    let (_, bytes) = known.ok_or(EXPECTED)?;
+    number.checked_mul(*bytes).ok_or("a size beyond all disks")
+}
+
 /// How long ago something was: `3 min ago`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Age(pub Duration);
@@ -93,6 +117,21 @@ mod tests {
         }
         for text in ["", "90", "-1s", "soon", "1s2"] {
             assert!(parse_duration(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("20GiB", 20 << 30),
+            ("500 MB", 500_000_000),
+            ("1kb", 1000),
+        ] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "GiB", "-1", "1.5GiB", "10 parsecs", "99999999TiB"] {
+            assert!(parse_size(text).is_err(), "{text:?}");
         }
     }
 

@@ -210,8 +210,7 @@ impl Cache for RemoteCache {
         let Some(first) = wants.first() else {
             return Ok(None);
         };
-        let projects: BTreeSet<&ProjectId> =
-            wants.iter().map(|want| &want.place.project).collect();
+        let projects: BTreeSet<&ProjectId> = wants.iter().map(|want| &want.place.project).collect();
         projects.iter().for_each(|project| self.saw(project));
         let request = wire::look_up_request(wants, limits);
         let call = Call::within(Method::LookUp, LOOK_UP);
@@ -259,7 +258,10 @@ impl Cache for RemoteCache {
         if let Some(size) = holding::known(&self.routes(digest), &place.project, digest) {
             return Ok(Some(size));
         }
-        match (&self.outbox, self.holding.ask(&self.caller, place, digest).await) {
+        match (
+            &self.outbox,
+            self.holding.ask(&self.caller, place, digest).await,
+        ) {
             (Some(outbox), Ok(None) | Err(Failure::Unreachable(_))) => {
                 Ok(outbox.holds(&place.project, digest))
             }

@@ -214,7 +214,11 @@ impl tower_service::Service<Request<tonic::body::Body>> for Wire {
     }
 
     fn call(&mut self, mut request: Request<tonic::body::Body>) -> Self::Future {
-        let scheme = if self.tls { Scheme::HTTPS } else { Scheme::HTTP };
+        let scheme = if self.tls {
+            Scheme::HTTPS
+        } else {
+            Scheme::HTTP
+        };
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
         parts.scheme = Some(scheme);
         parts.authority = self.authority.parse().ok();

@@ -144,7 +144,10 @@ pub(super) async fn missing(
     blobs: &BTreeMap<Digest, u64>,
 ) -> Result<Vec<Digest>, CacheError> {
     let writer = (place.project.clone(), place.git_ref.clone());
-    let all: Vec<(Digest, u64)> = blobs.iter().map(|(digest, size)| (*digest, *size)).collect();
+    let all: Vec<(Digest, u64)> = blobs
+        .iter()
+        .map(|(digest, size)| (*digest, *size))
+        .collect();
     let mut missing = Vec::new();
     for some in all.chunks(MAX_DIGESTS) {
         let digests: Vec<Digest> = some.iter().map(|(digest, _)| *digest).collect();

@@ -18,8 +18,8 @@ use super::connection::{Connection, Wire};
 use super::metrics::{Method, Metrics, Outcome};
 use super::token::TokenSource;
 use crate::access::Secret;
-use crate::cache::wire::{CacheClient, MAX_MESSAGE, error_of};
 use crate::cache::CacheError;
+use crate::cache::wire::{CacheClient, MAX_MESSAGE, error_of};
 use crate::digest::Digest;
 use crate::telemetry;
 use crate::tls::Connector;
@@ -54,7 +54,9 @@ impl Failure {
     pub(super) fn of(status: Status) -> Self {
         match Ending::of(status) {
             Ending::Refused(status) => Self::Refused(status),
-            Ending::Failed(why) | Ending::Broken(why) => Self::Unreachable(format!("the hub: {why}")),
+            Ending::Failed(why) | Ending::Broken(why) => {
+                Self::Unreachable(format!("the hub: {why}"))
+            }
         }
     }
 

@@ -48,7 +48,11 @@ impl Leases {
     }
 
     /// Asks for one on what `project` has now; none where the hub gives none.
-    pub(super) async fn take(&self, caller: &Caller, project: &ProjectId) -> Option<Arc<Heartbeat>> {
+    pub(super) async fn take(
+        &self,
+        caller: &Caller,
+        project: &ProjectId,
+    ) -> Option<Arc<Heartbeat>> {
         let request = v1::TakeLeaseRequest {
             project: project.to_string(),
             ttl_ms: milliseconds(TTL),

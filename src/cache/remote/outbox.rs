@@ -83,7 +83,10 @@ impl Outbox {
         inner.adopt().await;
         let waiting = inner.waiting().len();
         if waiting > 0 {
-            tracing::info!(exports = waiting, "exports of an earlier run wait for the hub");
+            tracing::info!(
+                exports = waiting,
+                "exports of an earlier run wait for the hub"
+            );
         }
         let task = tokio::spawn(deliver::run(Arc::clone(&inner)));
         Ok(Self {
@@ -160,7 +163,9 @@ impl Outbox {
             _pins: pins,
         });
         let mut fresh = lock(&self.inner.fresh);
-        uploaded.iter().for_each(|digest| drop(fresh.remove(digest)));
+        uploaded
+            .iter()
+            .for_each(|digest| drop(fresh.remove(digest)));
         Ok(published)
     }
 
@@ -173,7 +178,10 @@ impl Outbox {
         let _ = tokio::time::timeout(limit, empty).await;
         let left = self.inner.waiting().len();
         if left > 0 {
-            tracing::warn!(exports = left, "exports have not reached the hub, and wait for the next start");
+            tracing::warn!(
+                exports = left,
+                "exports have not reached the hub, and wait for the next start"
+            );
         }
         left
     }

@@ -72,9 +72,7 @@ async fn attempt(
 fn pieces(config: &Bytes) -> impl Iterator<Item = v1::PublishRequest> {
     let starts = (0..config.len()).step_by(PIECE);
     starts.map(|at| v1::PublishRequest {
-        part: Some(Part::Config(
-            config.slice(at..config.len().min(at + PIECE)),
-        )),
+        part: Some(Part::Config(config.slice(at..config.len().min(at + PIECE)))),
     })
 }
 

@@ -168,7 +168,8 @@ pub(super) async fn from_disk(
         let error = failure.cache_error(None);
         // What stood there under that name may have been wrong; the hub has
         // dropped it.
-        let wrong = matches!(&failure, Failure::Refused(status) if status.code() == Code::InvalidArgument);
+        let wrong =
+            matches!(&failure, Failure::Refused(status) if status.code() == Code::InvalidArgument);
         let refused = matches!(failure, Failure::Refused(_)) && (!wrong || forgiven);
         forgiven |= wrong;
         if sent > best {

@@ -102,7 +102,11 @@ async fn deliver(inner: &Inner, waiting: &Waiting) -> Result<(), CacheError> {
     let uploads = missing.into_iter().filter_map(|digest| {
         // Others were held when the build was told so.
         let size = *entry.blobs.get(&digest)?;
-        entry.export.uploaded.contains(&digest).then_some((digest, size))
+        entry
+            .export
+            .uploaded
+            .contains(&digest)
+            .then_some((digest, size))
     });
     stream::iter(uploads)
         .map(|(digest, size)| async move {

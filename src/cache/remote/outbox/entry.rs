@@ -84,7 +84,10 @@ impl Shelf {
     pub(super) async fn probe(&self) -> Result<(), CacheError> {
         let dir = self.dir.clone();
         blocking(&self.dir, move || {
-            tempfile::Builder::new().prefix(NEW).tempdir_in(dir).map(drop)
+            tempfile::Builder::new()
+                .prefix(NEW)
+                .tempdir_in(dir)
+                .map(drop)
         })
         .await
     }
@@ -124,9 +127,7 @@ async fn blocking<T: Send + 'static>(
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                     BlobError::Full(dir.display().to_string())
                 }
-                io::ErrorKind::ReadOnlyFilesystem => {
-                    BlobError::ReadOnly(dir.display().to_string())
-                }
+                io::ErrorKind::ReadOnlyFilesystem => BlobError::ReadOnly(dir.display().to_string()),
                 _ => BlobError::Io {
                     context: format!("outbox {}", dir.display()),
                     source,
