@@ -1,10 +1,11 @@
 //! The engine: what every door calls, and nothing of any protocol.
 //!
 //! [`Cache`] is the seam between a door and where the cache lives: an embedded
-//! store here and now ([`LocalCache`]). A door looks an import up, reads its
+//! store here and now ([`LocalCache`]), or a hub ([`remote`]). A door looks an import up, reads its
 //! blobs, asks what is held already, ingests blobs, and publishes an export;
 //! the log of exports is the only truth, and all that is served derives from it.
 
+pub mod backends;
 pub mod check;
 mod descriptors;
 pub mod guard;
@@ -12,6 +13,7 @@ mod local;
 pub mod look;
 mod metered;
 mod policy;
+pub mod remote;
 mod steps;
 mod usage;
 pub mod wire;
@@ -52,8 +54,8 @@ pub trait Cache: Send + Sync + 'static {
     /// served.
     async fn look_up(&self, wants: &[Want], limits: &Limits) -> Result<Option<Import>, CacheError>;
 
-    /// What is held now stays readable until this is dropped.
-    async fn lease(&self) -> Lease;
+    /// What `project` holds now stays readable until this is dropped.
+    async fn lease(&self, project: &ProjectId) -> Lease;
 
     /// Whether an export to `place` could be taken now; an error says why not.
     async fn writable(&self, place: &Place) -> Result<(), CacheError>;
@@ -302,8 +304,9 @@ pub struct Publication {
 /// What a publication became.
 #[derive(Clone, Debug)]
 pub struct Published {
-    /// Its number in the log.
-    pub id: ExportId,
+    /// Its number in the log; none where it is on its way there, durable on
+    /// this host.
+    pub id: Option<ExportId>,
     /// Cache records in it.
     pub records: usize,
     /// Distinct layer blobs in it.

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 use layerd::blobs::{BlobError, BlobStream, Ingest};
+use layerd::cache::backends::Backends;
 use layerd::cache::{
     Cache, CacheError, Flush, Import, Lease, Limits, LocalCache, Publication, Published, Saving,
     Want,
@@ -85,8 +86,8 @@ impl Cache for FaultyCache {
         import
     }
 
-    async fn lease(&self) -> Lease {
-        self.inner.lease().await
+    async fn lease(&self, project: &ProjectId) -> Lease {
+        self.inner.lease(project).await
     }
 
     async fn writable(&self, place: &Place) -> Result<(), CacheError> {
@@ -229,7 +230,7 @@ impl FaultyRunner {
         let upstream: Endpoint = buildkitd.address.parse().expect("an endpoint");
         let config = buildkit::Config {
             upstream: buildkit::Upstream::new(upstream, None),
-            cache: Arc::new(cache),
+            caches: Arc::new(Backends::embedded(Arc::new(cache))),
             defaults: Defaults {
                 project: "default".parse().expect("a project"),
                 git_ref: "main".parse().expect("a ref"),

@@ -30,7 +30,7 @@ use self::served::{Answer, Question, answer};
 pub use self::subsume::Subsumed;
 use self::subsume::Subsuming;
 use self::unions::{News, United};
-use self::verify::Verified;
+pub(super) use self::verify::Verified;
 use super::descriptors::to_layer;
 use super::usage::Usage;
 use super::{
@@ -230,7 +230,7 @@ impl Cache for LocalCache {
         Ok(None)
     }
 
-    async fn lease(&self) -> Lease {
+    async fn lease(&self, _project: &ProjectId) -> Lease {
         match self.opener.opened().await {
             Ok(opened) => Lease::of(opened.leases.hold(&opened.catalog).await),
             Err(_) => Lease::default(),
@@ -330,7 +330,7 @@ impl Cache for LocalCache {
             .await?;
         self.subsuming.begin(opened, place, id);
         Ok(Published {
-            id,
+            id: Some(id),
             records: config.records.len(),
             layers: sizes.len(),
             bytes: sizes.values().sum(),
@@ -370,7 +370,10 @@ impl Cache for LocalCache {
 }
 
 /// Parses both; on a thread of its own, since a config may have megabytes.
-async fn parse(manifest: Document, config: Document) -> Result<(Manifest, Config), CacheError> {
+pub(super) async fn parse(
+    manifest: Document,
+    config: Document,
+) -> Result<(Manifest, Config), CacheError> {
     let parsed = tokio::task::spawn_blocking(move || {
         let manifest = Manifest::parse(&manifest.bytes)?;
         let config = manifest.parse_config(&config.bytes)?;

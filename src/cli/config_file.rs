@@ -75,9 +75,11 @@ pub fn matches(command: Command, args: Vec<OsString>) -> Result<ArgMatches, Erro
             given.value_source(option.get_id().as_str()),
             Some(ValueSource::CommandLine | ValueSource::EnvVariable)
         );
-        for value in texts(value)
-            .ok_or_else(|| mistake(format!("{key} must be a text, a number, or a list of them")))?
-        {
+        for value in texts(value).ok_or_else(|| {
+            mistake(format!(
+                "{key} must be a text, a number, true or false, or a list of them"
+            ))
+        })? {
             if !said {
                 extra.push(OsString::from(format!("--{key}={value}")));
             }
@@ -118,6 +120,7 @@ fn texts(value: Value) -> Option<Vec<String>> {
     match value {
         Value::String(text) => Some(vec![text]),
         Value::Integer(number) => Some(vec![number.to_string()]),
+        Value::Boolean(yes) => Some(vec![yes.to_string()]),
         Value::Array(values) => {
             let each: Option<Vec<_>> = values.into_iter().map(texts).collect();
             each.map(|texts| texts.concat())

@@ -7,7 +7,8 @@ use anyhow::Context as _;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use crate::cache::{self, StoreSize, Subsumed};
+use crate::blobs::TierMetrics;
+use crate::cache::{self, StoreSize, Subsumed, remote};
 use crate::config::MetricsAddress;
 use crate::doors::operator::Listener;
 use crate::doors::{buildkit, hub};
@@ -29,6 +30,10 @@ pub struct SidecarMetrics {
     pub subsumed: Subsumed,
     /// That of the data directory.
     pub store: StoreSize,
+    /// Those of calls to hubs.
+    pub hub: remote::Metrics,
+    /// Those of the disk in front of hubs.
+    pub tier: TierMetrics,
 }
 
 impl SidecarMetrics {
@@ -40,6 +45,8 @@ impl SidecarMetrics {
             cache: cache::Metrics::register(&mut registry),
             subsumed: Subsumed::register(&mut registry),
             store: StoreSize::register(&mut registry),
+            hub: remote::Metrics::register(&mut registry),
+            tier: TierMetrics::register(&mut registry),
             registry,
         }
     }

@@ -1,250 +1,29 @@
 //! `layerd sidecar`: the door in front of one buildkitd, which may be its child.
 
+mod args;
 mod child;
+mod hub;
 mod readiness;
 mod signals;
 
 use std::io::Write as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use clap::Args;
-use clap::builder::ArgPredicate;
 use tokio::task::JoinSet;
 
+pub use self::args::SidecarArgs;
 use self::child::pair::Pair;
 pub use self::child::tether::{TetherArgs, run as tether};
+use self::hub::Caches;
 use super::operate::{self, SidecarMetrics};
-use crate::cache::{Cache, Form, Limits, LocalCache, Metered};
-use crate::config::{Endpoint, MetricsAddress};
+use crate::cache::{Form, Limits};
+use crate::config::Endpoint;
 use crate::doors::buildkit::{
     self, Closing, Defaults, ImportCarrier, Listener, PullListener, Upstream,
 };
 use crate::doors::operator::{self, Shown};
-use crate::place::{GitRef, ProjectId};
 use crate::tls::{Alpn, ClientTls, Roots, ServerTls};
-use crate::units::parse_duration;
-
-/// Where buildkitd listens unless it is told otherwise.
-const BUILDKITD: &str = "unix:///run/buildkit/buildkitd.sock";
-
-/// Serve `type=gha-compatible` in front of one buildkitd.
-///
-/// Everything is passed on to buildkitd; only what --cache-to and --cache-from
-/// say of `type=gha-compatible` is answered here, from the data directory.
-///
-///   layerd sidecar --listen unix:///run/layerd/buildkitd.sock \
-///                  --buildkitd unix:///run/buildkit/buildkitd.sock
-///   docker buildx create --name ci --driver remote unix:///run/layerd/buildkitd.sock
-///   docker buildx --builder ci build \
-///       --cache-to type=gha-compatible,mode=max --cache-from type=gha-compatible .
-///
-/// Or take buildkitd's place, with it as a child: its signals, its output and
-/// its exit status are then those of this process.
-///
-///   layerd sidecar -- buildkitd --config /etc/buildkit/buildkitd.toml
-#[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
-pub struct SidecarArgs {
-    /// Where clients connect: unix:///path or tcp://host:port (port 0: any free
-    /// one). May be given more than once. A TCP address beyond loopback needs
-    /// --tls-client-ca: whoever can connect can build. With buildkitd as a
-    /// child, the default is buildkitd's own: unix:///run/buildkit/buildkitd.sock.
-    #[arg(
-        long,
-        env = "LAYERD_LISTEN",
-        value_name = "ADDR",
-        value_delimiter = ',',
-        default_value_if("child", ArgPredicate::IsPresent, BUILDKITD),
-        default_value = "unix:///run/layerd/buildkitd.sock"
-    )]
-    listen: Vec<Endpoint>,
-
-    /// Where buildkitd listens: unix:///path or tcp://host:port.
-    #[arg(
-        long,
-        env = "LAYERD_BUILDKITD",
-        value_name = "ADDR",
-        conflicts_with = "child",
-        default_value = BUILDKITD
-    )]
-    buildkitd: Endpoint,
-
-    /// Where the cache is kept. Several sidecars of one host may share it; it
-    /// must not be on a network file system.
-    #[arg(
-        long,
-        env = "LAYERD_DATA_DIR",
-        value_name = "DIR",
-        default_value = "/var/lib/layerd"
-    )]
-    data_dir: PathBuf,
-
-    /// The project of builds that name none: usually the repository.
-    #[arg(
-        long,
-        env = "LAYERD_PROJECT",
-        value_name = "NAME",
-        default_value = "default"
-    )]
-    project: ProjectId,
-
-    /// The git ref of builds that name none; `main` means refs/heads/main.
-    #[arg(
-        long,
-        env = "LAYERD_REF",
-        value_name = "REF",
-        default_value = "refs/heads/main"
-    )]
-    r#ref: GitRef,
-
-    /// A ref that comes next after a build's own where an import has to be cut;
-    /// may be given more than once, and the order counts.
-    #[arg(
-        long,
-        env = "LAYERD_FALLBACK",
-        value_name = "REF",
-        value_delimiter = ','
-    )]
-    fallback: Vec<GitRef>,
-
-    /// How imports travel: `pull` is lazy, and needs a port that buildkitd
-    /// reaches; `session` always works, and makes BuildKit load what it does
-    /// not need; `auto` tries whether the port is reached, and uses it then.
-    #[arg(
-        long,
-        env = "LAYERD_IMPORT_CARRIER",
-        value_name = "CARRIER",
-        default_value = "auto"
-    )]
-    import_carrier: ImportCarrier,
-
-    /// Where imports can be pulled from. Keep it on loopback unless buildkitd
-    /// is elsewhere: what is served, over plain HTTP, is protected by names
-    /// alone. 0.0.0.0 needs --pull-advertise.
-    #[arg(
-        long,
-        env = "LAYERD_PULL_LISTEN",
-        value_name = "HOST:PORT",
-        default_value = "127.0.0.1:0"
-    )]
-    pull_listen: String,
-
-    /// The address of --pull-listen as buildkitd sees it, where that differs.
-    #[arg(long, env = "LAYERD_PULL_ADVERTISE", value_name = "HOST:PORT")]
-    pull_advertise: Option<String>,
-
-    /// How many cache records an import may have, counted at the weight of
-    /// ordinary ones (10 layers deep): BuildKit takes them all in for every
-    /// build. Where there are more, the build's own ref comes first, then its
-    /// fallbacks, then what is newest.
-    #[arg(
-        long,
-        env = "LAYERD_MAX_GRAPH_RECORDS",
-        value_name = "N",
-        default_value_t = 10_000
-    )]
-    max_graph_records: u64,
-
-    /// How long the read of a layer that an import has named is tried again
-    /// while it fails: BuildKit fails a build that can't read one.
-    #[arg(
-        long,
-        env = "LAYERD_BLOB_PATIENCE",
-        value_name = "DURATION",
-        value_parser = parse_duration,
-        default_value = "60s"
-    )]
-    blob_patience: Duration,
-
-    /// How long the error of a failed build may be held back while the cache of
-    /// the steps that did not fail is exported; 0 exports nothing then.
-    #[arg(
-        long,
-        env = "LAYERD_FAILED_EXPORT_TIMEOUT",
-        value_name = "DURATION",
-        value_parser = parse_duration,
-        default_value = "30s"
-    )]
-    failed_export_timeout: Duration,
-
-    /// TCP: the certificate chain to show, PEM.
-    #[arg(
-        long,
-        env = "LAYERD_TLS_CERT",
-        value_name = "FILE",
-        requires = "tls_key"
-    )]
-    tls_cert: Option<PathBuf>,
-
-    /// TCP: the key of --tls-cert, PEM.
-    #[arg(
-        long,
-        env = "LAYERD_TLS_KEY",
-        value_name = "FILE",
-        requires = "tls_cert"
-    )]
-    tls_key: Option<PathBuf>,
-
-    /// TCP: only clients with a certificate of these authorities may connect, PEM.
-    #[arg(
-        long,
-        env = "LAYERD_TLS_CLIENT_CA",
-        value_name = "FILE",
-        requires = "tls_cert"
-    )]
-    tls_client_ca: Option<PathBuf>,
-
-    /// buildkitd over TLS: the authorities of its certificate, PEM.
-    #[arg(
-        long,
-        env = "LAYERD_BUILDKITD_TLS_CA",
-        value_name = "FILE",
-        conflicts_with = "child"
-    )]
-    buildkitd_tls_ca: Option<PathBuf>,
-
-    /// buildkitd over TLS: the certificate chain to show to it, PEM.
-    #[arg(long, env = "LAYERD_BUILDKITD_TLS_CERT", value_name = "FILE", requires_all = ["buildkitd_tls_ca", "buildkitd_tls_key"])]
-    buildkitd_tls_cert: Option<PathBuf>,
-
-    /// buildkitd over TLS: the key of --buildkitd-tls-cert, PEM.
-    #[arg(
-        long,
-        env = "LAYERD_BUILDKITD_TLS_KEY",
-        value_name = "FILE",
-        requires = "buildkitd_tls_cert"
-    )]
-    buildkitd_tls_key: Option<PathBuf>,
-
-    /// buildkitd over TLS: the name in its certificate, where that isn't the
-    /// host of --buildkitd.
-    #[arg(
-        long,
-        env = "LAYERD_BUILDKITD_TLS_SERVER_NAME",
-        value_name = "NAME",
-        requires = "buildkitd_tls_ca"
-    )]
-    buildkitd_tls_server_name: Option<String>,
-
-    /// Where /metrics, /healthz and /readyz are shown, over plain HTTP, or off.
-    /// 127.0.0.1:9464 unless given; where another process has that already,
-    /// nowhere.
-    #[arg(long, env = "LAYERD_METRICS", value_name = "ADDR|off")]
-    metrics: Option<MetricsAddress>,
-
-    /// A TOML file with these options as keys: `data-dir = "/cache"`.
-    #[arg(long, env = "LAYERD_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
-
-    /// Start buildkitd with these arguments, on a private socket, and take its
-    /// place. Its own --addr is not among them: that is what --listen says.
-    #[arg(last = true, value_name = "BUILDKITD [ARGS]", value_parser = child::word)]
-    child: Vec<String>,
-}
 
 /// Runs until SIGTERM or SIGINT, or until the child ends.
 pub async fn run(args: SidecarArgs) -> anyhow::Result<ExitCode> {
@@ -260,11 +39,12 @@ async fn alone(args: SidecarArgs) -> anyhow::Result<ExitCode> {
     let upstream = upstream(&args)?;
     let listeners = listeners(&args, Some(&args.buildkitd)).await?;
     let beside = Beside::bind(&args).await?;
-    readiness::begin(&beside.cache).await;
+    beside.caches.begin().await;
     let closing = signals::closed_by_signal()?;
     announce(&args, &args.buildkitd, &listeners, &beside)?;
-    let (door, _beside) = door(args, upstream, beside, &closing);
+    let (door, beside) = door(args, upstream, beside, &closing);
     buildkit::serve(door, listeners, closing).await;
+    beside.end().await;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
 }
@@ -278,12 +58,14 @@ async fn with_child(args: SidecarArgs) -> anyhow::Result<ExitCode> {
     if let Err(code) = pair.ready().await {
         return Ok(code);
     }
-    readiness::begin(&beside.cache).await;
+    beside.caches.begin().await;
     announce(&args, pair.endpoint(), &listeners, &beside)?;
     let closing = Closing::default();
-    let (door, _beside) = door(args, pair.upstream(), beside, &closing);
+    let (door, beside) = door(args, pair.upstream(), beside, &closing);
     let serving = buildkit::serve(door, listeners, closing.clone());
-    Ok(pair.serve(serving, closing).await)
+    let code = pair.serve(serving, closing).await;
+    beside.end().await;
+    Ok(code)
 }
 
 /// Says that clients can connect, and where.
@@ -312,7 +94,7 @@ fn announce(
 /// What the door has beside its clients.
 struct Beside {
     metrics: SidecarMetrics,
-    cache: Arc<LocalCache>,
+    caches: Caches,
     pull: Option<PullListener>,
     shown_at: Option<operator::Listener>,
 }
@@ -320,52 +102,70 @@ struct Beside {
 impl Beside {
     async fn bind(args: &SidecarArgs) -> anyhow::Result<Self> {
         let metrics = SidecarMetrics::new();
-        let cache = LocalCache::new(&args.data_dir).counting(metrics.subsumed.clone());
+        let caches = Caches::open(args, &metrics).await?;
         Ok(Self {
             metrics,
-            cache: Arc::new(cache),
+            caches,
             pull: pull_listener(args).await?,
             shown_at: operate::listen(args.metrics, operate::SIDECAR_PORT).await?,
         })
     }
 }
 
-/// The door, and what runs beside it until it is dropped.
+/// What runs beside a door until this is dropped.
+struct Running {
+    _tasks: JoinSet<()>,
+    caches: Caches,
+}
+
+impl Running {
+    /// To be called when the door has closed.
+    async fn end(self) {
+        self.caches.drain().await;
+    }
+}
+
+/// The door, and what runs beside it.
 fn door(
     args: SidecarArgs,
     upstream: Upstream,
     beside: Beside,
     closing: &Closing,
-) -> (buildkit::Config, JoinSet<()>) {
-    let (metrics, local) = (beside.metrics, beside.cache);
-    let cache: Arc<dyn Cache> = Arc::new(Metered::new(local.clone(), metrics.cache.clone()));
+) -> (buildkit::Config, Running) {
+    let (metrics, caches) = (beside.metrics, beside.caches);
     let mut tasks = JoinSet::new();
     if let Some(listener) = beside.shown_at {
-        let checks = readiness::checks(&upstream, &local, closing);
-        let registry = metrics.registry;
-        tasks.spawn(listener.serve(Shown { registry, checks }));
-        let (store, grown) = (metrics.store, metrics.cache.grown());
-        let followed = local.clone();
-        tasks.spawn(async move { store.follow(followed, grown).await });
+        let shown = Shown {
+            registry: metrics.registry,
+            checks: readiness::checks(&upstream, caches.embedded(), closing),
+            notes: readiness::notes(caches.configured_hub()),
+        };
+        tasks.spawn(listener.serve(shown));
+        if let Some(followed) = caches.embedded().cloned() {
+            let (store, grown) = (metrics.store, metrics.cache.grown());
+            tasks.spawn(async move { store.follow(followed, grown).await });
+        }
     }
     // So that the first build doesn't wait for it.
     let limits = Limits {
         records: args.max_graph_records,
         form: Form::Whole,
     };
-    tasks.spawn(async move {
-        match local.warm(&limits).await {
-            Ok(exports) => tracing::info!(exports, "exports are united before the first build"),
-            Err(error) => tracing::debug!(%error, "nothing was united before the first build"),
-        }
-    });
+    if let Some(local) = caches.embedded().cloned() {
+        tasks.spawn(async move {
+            match local.warm(&limits).await {
+                Ok(exports) => tracing::info!(exports, "exports are united before the first build"),
+                Err(error) => tracing::debug!(%error, "nothing was united before the first build"),
+            }
+        });
+    }
     let builder = rustix::system::uname()
         .nodename()
         .to_string_lossy()
         .into_owned();
     let config = buildkit::Config {
         upstream,
-        cache,
+        caches: caches.backends(),
         defaults: Defaults {
             project: args.project,
             git_ref: args.r#ref,
@@ -379,7 +179,11 @@ fn door(
         failed_export_timeout: args.failed_export_timeout,
         metrics: metrics.door,
     };
-    (config, tasks)
+    let running = Running {
+        _tasks: tasks,
+        caches,
+    };
+    (config, running)
 }
 
 async fn pull_listener(args: &SidecarArgs) -> anyhow::Result<Option<PullListener>> {

@@ -75,7 +75,7 @@ use self::session::Sessions;
 use self::stores::Stores;
 pub use self::upstream::Upstream;
 use self::upstream::{CONNECTION_WINDOW, Link, MAX_HEADER_LIST, STREAM_WINDOW};
-use crate::cache::Cache;
+use crate::cache::backends::Backends;
 
 /// What all looked-into messages of all clients may hold at a time.
 const MESSAGE_BUDGET: usize = 4 * MAX_MESSAGE;
@@ -96,8 +96,8 @@ const HANG_UP: Duration = Duration::from_secs(2);
 pub struct Config {
     /// Where buildkitd is.
     pub upstream: Upstream,
-    /// Where the cache is.
-    pub cache: Arc<dyn Cache>,
+    /// The caches that builds can have.
+    pub caches: Arc<Backends>,
     /// What stands where a user's entry says nothing.
     pub defaults: Defaults,
     /// Who exports: this host's name.
@@ -129,7 +129,7 @@ pub struct Closing {
 /// What every call can reach.
 struct Door {
     upstream: Arc<Upstream>,
-    cache: Arc<dyn Cache>,
+    caches: Arc<Backends>,
     defaults: Defaults,
     builder: String,
     sessions: Arc<Sessions>,
@@ -169,7 +169,7 @@ pub async fn serve(config: Config, listeners: Vec<Listener>, closing: Closing) {
     });
     let door = Arc::new(Door {
         upstream: Arc::new(config.upstream),
-        cache: config.cache,
+        caches: config.caches,
         defaults: config.defaults,
         builder: config.builder,
         sessions: Arc::new(Sessions::new(metrics.sessions.clone())),

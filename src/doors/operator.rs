@@ -56,6 +56,8 @@ pub struct Shown {
     pub registry: Registry,
     /// All of these make the process ready.
     pub checks: Vec<Check>,
+    /// These are told where they don't work, and it is ready all the same.
+    pub notes: Vec<Check>,
 }
 
 /// A bound address.
@@ -127,7 +129,7 @@ async fn answer(shown: &Shown, request: &Request<Incoming>) -> Response<Full<Byt
     match request.uri().path() {
         "/metrics" => metrics(&shown.registry),
         "/healthz" => plain(StatusCode::OK, "ok\n".to_owned()),
-        "/readyz" => ready(&shown.checks).await,
+        "/readyz" => ready(shown).await,
         _ => plain(
             StatusCode::NOT_FOUND,
             "there are /metrics, /healthz and /readyz\n".to_owned(),
@@ -147,7 +149,17 @@ fn metrics(registry: &Registry) -> Response<Full<Bytes>> {
     }
 }
 
-async fn ready(checks: &[Check]) -> Response<Full<Bytes>> {
+async fn ready(shown: &Shown) -> Response<Full<Bytes>> {
+    let (wrong, noted) = futures::join!(failing(&shown.checks), failing(&shown.notes));
+    if wrong.is_empty() {
+        plain(StatusCode::OK, format!("ok\n{noted}"))
+    } else {
+        plain(StatusCode::SERVICE_UNAVAILABLE, wrong + &noted)
+    }
+}
+
+/// A line for each that does not work.
+async fn failing(checks: &[Check]) -> String {
     let looked = join_all(checks.iter().map(|check| async {
         match tokio::time::timeout(PATIENCE, (check.look)()).await {
             Ok(Ok(())) => None,
@@ -159,12 +171,7 @@ async fn ready(checks: &[Check]) -> Response<Full<Bytes>> {
             )),
         }
     }));
-    let wrong: String = looked.await.into_iter().flatten().collect();
-    if wrong.is_empty() {
-        plain(StatusCode::OK, "ok\n".to_owned())
-    } else {
-        plain(StatusCode::SERVICE_UNAVAILABLE, wrong)
-    }
+    looked.await.into_iter().flatten().collect()
 }
 
 fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
@@ -191,6 +198,7 @@ mod tests {
         let _serving = tokio::spawn(listener.serve(Shown {
             registry: Registry::default(),
             checks: Vec::new(),
+            notes: Vec::new(),
         }));
         let mut idle = Vec::new();
         for _ in 0..IDLERS {

@@ -6,8 +6,8 @@
 //! and `OTEL_SDK_DISABLED=true` turn them off. The exporter reads the rest of
 //! the `OTEL_` variables itself. It speaks gRPC, and nothing else.
 
-use http::{HeaderMap, HeaderName};
-use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator as _};
 use opentelemetry::trace::{TraceContextExt as _, TracerProvider as _};
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter};
 use opentelemetry_sdk::Resource;
@@ -39,6 +39,22 @@ impl Extractor for Headers<'_> {
 
     fn keys(&self) -> Vec<&str> {
         self.0.keys().map(HeaderName::as_str).collect()
+    }
+}
+
+/// Puts the trace that a span is part of into a request's headers, so that the
+/// other side's spans are below it; nothing where nothing is traced.
+pub fn sent_with(span: &Span, headers: &mut HeaderMap) {
+    TraceContextPropagator::new().inject_context(&span.context(), &mut Sent(headers));
+}
+
+struct Sent<'a>(&'a mut HeaderMap);
+
+impl Injector for Sent<'_> {
+    fn set(&mut self, key: &str, value: String) {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(key), HeaderValue::try_from(value)) {
+            self.0.insert(name, value);
+        }
     }
 }
 

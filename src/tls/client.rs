@@ -105,6 +105,18 @@ impl ClientTls {
     }
 }
 
+/// The settings of a client that trusts what this system trusts, and speaks
+/// HTTP.
+pub fn system_client() -> Result<ClientConfig, TlsError> {
+    let tls = ClientTls {
+        roots: Roots::System(None),
+        identity: None,
+        server_name: None,
+        alpn: Alpn::Http,
+    };
+    tls.config()
+}
+
 /// A host name, or an IP address with or without brackets.
 fn server_name(host: &str) -> Result<ServerName<'static>, TlsError> {
     let host = host.trim_matches(['[', ']']);

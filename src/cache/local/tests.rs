@@ -135,7 +135,7 @@ async fn publish(cache: &LocalCache, place: Place, layers: &[&str]) -> ExportId 
             .uploaded
             .insert(upload(cache, publication.place.project.as_str(), content).await);
     }
-    cache.publish(publication).await.unwrap().id
+    cache.publish(publication).await.unwrap().id.unwrap()
 }
 
 async fn found(cache: &LocalCache, wants: &[Want]) -> Option<ExportId> {

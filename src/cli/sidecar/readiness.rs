@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cache::LocalCache;
+use crate::cache::remote::Hub;
 use crate::doors::buildkit::{Closing, Upstream};
 use crate::doors::operator::Check;
 
@@ -25,10 +26,14 @@ pub async fn begin(cache: &LocalCache) {
 }
 
 /// What has to work for a build to come through with its cache.
-pub fn checks(upstream: &Upstream, cache: &Arc<LocalCache>, closing: &Closing) -> Vec<Check> {
-    let (upstream, cache) = (upstream.clone(), cache.clone());
+pub fn checks(
+    upstream: &Upstream,
+    cache: Option<&Arc<LocalCache>>,
+    closing: &Closing,
+) -> Vec<Check> {
+    let (upstream, cache) = (upstream.clone(), cache.cloned());
     let drain = closing.drain.clone();
-    vec![
+    let mut checks = vec![
         Check {
             what: "sidecar",
             look: Box::new(move || {
@@ -51,12 +56,25 @@ pub fn checks(upstream: &Upstream, cache: &Arc<LocalCache>, closing: &Closing) -
                 })
             }),
         },
-        Check {
-            what: "store",
-            look: Box::new(move || {
-                let cache = cache.clone();
-                Box::pin(async move { cache.ready().await.map_err(|error| error.to_string()) })
-            }),
-        },
-    ]
+    ];
+    checks.extend(cache.map(|cache| Check {
+        what: "store",
+        look: Box::new(move || {
+            let cache = cache.clone();
+            Box::pin(async move { cache.ready().await.map_err(|error| error.to_string()) })
+        }),
+    }));
+    checks
+}
+
+/// What costs hits alone where it does not work.
+pub fn notes(hub: Option<&Arc<Hub>>) -> Vec<Check> {
+    let note = hub.cloned().map(|hub| Check {
+        what: "builds run without their cache",
+        look: Box::new(move || {
+            let hub = hub.clone();
+            Box::pin(async move { hub.reachable().await })
+        }),
+    });
+    note.into_iter().collect()
 }

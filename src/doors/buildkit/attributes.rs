@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::access::Secret;
 use crate::cache::Want;
+use crate::cache::backends::Address;
 use crate::graph::Compression;
 use crate::place::{GitRef, Place, ProjectId};
 use crate::units::parse_duration;
@@ -72,8 +74,10 @@ pub struct ExportEntry {
     pub strict: bool,
     /// What BuildKit's own exporter takes, checked: mode and compression.
     pub passed_on: Attributes,
-    /// A hub that this sidecar does not speak to.
-    pub elsewhere: Option<String>,
+    /// Where the cache is.
+    pub address: Address,
+    /// What opens it.
+    pub token: Option<Secret>,
 }
 
 /// One `--cache-from` entry.
@@ -83,8 +87,10 @@ pub struct ImportEntry {
     pub want: Want,
     /// `timeout`: a shorter limit for the look-up.
     pub timeout: Option<Duration>,
-    /// A hub that this sidecar does not speak to.
-    pub elsewhere: Option<String>,
+    /// Where the cache is.
+    pub address: Address,
+    /// What opens it.
+    pub token: Option<Secret>,
 }
 
 /// A mistake in an entry. The value is shown only where it is no secret.
@@ -122,7 +128,8 @@ impl ExportEntry {
             place,
             strict: entry.flag("ignore-error")? == Some(false),
             passed_on,
-            elsewhere: entry.elsewhere(),
+            address: entry.address(),
+            token: entry.text("token").map(Secret::new),
         })
     }
 }
@@ -157,7 +164,8 @@ impl ImportEntry {
                 not_before: max_age.and_then(|age| now.checked_sub(age).ok()),
             },
             timeout: entry.duration("timeout")?,
-            elsewhere: entry.elsewhere(),
+            address: entry.address(),
+            token: entry.text("token").map(Secret::new),
         })
     }
 }
@@ -261,10 +269,16 @@ impl<'a> Entry<'a> {
         })
     }
 
-    fn elsewhere(&self) -> Option<String> {
-        self.text("url")
-            .filter(|url| *url != "local")
-            .map(shown_url)
+    /// A line of another cache may be written for a server that is no hub.
+    fn address(&self) -> Address {
+        match self.text("url") {
+            None => Address::Unsaid,
+            Some("local") => Address::Local,
+            Some(url) => match url.parse() {
+                Ok(hub) => Address::Hub(hub),
+                Err(why) => Address::Other(shown_url(url), why.to_string()),
+            },
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use super::rewrite::{Entry, SolveRequest};
 use super::served::{ServedImport, cut, missing};
 use super::stores::Stores;
 use super::upstream::Link;
+use crate::cache::backends::Backend;
 use crate::cache::{Documents, Form, Import, Limits, Want};
 
 /// How long a build waits for the store. BuildKit's gateway gives up on a
@@ -64,9 +65,9 @@ impl Exports {
         for written in ours {
             let export =
                 ExportEntry::parse(&written.attributes, &door.defaults).map_err(invalid)?;
-            match obstacle(door, &export, live).await {
-                None => exports.open(door, build, wanted, export).await,
-                Some(why) if export.strict => {
+            match backend(door, &export, live).await {
+                Ok(backend) => exports.open(door, build, wanted, export, &backend).await,
+                Err(why) if export.strict => {
                     door.metrics
                         .exports
                         .count((ExportCarrier::Session, ExportOutcome::Failed));
@@ -74,7 +75,7 @@ impl Exports {
                         "cache can't be exported (ignore-error=false): {why}"
                     )));
                 }
-                Some(why) => {
+                Err(why) => {
                     door.metrics
                         .exports
                         .count((ExportCarrier::Session, ExportOutcome::Failed));
@@ -108,19 +109,21 @@ impl Exports {
         build: &Arc<Build>,
         wanted: &SolveRequest,
         export: ExportEntry,
+        backend: &Backend,
     ) {
         let title = format!("layerd: exporting cache to {}", export.place);
         let vertex = export_vertex(&wanted.session, self.planned.len());
         build.titles().insert(vertex.to_string(), title);
 
+        let project = export.place.project.clone();
         let store = ExportStore::new(
             export.place,
             door.builder.clone(),
-            door.cache.clone(),
+            backend.cache().clone(),
             build.clone(),
             vertex,
             door.metrics.export(),
-            door.cache.lease().await,
+            backend.cache().lease(&project).await,
         );
         let id = door.stores.open(Store::Export(store));
         let mut attributes = export.passed_on;
@@ -149,17 +152,19 @@ impl Drop for Exports {
     }
 }
 
-/// Why an export can't even be begun.
-async fn obstacle(door: &Door, export: &ExportEntry, live: bool) -> Option<String> {
-    if let Some(url) = &export.elsewhere {
-        return Some(unknown_hub(url));
-    }
+/// Where an export goes, or why it can't even be begun.
+async fn backend(door: &Door, export: &ExportEntry, live: bool) -> Result<Backend, String> {
+    let resolved = door.caches.resolve(&export.address, export.token.as_ref());
+    let backend = resolved.map_err(|error| error.to_string())?;
     if !live {
-        return Some(NO_SESSION.to_owned());
+        return Err(NO_SESSION.to_owned());
     }
-    match tokio::time::timeout(STORE_LIMIT, door.cache.writable(&export.place)).await {
-        Ok(writable) => writable.err().map(|error| error.to_string()),
-        Err(_) => Some(format!(
+    let writable = backend.cache().writable(&export.place);
+    match tokio::time::timeout(STORE_LIMIT, writable).await {
+        Ok(writable) => writable
+            .map(|()| backend)
+            .map_err(|error| error.to_string()),
+        Err(_) => Err(format!(
             "the store did not answer within {} s",
             STORE_LIMIT.as_secs()
         )),
@@ -199,18 +204,31 @@ async fn decide(
     live: bool,
 ) -> Result<Option<Arc<ServedImport>>, InvalidAttribute> {
     let now = Timestamp::now();
-    let mut wants = Vec::new();
+    let mut seen: Option<(Backend, Vec<Want>)> = None;
     let mut timeout = None;
     for entry in ours {
         let entry = ImportEntry::parse(&entry.attributes, &door.defaults, now)?;
         timeout = [timeout, entry.timeout].into_iter().flatten().min();
-        match entry.elsewhere {
-            Some(url) => build.warn(format!("cache not imported: {}", unknown_hub(&url))),
-            None => wants.push(entry.want),
+        let resolved = door.caches.resolve(&entry.address, entry.token.as_ref());
+        match (resolved, &mut seen) {
+            (Err(error), _) => build.warn(format!("cache not imported: {error}")),
+            (Ok(backend), None) => seen = Some((backend, vec![entry.want])),
+            (Ok(backend), Some((first, wants))) if backend == *first => wants.push(entry.want),
+            (Ok(_), Some(_)) => build.warn(format!(
+                "cache not imported from {}: a build imports from one hub, by one token, and an entry before names another",
+                entry.want.place
+            )),
         }
     }
-    build.account.want(&wants);
-    if let Some(pull) = door.pull.as_ref().filter(|_| !wants.is_empty()) {
+    let Some((backend, wants)) = seen else {
+        door.metrics
+            .imports
+            .count((Carrier::Session, ImportOutcome::Failed));
+        door.left_out.remember(&build.id, ours);
+        return Ok(None);
+    };
+    build.account.want(&wants, backend.cache());
+    if let Some(pull) = door.pull.as_ref() {
         let reached = pull.is_reached(link).await;
         if reached || pull.forced {
             if !reached {
@@ -226,7 +244,7 @@ async fn decide(
             }
             let pulled = door
                 .imports
-                .by_pull(pull, wants, timeout, ours, door, build);
+                .by_pull(pull, (&backend, wants), timeout, ours, door, build);
             return Ok(Some(pulled));
         }
         build.tell(format!(
@@ -238,7 +256,7 @@ async fn decide(
         look_up(
             door,
             build,
-            &wants,
+            (&backend, &wants),
             timeout.unwrap_or(STORE_LIMIT).min(STORE_LIMIT),
         )
         .await
@@ -254,13 +272,9 @@ async fn decide(
         door.left_out.remember(&build.id, ours);
         return Ok(None);
     };
-    Ok(Some(door.imports.by_session(
-        import,
-        ours,
-        &door.cache,
-        build,
-        now,
-    )))
+    Ok(Some(
+        door.imports.by_session(import, ours, &backend, build, now),
+    ))
 }
 
 /// What the cache has for `wants` within `limit`, or what became of them
@@ -268,19 +282,17 @@ async fn decide(
 async fn look_up(
     door: &Door,
     build: &Arc<Build>,
-    wants: &[Want],
+    (backend, wants): (&Backend, &[Want]),
     limit: Duration,
 ) -> Result<Import, ImportOutcome> {
-    if wants.is_empty() {
-        return Err(ImportOutcome::Failed);
-    }
     let limits = Limits {
         records: door.max_graph_records,
         form: Form::Parts {
             max_bytes: MAX_DOCUMENT,
         },
     };
-    let import = match tokio::time::timeout(limit, door.cache.look_up(wants, &limits)).await {
+    let looking = backend.cache().look_up(wants, &limits);
+    let import = match tokio::time::timeout(limit, looking).await {
         Ok(Ok(Some(import))) => import,
         Ok(Ok(None)) => {
             build.tell(nothing_for(wants));
@@ -299,7 +311,7 @@ async fn look_up(
         }
     };
     if let Documents::Parts { config, .. } = &import.documents {
-        build.account.serve(&config.bytes, &door.cache);
+        build.account.serve(&config.bytes, backend.cache());
     }
     if let Some(missing) = missing(&import) {
         build.warn(missing);
@@ -330,12 +342,6 @@ pub fn nothing_for(wants: &[Want]) -> String {
 
 fn attribute(key: &str, value: &str) -> Attributes {
     Attributes::from([(key.to_owned(), value.to_owned())])
-}
-
-fn unknown_hub(url: &str) -> String {
-    format!(
-        "url={url} is no cache of this sidecar, which serves its --data-dir: leave url out, or write url=local"
-    )
 }
 
 fn bounded(entries: usize) -> Result<(), Status> {

@@ -57,6 +57,7 @@ struct Wanted {
     project: ProjectId,
     git_ref: GitRef,
     projects: BTreeSet<ProjectId>,
+    cache: Arc<dyn Cache>,
 }
 
 /// The steps of its exports.
@@ -77,14 +78,15 @@ impl Account {
         }
     }
 
-    /// The build imports what `wants` see.
-    pub fn want(&self, wants: &[Want]) {
+    /// The build imports what `wants` see of `cache`.
+    pub fn want(&self, wants: &[Want], cache: &Arc<dyn Cache>) {
         if let Some(first) = wants.first() {
             let projects = wants.iter().map(|want| want.place.project.clone());
             self.wanted.get_or_init(|| Wanted {
                 project: first.place.project.clone(),
                 git_ref: first.place.git_ref.clone(),
                 projects: projects.collect(),
+                cache: Arc::clone(cache),
             });
         }
     }
@@ -243,7 +245,7 @@ fn report(
         saved_ms: milliseconds(saved.recorded + saved.estimated),
         estimated_ms: milliseconds(saved.estimated),
     };
-    let cache = door.cache.clone();
+    let cache = Arc::clone(&wanted.cache);
     let keeping = async move {
         match tokio::time::timeout(REPORT_LIMIT, cache.report(&saving)).await {
             Ok(Ok(())) => {}

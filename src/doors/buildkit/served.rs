@@ -19,7 +19,8 @@ use super::content::{ImportStore, Store};
 use super::pull::{Pull, PullImport, Terms};
 use super::rewrite::Entry;
 use super::stores::Stores;
-use crate::cache::{Cache, Documents, Import, Want};
+use crate::cache::backends::Backend;
+use crate::cache::{Documents, Import, Want};
 use crate::digest::Digest;
 use crate::units::{Age, ByteSize};
 
@@ -60,9 +61,9 @@ pub struct ServedImports {
     titles: Mutex<VecDeque<(String, String)>>,
 }
 
-/// What a build sees, by carrier, and what its user wrote to get it, which
+/// What a build sees, of which cache, by carrier, and what its user wrote to get it, which
 /// stands in the attributes for the build history.
-type Sight = (Seen, Vec<Entry>);
+type Sight = (Backend, Seen, Vec<Entry>);
 
 #[derive(PartialEq, Eq, Hash)]
 enum Seen {
@@ -103,16 +104,18 @@ impl ServedImports {
         &self,
         import: Import,
         written: &[Entry],
-        cache: &Arc<dyn Cache>,
+        backend: &Backend,
         build: &Arc<Build>,
         now: Timestamp,
     ) -> Arc<ServedImport> {
         let title = format!("layerd: importing cache of {}", describe(&import, now));
         let digest = import.documents.root();
-        self.shared((Seen::Manifest(digest), written.to_vec()), build, || {
-            let store = self
-                .stores
-                .open(Store::Import(ImportStore::new(import, cache.clone())));
+        let sight = (backend.clone(), Seen::Manifest(digest), written.to_vec());
+        self.shared(sight, build, || {
+            let store = self.stores.open(Store::Import(ImportStore::new(
+                import,
+                backend.cache().clone(),
+            )));
             let attributes = [("src", store.clone()), ("digest", digest.to_string())];
             let attributes = attributes.map(|(key, value)| (key.to_owned(), value));
             let entry = Entry {
@@ -123,11 +126,12 @@ impl ServedImports {
         })
     }
 
-    /// Serves what `wants` give, for which `written` asked, to `build`, by pull.
+    /// Serves what `wants` give of a cache, for which `written` asked, to
+    /// `build`, by pull.
     pub fn by_pull(
         &self,
         pull: &Pull,
-        wants: Vec<Want>,
+        (backend, wants): (&Backend, Vec<Want>),
         timeout: Option<Duration>,
         written: &[Entry],
         door: &Door,
@@ -138,7 +142,11 @@ impl ServedImports {
             .map(|want| want.place.to_string())
             .unwrap_or_default();
         self.shared(
-            (Seen::Wants(wants.clone()), written.to_vec()),
+            (
+                backend.clone(),
+                Seen::Wants(wants.clone()),
+                written.to_vec(),
+            ),
             build,
             || {
                 let store = self.stores.open(Store::Pull(PullImport::new(
@@ -148,7 +156,7 @@ impl ServedImports {
                         patience: pull.patience,
                         max_records: door.max_graph_records,
                     },
-                    door.cache.clone(),
+                    backend.cache().clone(),
                     door.metrics.imports.clone(),
                 )));
                 let entry = pull.entry(&store);
@@ -172,7 +180,7 @@ impl ServedImports {
         served.retain(|_, import| import.strong_count() > 0);
         let (store, mut entry, title) = open();
         self.tell(&store, build);
-        entry.remember(&sight.1);
+        entry.remember(&sight.2);
         self.entitle(&entry, title);
         let import = Arc::new(ServedImport {
             entry,

@@ -32,7 +32,13 @@ fn nothing_said_is_the_default_place() {
         "project default, ref refs/heads/main, scope buildkit"
     );
     assert!(!entry.strict);
-    assert_eq!(import("url=local").unwrap().elsewhere, None);
+    assert_eq!(import("url=local").unwrap().address, Address::Local);
+    let hub = import("url=http://hub:8700,token=t").unwrap();
+    assert_eq!(
+        hub.address,
+        Address::Hub("http://hub:8700".parse().unwrap())
+    );
+    assert_eq!(hub.token, Some(Secret::new("t")));
 }
 
 #[test]
@@ -100,10 +106,10 @@ fn a_gha_line_works_unchanged() {
         "url=https://results.example/x?sig=s3cret,url_v2=https://y,token=t,ghtoken=g,repository=a/b,version=2,scope=ci,timeout=10m,mode=max",
     );
     let entry = entry.unwrap();
-    assert_eq!(
-        entry.elsewhere.as_deref(),
-        Some("https://results.example/x")
-    );
+    let Address::Other(shown, _) = entry.address else {
+        panic!("{:?}", entry.address);
+    };
+    assert_eq!(shown, "https://results.example/x");
     assert_eq!(entry.passed_on, attributes("mode=max"));
 }
 

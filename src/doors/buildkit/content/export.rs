@@ -244,14 +244,17 @@ impl ExportStore {
         self.tally.published();
         self.build.account.export(&ran, &published.steps);
         let layers = layers::lines(published.id, &graph, &sizes, &uploaded, &published.steps);
+        let became = match published.id {
+            Some(id) => format!("as export {id}"),
+            None => "queued for the hub".to_owned(),
+        };
         let told = format!(
-            "exported {} records and {} layers ({}, of which {} new) to {} as export {}",
+            "exported {} records and {} layers ({}, of which {} new) to {} {became}",
             published.records,
             published.layers,
             ByteSize(published.bytes),
             ByteSize(uploaded.values().sum()),
             self.place,
-            published.id,
         );
         self.build.tell_all(told, layers);
         Ok(())

@@ -16,7 +16,7 @@ const MAX_LINES: usize = 50;
 /// size out of `sizes`, whether it is among the `new` ones, and the step that
 /// made it, where that is known.
 pub(super) fn lines(
-    export: ExportId,
+    export: Option<ExportId>,
     config: &Config,
     sizes: &BTreeMap<Digest, u64>,
     new: &BTreeMap<Digest, u64>,
@@ -36,10 +36,11 @@ pub(super) fn lines(
     };
     let mut lines: Vec<String> = blobs.iter().take(MAX_LINES).map(line).collect();
     if blobs.len() > MAX_LINES {
-        lines.push(format!(
-            "and {} layers more: layerd cache show {export}",
-            blobs.len() - MAX_LINES
-        ));
+        let more = blobs.len() - MAX_LINES;
+        lines.push(match export {
+            Some(export) => format!("and {more} layers more: layerd cache show {export}"),
+            None => format!("and {more} layers more"),
+        });
     }
     lines
 }
@@ -78,7 +79,7 @@ mod tests {
             format!("{}   34.2 MB  new", blob(1)),
         ];
         assert_eq!(
-            lines(ExportId(3), &config(2), &sizes, &new, &[step]),
+            lines(Some(ExportId(3)), &config(2), &sizes, &new, &[step]),
             expected
         );
     }
@@ -86,7 +87,7 @@ mod tests {
     #[test]
     fn many_layers_end_with_how_many_more_there_are_and_where() {
         let all = BTreeMap::new();
-        let lines = lines(ExportId(3), &config(MAX_LINES + 2), &all, &all, &[]);
+        let lines = lines(Some(ExportId(3)), &config(MAX_LINES + 2), &all, &all, &[]);
         assert_eq!(lines.len(), MAX_LINES + 1);
         assert_eq!(lines[MAX_LINES], "and 2 layers more: layerd cache show 3");
     }

@@ -1,0 +1,396 @@
+//! A hub: one address or several, each with its connection and its breaker.
+//!
+//! A call goes to the address that answered last, and to the next one when that
+//! fails before it has answered. What a hub refuses, every address would
+//! refuse. Trouble is logged when it begins and when it ends, not in between.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Status};
+
+use super::address::HubAddress;
+use super::breaker::{Breaker, Change};
+use super::connection::{Connection, Wire};
+use super::metrics::{Method, Metrics, Outcome};
+use super::token::TokenSource;
+use crate::access::Secret;
+use crate::cache::CacheError;
+use crate::cache::wire::{CacheClient, MAX_MESSAGE, error_of};
+use crate::digest::Digest;
+use crate::telemetry;
+use crate::tls::Connector;
+
+/// The client that calls are made with.
+pub(super) type Client = CacheClient<Wire>;
+
+/// A hub, by its addresses. Connections are made when they are needed.
+pub struct Hub {
+    peers: Vec<Peer>,
+    /// The one that answered last.
+    preferred: AtomicUsize,
+    metrics: Metrics,
+}
+
+struct Peer {
+    connection: Connection,
+    breaker: Mutex<Breaker>,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug)]
+pub(super) enum Failure {
+    /// A hub said so, and would say so again.
+    Refused(Box<Status>),
+    /// Nobody could be asked, or nobody answered: why, address by address.
+    Unreachable(String),
+}
+
+impl Failure {
+    /// Of a stream that was open.
+    pub(super) fn of(status: Status) -> Self {
+        match Ending::of(status) {
+            Ending::Refused(status) => Self::Refused(status),
+            Ending::Failed(why) | Ending::Broken(why) => {
+                Self::Unreachable(format!("the hub: {why}"))
+            }
+        }
+    }
+
+    /// In the engine's words; `about` is the blob that was asked for, if any.
+    pub(super) fn cache_error(&self, about: Option<Digest>) -> CacheError {
+        match self {
+            Self::Refused(status) => error_of(status, about),
+            Self::Unreachable(why) => CacheError::Unavailable(why.clone()),
+        }
+    }
+}
+
+impl Hub {
+    /// A hub at `addresses`, spoken to over `tls` where an address asks for it.
+    pub fn new(
+        addresses: impl IntoIterator<Item = HubAddress>,
+        tls: Option<Connector>,
+        metrics: Metrics,
+    ) -> Self {
+        let peer = |address| Peer {
+            connection: Connection::new(address, tls.clone()),
+            breaker: Mutex::default(),
+        };
+        Self {
+            peers: addresses.into_iter().map(peer).collect(),
+            preferred: AtomicUsize::new(0),
+            metrics,
+        }
+    }
+
+    /// Its addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = &HubAddress> {
+        self.peers.iter().map(|peer| peer.connection.address())
+    }
+
+    /// Whether anything answers at one of its addresses; an error says why not.
+    pub async fn reachable(&self) -> Result<(), String> {
+        let looked = self.peers.iter().map(|peer| async {
+            let wire = peer.connection.wire().await;
+            wire.map_err(|why| format!("the hub {}: {why}", peer.connection.address()))
+        });
+        let looked = futures::future::join_all(looked).await;
+        let mut troubles = Vec::new();
+        for wire in looked {
+            match wire {
+                Ok(_) => return Ok(()),
+                Err(trouble) => troubles.push(trouble),
+            }
+        }
+        Err(troubles.join("; "))
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    async fn call<Q, A, F, Answer>(
+        &self,
+        call: Call,
+        token: Option<&Secret>,
+        request: Q,
+        send: F,
+    ) -> Result<A, Failure>
+    where
+        Q: Clone,
+        F: Fn(Client, tonic::Request<Q>) -> Answer,
+        Answer: Future<Output = Result<A, Status>>,
+    {
+        let deadline = Instant::now() + call.limit;
+        let first = self.preferred.load(Ordering::Relaxed);
+        let count = self.peers.len();
+        let mut troubles = Vec::new();
+        for turn in 0..count {
+            let at = (first + turn) % count;
+            let Some(peer) = self.peers.get(at) else {
+                break;
+            };
+            let rest = deadline.saturating_duration_since(Instant::now());
+            let limit = if turn + 1 < count {
+                rest.min(call.limit / 2)
+            } else {
+                rest
+            };
+            let address = peer.connection.address();
+            let attempt = match Attempt::begin(peer, &self.metrics, call.method) {
+                Ok(attempt) => attempt,
+                Err(why) => {
+                    troubles.push(format!("the hub {address}: {why}"));
+                    continue;
+                }
+            };
+            let answered = tokio::time::timeout(limit, async {
+                let wire = peer.connection.wire().await.map_err(Ending::Failed)?;
+                let mut request = tonic::Request::new(request.clone());
+                furnish(request.metadata_mut(), token);
+                let client = Client::new(wire)
+                    .accept_compressed(tonic::codec::CompressionEncoding::Zstd)
+                    .max_decoding_message_size(MAX_MESSAGE);
+                send(client, request).await.map_err(Ending::of)
+            });
+            let ending = match answered.await {
+                Ok(Ok(answer)) => {
+                    attempt.answered();
+                    self.preferred.store(at, Ordering::Relaxed);
+                    return Ok(answer);
+                }
+                Ok(Err(ending)) => ending,
+                Err(_) => Ending::Broken(format!("no answer within {:.1} s", limit.as_secs_f32())),
+            };
+            match ending {
+                Ending::Refused(status) => {
+                    attempt.refused();
+                    self.preferred.store(at, Ordering::Relaxed);
+                    return Err(Failure::Refused(status));
+                }
+                Ending::Broken(why) => {
+                    peer.connection.distrust().await;
+                    troubles.push(attempt.failed(&why));
+                }
+                Ending::Failed(why) => troubles.push(attempt.failed(&why)),
+            }
+        }
+        Err(Failure::Unreachable(troubles.join("; ")))
+    }
+}
+
+/// What is called, and how long it may take over all addresses.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Call {
+    pub(super) method: Method,
+    pub(super) limit: Duration,
+}
+
+impl Call {
+    pub(super) fn within(method: Method, limit: Duration) -> Self {
+        Self { method, limit }
+    }
+}
+
+/// Who calls a hub: by which token.
+#[derive(Clone)]
+pub(super) struct Caller {
+    hub: Arc<Hub>,
+    token: TokenSource,
+    /// Of this caller and its clones alone.
+    number: u64,
+}
+
+impl Caller {
+    /// Calls `hub` with the token of `token`.
+    pub(super) fn new(hub: Arc<Hub>, token: TokenSource) -> Self {
+        static CALLERS: AtomicU64 = AtomicU64::new(0);
+        Self {
+            hub,
+            token,
+            number: CALLERS.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+
+    /// Whether it is a clone of the other.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+
+    pub(super) fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// Asks; `send` is done anew at every address.
+    pub(super) async fn call<Q, A, F, Answer>(
+        &self,
+        call: Call,
+        request: Q,
+        send: F,
+    ) -> Result<A, Failure>
+    where
+        Q: Clone,
+        F: Fn(Client, tonic::Request<Q>) -> Answer,
+        Answer: Future<Output = Result<A, Status>>,
+    {
+        let token = self.token.current();
+        self.hub.call(call, token.as_ref(), request, send).await
+    }
+}
+
+/// How an attempt went wrong.
+enum Ending {
+    /// The hub says no.
+    Refused(Box<Status>),
+    /// The hub says that it can't.
+    Failed(String),
+    /// The connection is no good, most likely.
+    Broken(String),
+}
+
+impl Ending {
+    fn of(status: Status) -> Self {
+        let said = match status.message() {
+            "" => format!("{:?}", status.code()),
+            said => said.to_owned(),
+        };
+        match status.code() {
+            Code::Unavailable
+            | Code::Unknown
+            | Code::Internal
+            | Code::Cancelled
+            | Code::DeadlineExceeded
+            | Code::Aborted => match std::error::Error::source(&status) {
+                Some(source) => Self::Broken(innermost(source)),
+                None => Self::Failed(said),
+            },
+            _ => Self::Refused(Box::new(status)),
+        }
+    }
+}
+
+/// What lies at the bottom of an error says most.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    format!("the connection broke: {}", text.to_lowercase())
+}
+
+/// Puts the token and the trace into a request.
+fn furnish(metadata: &mut MetadataMap, token: Option<&Secret>) {
+    let headers = std::mem::take(metadata).into_headers();
+    let mut headers = headers;
+    if let Some(token) = token
+        && let Ok(mut value) = HeaderValue::try_from(format!("Bearer {}", token.expose()))
+    {
+        value.set_sensitive(true);
+        headers.insert(http::header::AUTHORIZATION, value);
+    }
+    telemetry::sent_with(&tracing::Span::current(), &mut headers);
+    *metadata = MetadataMap::from_headers(headers);
+}
+
+/// One attempt at one address; its end is told to the breaker and counted.
+struct Attempt<'a> {
+    peer: &'a Peer,
+    metrics: &'a Metrics,
+    method: Method,
+    began: Instant,
+    settled: bool,
+}
+
+impl<'a> Attempt<'a> {
+    fn begin(peer: &'a Peer, metrics: &'a Metrics, method: Method) -> Result<Self, String> {
+        let began = Instant::now();
+        if let Err((pause, why)) = peer.breaker().admit(began) {
+            metrics.request(method, Outcome::Spared, Duration::ZERO);
+            return Err(format!(
+                "{why} (not asked again for {:.0} s)",
+                pause.as_secs_f32().max(1.0)
+            ));
+        }
+        Ok(Self {
+            peer,
+            metrics,
+            method,
+            began,
+            settled: false,
+        })
+    }
+
+    fn answered(mut self) {
+        self.succeeded(Outcome::Answered);
+    }
+
+    fn refused(mut self) {
+        self.succeeded(Outcome::Refused);
+    }
+
+    fn succeeded(&mut self, outcome: Outcome) {
+        self.settled = true;
+        self.count(outcome);
+        let mut breaker = self.peer.breaker();
+        let was_open = breaker.trouble().is_some();
+        if breaker.succeeded() == Some(Change::Recovered) {
+            self.metrics.opened(-i64::from(was_open));
+            tracing::info!(hub = %self.peer.connection.address(), "the hub answers again");
+        }
+    }
+
+    /// Gives what is wrong, for the user.
+    fn failed(mut self, why: &str) -> String {
+        self.settled = true;
+        self.count(Outcome::Failed);
+        let address = self.peer.connection.address();
+        let text = format!("the hub {address}: {why}");
+        let mut breaker = self.peer.breaker();
+        let was_open = breaker.trouble().is_some();
+        let change = breaker.failed(Instant::now(), why);
+        if !was_open && breaker.trouble().is_some() {
+            self.metrics.opened(1);
+        }
+        drop(breaker);
+        match change {
+            Some(Change::Failing) => tracing::warn!("{text}"),
+            Some(Change::Opened(_)) => {
+                tracing::warn!("{text}; it is asked now and then, until it answers");
+            }
+            Some(Change::Recovered) | None => tracing::debug!("{text}"),
+        }
+        text
+    }
+
+    fn count(&self, outcome: Outcome) {
+        self.metrics
+            .request(self.method, outcome, self.began.elapsed());
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.peer.breaker().released();
+        }
+    }
+}
+
+impl Peer {
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown = self.addresses().map(ToString::to_string);
+        f.debug_list().entries(shown).finish()
+    }
+}

@@ -1,0 +1,248 @@
+//! Where the cache of a sidecar is: its own store, or a hub; and the hubs that
+//! builds may name themselves.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{ArgAction, Args};
+
+use super::args::SidecarArgs;
+use super::readiness;
+use crate::blobs::TierOptions;
+use crate::cache::backends::{Allowed, Backends, HubSettings};
+use crate::cache::remote::{Hub, HubAddress, Near, Outbox, TokenSource};
+use crate::cache::{LocalCache, Metered};
+use crate::cli::operate::SidecarMetrics;
+use crate::tls::{Alpn, ClientTls, Connector, Roots};
+use crate::units::parse_size;
+
+/// How long exports that wait may hold the end up.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// What can be said of hubs.
+#[derive(Debug, Args)]
+pub(super) struct HubArgs {
+    /// The hub whose cache this host shares: http://HOST:PORT or
+    /// https://HOST:PORT (`layerd serve`). --data-dir then keeps what this host
+    /// has had of it. Given more than once, they are addresses of one hub, and
+    /// the next is asked where one fails. A hub that is down costs hits, and
+    /// never a build.
+    #[arg(
+        long = "hub",
+        id = "hub",
+        env = "LAYERD_HUB",
+        value_name = "URL",
+        value_delimiter = ','
+    )]
+    hubs: Vec<HubAddress>,
+
+    /// A file with this host's token, for builds that bring none (`token=`);
+    /// read again when it changes. It goes to --hub, and to no other hub.
+    #[arg(
+        long = "hub-token-file",
+        id = "hub_token_file",
+        env = "LAYERD_HUB_TOKEN_FILE",
+        value_name = "FILE",
+        requires = "hub"
+    )]
+    token_file: Option<PathBuf>,
+
+    /// https: authorities to trust for hubs besides those of this system, PEM.
+    #[arg(
+        long = "hub-ca",
+        id = "hub_ca",
+        env = "LAYERD_HUB_CA",
+        value_name = "FILE"
+    )]
+    ca: Option<PathBuf>,
+
+    /// https: the certificate chain to show to --hub, PEM.
+    #[arg(
+        long = "hub-cert",
+        id = "hub_cert",
+        env = "LAYERD_HUB_CERT",
+        value_name = "FILE",
+        requires_all = ["hub", "hub_key"]
+    )]
+    cert: Option<PathBuf>,
+
+    /// https: the key of --hub-cert, PEM.
+    #[arg(
+        long = "hub-key",
+        id = "hub_key",
+        env = "LAYERD_HUB_KEY",
+        value_name = "FILE",
+        requires = "hub_cert"
+    )]
+    key: Option<PathBuf>,
+
+    /// A hub that builds may name with `url=` though it is not --hub; `*` for
+    /// any. Only the build's own `token=` is sent there. May be given more than
+    /// once.
+    #[arg(
+        long = "allow-hub",
+        id = "allow_hub",
+        env = "LAYERD_ALLOW_HUB",
+        value_name = "ORIGIN",
+        value_delimiter = ','
+    )]
+    allowed: Vec<Allowed>,
+
+    /// How much of a hub's layers --data-dir keeps, such as 20GiB; what was used
+    /// least recently goes first.
+    #[arg(
+        long = "disk-cache-size",
+        id = "disk_cache_size",
+        env = "LAYERD_DISK_CACHE_SIZE",
+        value_name = "SIZE",
+        value_parser = parse_size,
+        default_value = "20GiB"
+    )]
+    disk_cache_size: u64,
+
+    /// Has builds wait for --data-dir alone: an export goes to the hub later,
+    /// and again until it arrives, also after a restart. For hosts that stay.
+    #[arg(
+        long = "async-export",
+        id = "async_export",
+        env = "LAYERD_ASYNC_EXPORT",
+        value_name = "true|false",
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "false",
+        default_missing_value = "true"
+    )]
+    async_export: bool,
+}
+
+/// The caches of a sidecar.
+pub(super) struct Caches {
+    backends: Arc<Backends>,
+    embedded: Option<Arc<LocalCache>>,
+    hub: Option<Arc<Hub>>,
+    outbox: Option<Outbox>,
+}
+
+impl Caches {
+    /// Wires up what `args` say. Nothing is connected yet.
+    pub(super) async fn open(args: &SidecarArgs, metrics: &SidecarMetrics) -> anyhow::Result<Self> {
+        if args.hub.hubs.is_empty() {
+            return Self::own(args, metrics).await;
+        }
+        let token = match &args.hub.token_file {
+            None => TokenSource::none(),
+            Some(file) => TokenSource::file(file).context("--hub-token-file")?,
+        };
+        let settings = settings(args, metrics).await?;
+        let tls = args.hub.tls(args.hub.identity())?;
+        let hub = Hub::new(args.hub.hubs.clone(), tls, metrics.hub.clone());
+        let hub = Arc::new(hub);
+        let outbox = match args.hub.async_export {
+            false => None,
+            true => {
+                let near = settings.near.clone();
+                let opened = Outbox::open(&args.data_dir, near, hub.clone(), token.clone());
+                Some(opened.await.context("--async-export needs --data-dir")?)
+            }
+        };
+        let backends = Backends::hub(hub.clone(), token, outbox.clone(), settings);
+        let backends = backends.allowing(args.hub.allowed.clone(), None);
+        Ok(Self {
+            backends: Arc::new(backends),
+            embedded: None,
+            hub: Some(hub),
+            outbox,
+        })
+    }
+
+    async fn own(args: &SidecarArgs, metrics: &SidecarMetrics) -> anyhow::Result<Self> {
+        let local = LocalCache::new(&args.data_dir).counting(metrics.subsumed.clone());
+        let local = Arc::new(local);
+        let cache = Metered::new(local.clone(), metrics.cache.clone());
+        let settings = match args.hub.allowed.is_empty() {
+            true => None,
+            false => Some(settings(args, metrics).await?),
+        };
+        let backends = Backends::embedded(Arc::new(cache));
+        Ok(Self {
+            backends: Arc::new(backends.allowing(args.hub.allowed.clone(), settings)),
+            embedded: Some(local),
+            hub: None,
+            outbox: None,
+        })
+    }
+
+    /// Makes the data directory, where there is no hub.
+    pub(super) async fn begin(&self) {
+        if let Some(local) = &self.embedded {
+            readiness::begin(local).await;
+        }
+    }
+
+    /// Brings to the hub what waits for it.
+    pub(super) async fn drain(&self) {
+        if let Some(outbox) = &self.outbox {
+            outbox.drain(DRAIN).await;
+        }
+    }
+
+    /// What builds choose from.
+    pub(super) fn backends(&self) -> Arc<Backends> {
+        Arc::clone(&self.backends)
+    }
+
+    /// The store of this host, where there is no hub.
+    pub(super) fn embedded(&self) -> Option<&Arc<LocalCache>> {
+        self.embedded.as_ref()
+    }
+
+    /// The hub of `--hub`.
+    pub(super) fn configured_hub(&self) -> Option<&Arc<Hub>> {
+        self.hub.as_ref()
+    }
+}
+
+impl HubArgs {
+    fn identity(&self) -> Option<(PathBuf, PathBuf)> {
+        self.cert.clone().zip(self.key.clone())
+    }
+
+    /// Where no `https` is spoken, a system without authorities will do.
+    fn tls(&self, identity: Option<(PathBuf, PathBuf)>) -> anyhow::Result<Option<Connector>> {
+        let wanted = self.ca.is_some() || identity.is_some();
+        let wanted = wanted || self.hubs.iter().any(HubAddress::is_tls);
+        let tls = ClientTls {
+            roots: Roots::System(self.ca.clone()),
+            identity,
+            server_name: None,
+            alpn: Alpn::H2,
+        };
+        match tls.connector() {
+            Ok(connector) => Ok(Some(connector)),
+            Err(error) if wanted => Err(error).context("TLS to hubs"),
+            Err(error) => {
+                tracing::debug!(%error, "hubs can't be spoken to over TLS");
+                Ok(None)
+            }
+        }
+    }
+}
+
+async fn settings(args: &SidecarArgs, metrics: &SidecarMetrics) -> anyhow::Result<HubSettings> {
+    let options = TierOptions {
+        max_bytes: args.hub.disk_cache_size,
+        patience: args.blob_patience,
+        ..TierOptions::default()
+    };
+    Ok(HubSettings {
+        near: Near::open(&args.data_dir, options, metrics.tier.clone()).await,
+        patience: args.blob_patience,
+        // Our certificate is for our hub.
+        tls: args.hub.tls(None)?,
+        calls: metrics.hub.clone(),
+        blobs: metrics.cache.clone(),
+    })
+}
