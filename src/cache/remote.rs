@@ -237,8 +237,8 @@ impl Cache for RemoteCache {
         Ok(Some(import))
     }
 
-    async fn lease(&self, project: &ProjectId) -> Lease {
-        Lease::of(self.leases.take(&self.caller, project).await)
+    async fn lease(&self, _project: &ProjectId) -> Lease {
+        Lease::of(self.leases.take(&self.caller).await)
     }
 
     async fn writable(&self, place: &Place) -> Result<(), CacheError> {

@@ -111,7 +111,7 @@ pub fn joined<'a>(digests: impl IntoIterator<Item = &'a Digest>) -> bytes::Bytes
 
 /// The checksum of a piece.
 pub fn checksum(piece: &[u8]) -> u32 {
-    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, piece) as u32
+    crc_fast::crc32_iscsi(piece)
 }
 
 /// Nanoseconds since 1970; what lies beyond the years 1678 to 2262 is cut.

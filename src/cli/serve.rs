@@ -54,7 +54,11 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     ));
     let showing = shown_at.map(|shown_at| {
         let checks = readiness::checks(&backends, &closing);
-        tokio::spawn(shown_at.serve(Shown { registry, checks }))
+        tokio::spawn(shown_at.serve(Shown {
+            registry,
+            checks,
+            notes: Vec::new(),
+        }))
     });
     tracing::info!(
         catalog = backends.catalog_at,

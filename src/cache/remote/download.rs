@@ -17,7 +17,7 @@ use super::hub::{Call, Caller, Failure};
 use super::metrics::Method;
 use crate::blobs::{BlobError, BlobStream};
 use crate::cache::CacheError;
-use crate::cache::wire::{joined, v1};
+use crate::cache::wire::{self, joined, v1};
 use crate::digest::Digest;
 use crate::place::ProjectId;
 
@@ -63,7 +63,7 @@ pub(super) async fn read(
     let pieces = stream::once(std::future::ready(Ok(first))).chain(rest);
     let bytes = pieces.map(move |piece| {
         let piece = piece.map_err(|status| broken(&digest, status.message()))?;
-        if crc_fast::crc32_iscsi(&piece.bytes) != piece.crc32c {
+        if wire::checksum(&piece.bytes) != piece.crc32c {
             return Err(broken(&digest, "a piece came with other bytes"));
         }
         Ok(piece.bytes)

@@ -11,11 +11,8 @@ use tokio_util::task::AbortOnDropHandle;
 use super::hub::{Call, Caller};
 use super::metrics::Method;
 use crate::cache::wire::v1;
-use crate::place::ProjectId;
 
-/// How long a lease lasts without a heartbeat.
-const TTL: Duration = Duration::from_secs(180);
-/// How often it is renewed.
+/// How often a lease is renewed; without that a hub keeps it for three minutes.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 /// How long asking for one, or renewing it, may take.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -47,16 +44,9 @@ impl Leases {
         heartbeat
     }
 
-    /// Asks for one on what `project` has now; none where the hub gives none.
-    pub(super) async fn take(
-        &self,
-        caller: &Caller,
-        project: &ProjectId,
-    ) -> Option<Arc<Heartbeat>> {
-        let request = v1::TakeLeaseRequest {
-            project: project.to_string(),
-            ttl_ms: milliseconds(TTL),
-        };
+    /// Asks for one on what the hub has now; none where it gives none.
+    pub(super) async fn take(&self, caller: &Caller) -> Option<Arc<Heartbeat>> {
+        let request = v1::TakeLeaseRequest {};
         let call = Call::within(Method::TakeLease, LIMIT);
         let taken = caller
             .call(call, request, |mut client, request| async move {
@@ -81,10 +71,7 @@ async fn beat(caller: Caller, lease: i64) {
     ticks.tick().await;
     loop {
         ticks.tick().await;
-        let request = v1::RenewLeaseRequest {
-            lease,
-            ttl_ms: milliseconds(TTL),
-        };
+        let request = v1::RenewLeaseRequest { lease };
         let call = Call::within(Method::RenewLease, LIMIT);
         let renewed = caller
             .call(call, request, |mut client, request| async move {
@@ -100,8 +87,4 @@ async fn beat(caller: Caller, lease: i64) {
             Err(failure) => tracing::debug!(?failure, "a lease could not be renewed"),
         }
     }
-}
-
-fn milliseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -14,7 +14,7 @@ use crate::blobs::{BlobError, BlobStore as _, DiskStore};
 use crate::cache::CacheError;
 use crate::cache::wire::v1::write_blob_request::{Commit, Open, Part, Piece};
 use crate::cache::wire::v1::write_blob_response::{Part as Answer, Stored};
-use crate::cache::wire::{PIECE, joined, v1};
+use crate::cache::wire::{self, PIECE, joined, v1};
 use crate::digest::Digest;
 use crate::place::Place;
 
@@ -96,7 +96,7 @@ impl Upload {
     pub(super) async fn send(&mut self, bytes: &Bytes) -> Result<(), Ended> {
         for at in (0..bytes.len()).step_by(PIECE) {
             let bytes = bytes.slice(at..bytes.len().min(at + PIECE));
-            let crc32c = crc_fast::crc32_iscsi(&bytes);
+            let crc32c = wire::checksum(&bytes);
             self.say(Part::Piece(Piece { bytes, crc32c })).await?;
         }
         Ok(())

@@ -129,7 +129,7 @@ impl CacheService for Service {
             tracing::Span::current().record("project", export.place.project.as_str());
             let published = guard.publish(export).await.map_err(refused)?;
             Ok(v1::PublishResponse {
-                export: published.id.0,
+                export: published.id.map_or(0, |id| id.0),
                 records: published.records as u64,
                 layers: published.layers as u64,
                 bytes: published.bytes,
