@@ -7,6 +7,7 @@
 //! A disk that is full or broken costs speed only: reads then go around it.
 
 mod fetch;
+mod files;
 mod follow;
 mod metrics;
 mod shelf;
