@@ -1,0 +1,216 @@
+//! A hub that is down, slow, breaks off, lies or restarts costs hits, and never
+//! a build.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use crate::harness::{
+    Build, Hub, Lab, MULTISTAGE_STEPS, Outcome, Runner, Toxic, ToxicProxy, tree, until,
+};
+
+const TO: &str = "type=gha-compatible,mode=max";
+const FROM: &str = "type=gha-compatible";
+
+/// A hub with one export of `multistage`, whose result is in `first`.
+async fn filled(lab: &Lab) -> Hub {
+    let hub = lab.hub("hub").start().await;
+    let writer = runner(lab, "writer", hub.url()).await;
+    let built = build(lab, &writer, "first").await.ok();
+    built.assert_no_warning();
+    hub
+}
+
+async fn runner(lab: &Lab, name: &str, hub: &str) -> Runner {
+    let sidecar = lab.sidecar(name).arguments(["--hub", hub]);
+    Runner::start(lab.buildkitd(name), sidecar).await
+}
+
+async fn build(lab: &Lab, runner: &Runner, out: &str) -> Outcome {
+    let build = Build::of(&lab.context("multistage"))
+        .cache_from(FROM)
+        .cache_to(TO)
+        .output_folder(&lab.path(out));
+    lab.buildx(runner.address()).await.build(&build).await
+}
+
+async fn between(hub: &Hub) -> ToxicProxy {
+    let address: SocketAddr = hub.address().parse().unwrap();
+    ToxicProxy::start(address).await
+}
+
+fn same(lab: &Lab, out: &str) {
+    assert_eq!(tree(&lab.path("first")), tree(&lab.path(out)), "{out}");
+}
+
+/// Every build succeeds with the right bytes while `toxic` is on.
+async fn costs_hits_alone(toxic: Toxic) {
+    let lab = Lab::new();
+    let hub = filled(&lab).await;
+    let proxy = between(&hub).await;
+    let url = format!("http://{}", proxy.address());
+    let sick = runner(&lab, "sick", &url).await;
+    proxy.set(toxic);
+    let outcome = build(&lab, &sick, "sick-out").await.ok();
+    assert!(
+        !outcome.progress.warnings().is_empty() || !outcome.progress.messages().is_empty(),
+        "nobody says how the cache did"
+    );
+    same(&lab, "sick-out");
+    // Once it is well again, so is the cache.
+    proxy.set(Toxic::Pass);
+    let well = runner(&lab, "well", &url).await;
+    let outcome = build(&lab, &well, "well-out").await.ok();
+    outcome.assert_all_cached(MULTISTAGE_STEPS);
+    same(&lab, "well-out");
+}
+
+#[tokio::test]
+async fn a_hub_that_is_down_costs_hits_alone() {
+    costs_hits_alone(Toxic::Refuse).await;
+}
+
+#[tokio::test]
+async fn a_hub_that_never_answers_costs_hits_alone() {
+    costs_hits_alone(Toxic::Hang).await;
+}
+
+#[tokio::test]
+async fn a_hub_that_resets_connections_costs_hits_alone() {
+    costs_hits_alone(Toxic::Reset).await;
+}
+
+#[tokio::test]
+async fn a_hub_that_breaks_off_in_its_first_answer_costs_hits_alone() {
+    costs_hits_alone(Toxic::Cut(200)).await;
+}
+
+#[tokio::test]
+async fn a_wrong_byte_in_the_first_answer_costs_hits_alone() {
+    costs_hits_alone(Toxic::Flip(300)).await;
+}
+
+/// What was promised is read all the same, with the right bytes.
+async fn is_overcome(toxic: Toxic) {
+    let lab = Lab::new();
+    let hub = filled(&lab).await;
+    let proxy = between(&hub).await;
+    let cold = runner(&lab, "cold", &format!("http://{}", proxy.address())).await;
+    proxy.set(toxic);
+    let outcome = build(&lab, &cold, "out").await.ok();
+    outcome.assert_all_cached(MULTISTAGE_STEPS);
+    same(&lab, "out");
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_off_in_a_layer_is_overcome() {
+    is_overcome(Toxic::Cut(100_000)).await;
+}
+
+#[tokio::test]
+async fn a_wrong_byte_in_a_layer_is_overcome() {
+    is_overcome(Toxic::Flip(200_000)).await;
+}
+
+#[tokio::test]
+async fn a_slow_hub_is_waited_for_once_a_graph_is_served() {
+    is_overcome(Toxic::Slow(400_000)).await;
+}
+
+#[tokio::test]
+async fn a_hub_that_restarts_while_a_layer_is_read_is_overcome() {
+    let lab = Lab::new();
+    let mut hub = filled(&lab).await;
+    let proxy = between(&hub).await;
+    let cold = runner(&lab, "cold", &format!("http://{}", proxy.address())).await;
+    // Slow enough for the hub to end in the middle of it.
+    proxy.set(Toxic::Slow(150_000));
+    let building = build(&lab, &cold, "out");
+    let restarting = async {
+        until("a layer to be on its way", async || {
+            (proxy.down() > 100_000).then_some(())
+        })
+        .await;
+        hub.kill().await;
+        let hub = hub.restart().await;
+        proxy.set(Toxic::Pass);
+        hub
+    };
+    let (outcome, _hub) = tokio::join!(building, restarting);
+    outcome.ok().assert_all_cached(MULTISTAGE_STEPS);
+    same(&lab, "out");
+}
+
+#[tokio::test]
+async fn another_address_of_the_hub_is_asked_where_one_is_down() {
+    let lab = Lab::new();
+    let hub = filled(&lab).await;
+    let proxy = between(&hub).await;
+    proxy.set(Toxic::Refuse);
+    let arguments = [
+        "--hub",
+        &format!("http://{}", proxy.address()),
+        "--hub",
+        hub.url(),
+    ];
+    let sidecar = lab.sidecar("cold").arguments(arguments);
+    let cold = Runner::start(lab.buildkitd("cold"), sidecar).await;
+    let outcome = build(&lab, &cold, "out").await.ok();
+    outcome.assert_all_cached(MULTISTAGE_STEPS);
+    same(&lab, "out");
+}
+
+#[tokio::test]
+async fn a_strict_export_fails_its_build_where_the_hub_is_down() {
+    let lab = Lab::new();
+    let hub = lab.hub("hub").start().await;
+    let proxy = between(&hub).await;
+    let one = runner(&lab, "one", &format!("http://{}", proxy.address())).await;
+    proxy.set(Toxic::Refuse);
+    let strict = format!("{TO},ignore-error=false");
+    let build = Build::of(&lab.context("multistage")).cache_to(&strict);
+    let outcome = lab.buildx(one.address()).await.build(&build).await;
+    let verdict = outcome.failed().verdict();
+    assert!(verdict.contains("the hub"), "{verdict}");
+}
+
+/// An export that does not wait for the hub is there all the same, later.
+#[tokio::test]
+async fn an_export_that_need_not_wait_survives_a_restart_of_its_sidecar() {
+    let lab = Lab::new();
+    let hub = lab.hub("hub").start().await;
+    let proxy = between(&hub).await;
+    let url = format!("http://{}", proxy.address());
+    let data = lab.path("data");
+    let arguments = ["--hub", &url, "--async-export"];
+    let spec = lab.sidecar("one").data_dir(&data).arguments(arguments);
+    let buildkitd = lab.buildkitd("one").start().await;
+    let mut sidecar = spec.clone().buildkitd(&buildkitd.address).start().await;
+    // The hub takes exports when the build asks, and goes down before it has it.
+    proxy.set(Toxic::Cut(2_000));
+    let building = Build::of(&lab.context("multistage"))
+        .cache_to(TO)
+        .output_folder(&lab.path("first"));
+    let outcome = lab.buildx(sidecar.address()).await.build(&building).await;
+    outcome.ok().assert_told("queued");
+    proxy.set(Toxic::Refuse);
+    sidecar.kill().await;
+    drop(sidecar);
+    proxy.set(Toxic::Pass);
+    let sidecar = spec.buildkitd(&buildkitd.address).start().await;
+    arrived(&data).await;
+    drop(sidecar);
+    let cold = runner(&lab, "cold", hub.url()).await;
+    let outcome = build(&lab, &cold, "out").await.ok();
+    outcome.assert_all_cached(MULTISTAGE_STEPS);
+    same(&lab, "out");
+}
+
+/// Waits until nothing is left in the outbox.
+async fn arrived(data: &Path) {
+    let outbox = data.join("outbox");
+    until("the outbox to be empty", async || {
+        let left = std::fs::read_dir(&outbox).into_iter().flatten().count();
+        (left == 0).then_some(())
+    })
+    .await;
+}
