@@ -3,8 +3,8 @@
 //! it runs, for connections that are open, too.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -173,7 +173,8 @@ async fn pump(way: Way, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared:
         };
         if way == Way::Down {
             let before = shared.down.fetch_add(length as u64, Ordering::SeqCst);
-            match *toxic.borrow() {
+            let now = *toxic.borrow();
+            match now {
                 Toxic::Cut(after) if before >= after + CUT => {}
                 Toxic::Cut(after) if before + length as u64 > after => {
                     length = usize::try_from(after.saturating_sub(before)).unwrap();
