@@ -66,7 +66,7 @@ async fn a_blob_that_rots_on_this_host_comes_anew() {
     let lab = Lab::new().await;
     let layer = content(1, 100_000);
     let (reader, digest, _import) = importing(&lab, &layer).await;
-    reader.whole(&digest).await.unwrap();
+    reader.near.tier.fetch(&digest).await.unwrap();
     let hex = digest.to_string().replace("sha256:", "");
     let file = reader.dir.path().join("near/blobs/sha256").join(hex);
     let mut rotten = layer.to_vec();
@@ -151,11 +151,11 @@ async fn a_bucket_that_gives_trouble_is_passed_by() {
             false => &lab.host().await,
         };
         let _import = reader.look_up().await;
-        let read = reader.whole(&digest).await;
-        match read {
-            Ok(bytes) => assert_eq!(bytes, layer, "{url}"),
-            // Found to be another blob, which the next read avoids.
-            Err(error) => assert!(error.is_final(), "{error}"),
-        }
+        let read = match reader.whole(&digest).await {
+            // Found to be another blob at its end; the next read goes by the hub.
+            Err(CacheError::Blob(BlobError::WrongDigest { .. })) => reader.whole(&digest).await,
+            read => read,
+        };
+        assert_eq!(read.unwrap(), layer, "{url}");
     }
 }
