@@ -173,7 +173,8 @@ async fn pump(way: Way, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared:
         };
         if way == Way::Down {
             let before = shared.down.fetch_add(length as u64, Ordering::SeqCst);
-            match *toxic.borrow() {
+            let now = *toxic.borrow();
+            match now {
                 Toxic::Cut(after) if before >= after + CUT => {}
                 Toxic::Cut(after) if before + length as u64 > after => {
                     length = usize::try_from(after.saturating_sub(before)).unwrap();

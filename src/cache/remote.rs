@@ -164,28 +164,6 @@ impl RemoteCache {
         }
         Err(BlobError::NotFound(*digest).into())
     }
-
-    /// Uploads what this host has and the hub misses, as far as the export may
-    /// name it: written by its build, or named by an import of its project.
-    async fn supply(&self, export: &Publication, missing: &[Digest]) -> Result<(), CacheError> {
-        for digest in missing {
-            let routes = self.routes(digest);
-            let known = holding::known(&routes, &export.place.project, digest).is_some();
-            let disk = self.near.tier.disk();
-            let size = disk.size(digest).await?;
-            let (true, Some(size)) = (known || export.uploaded.contains(digest), size) else {
-                return Err(CacheError::Missing(missing.to_vec()));
-            };
-            let _pin = self.near.tier.pin(digest).await;
-            let subject = Subject {
-                place: export.place.clone(),
-                name: digest.to_string(),
-                digest: Some(*digest),
-            };
-            upload::from_disk(&self.caller, disk, &subject, (digest, size), self.patience).await?;
-        }
-        Ok(())
-    }
 }
 
 /// An answer of one message.
@@ -300,9 +278,13 @@ impl Cache for RemoteCache {
     ) -> Result<BlobStream, CacheError> {
         let ways = self.ways(digest).await?;
         let bytes = self.near.tier.read(digest, offset, length).await?;
-        // They are open for as long as it is read.
+        let routes = Arc::clone(&self.near.routes);
         let bytes = bytes.map(move |chunk| {
+            // They are open for as long as it is read.
             let _ = &ways;
+            if let Err(BlobError::WrongDigest { .. }) = &chunk {
+                routes.distrust_buckets();
+            }
             chunk
         });
         Ok(bytes.boxed())

@@ -118,7 +118,8 @@ impl Urls {
             && self.client().is_some()
     }
 
-    fn shun(&self, now: Instant) {
+    /// Leaves buckets alone for a while.
+    pub(super) fn shun(&self, now: Instant) {
         *self.shunned.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
     }
 

@@ -28,11 +28,13 @@ const LIMIT: Duration = Duration::from_secs(10);
 type Asker = oneshot::Sender<Result<Option<u64>, Failure>>;
 /// Who may name blobs: answers differ by it.
 type Writer = (ProjectId, GitRef);
+/// What is not asked yet; a writer is among them while it is being answered.
+type Waiting = HashMap<Writer, BTreeMap<Digest, Vec<Asker>>>;
 
 /// The questions of one caller.
 #[derive(Default)]
 pub(super) struct Holding {
-    waiting: Arc<Mutex<HashMap<Writer, BTreeMap<Digest, Vec<Asker>>>>>,
+    waiting: Arc<Mutex<Waiting>>,
     /// Dropped with this, and the askers with them.
     tasks: Mutex<JoinSet<()>>,
 }
@@ -65,11 +67,7 @@ impl Holding {
 }
 
 /// Answers all who ask for `writer`, until nobody does.
-async fn answer(
-    waiting: Arc<Mutex<HashMap<Writer, BTreeMap<Digest, Vec<Asker>>>>>,
-    caller: Caller,
-    writer: Writer,
-) {
+async fn answer(waiting: Arc<Mutex<Waiting>>, caller: Caller, writer: Writer) {
     tokio::time::sleep(GATHER).await;
     loop {
         let batch = {

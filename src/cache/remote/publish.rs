@@ -8,10 +8,14 @@ use tokio::time::{Instant, sleep};
 
 use super::hub::{Call, Caller, Failure};
 use super::metrics::Method;
+use super::upload::{self, Subject};
+use super::{RemoteCache, holding};
+use crate::blobs::BlobStore as _;
 use crate::cache::wire::v1::publish_request::{Export, Part};
 use crate::cache::wire::{self, PIECE, v1};
 use crate::cache::{CacheError, Publication, Published};
 use crate::catalog::ExportId;
+use crate::digest::Digest;
 
 /// How long a hub may take.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -87,4 +91,32 @@ fn published(answer: v1::PublishResponse) -> Result<Published, CacheError> {
         bytes: answer.bytes,
         steps,
     })
+}
+
+impl RemoteCache {
+    /// Uploads what this host has and the hub misses, as far as the export may
+    /// name it: written by its build, or named by an import of its project.
+    pub(super) async fn supply(
+        &self,
+        export: &Publication,
+        missing: &[Digest],
+    ) -> Result<(), CacheError> {
+        for digest in missing {
+            let routes = self.routes(digest);
+            let known = holding::known(&routes, &export.place.project, digest).is_some();
+            let disk = self.near.tier.disk();
+            let size = disk.size(digest).await?;
+            let (true, Some(size)) = (known || export.uploaded.contains(digest), size) else {
+                return Err(CacheError::Missing(missing.to_vec()));
+            };
+            let _pin = self.near.tier.pin(digest).await;
+            let subject = Subject {
+                place: export.place.clone(),
+                name: digest.to_string(),
+                digest: Some(*digest),
+            };
+            upload::from_disk(&self.caller, disk, &subject, (digest, size), self.patience).await?;
+        }
+        Ok(())
+    }
 }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Instant;
 
 use async_trait::async_trait;
 
@@ -41,6 +42,11 @@ impl Routes {
         routes.retain(|route| route.strong_count() > 0);
         routes.push(Arc::downgrade(&route));
         route
+    }
+
+    /// What came from a bucket was wrong: hubs are asked instead, for a while.
+    pub(super) fn distrust_buckets(&self) {
+        self.urls.shun(Instant::now());
     }
 
     /// Those that lead to a blob, the newest first.

@@ -43,7 +43,7 @@ pub(super) enum Opened {
     /// It has the blob.
     Stored,
     /// It wants pieces from there on.
-    At(u64, Upload),
+    At(u64, Box<Upload>),
 }
 
 /// An upload that takes pieces.
@@ -83,7 +83,9 @@ pub(super) async fn open(caller: &Caller, subject: &Subject) -> Result<Opened, F
             let mut answers = client.write_blob(request).await?.into_inner();
             let answer = answers.message().await?.and_then(|answer| answer.part);
             match answer {
-                Some(Answer::Offset(offset)) => Ok(Opened::At(offset, Upload { pieces, answers })),
+                Some(Answer::Offset(offset)) => {
+                    Ok(Opened::At(offset, Box::new(Upload { pieces, answers })))
+                }
                 Some(Answer::Stored(Stored { .. })) => Ok(Opened::Stored),
                 None => Err(Status::unavailable("it ended an upload without a word")),
             }
