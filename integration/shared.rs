@@ -59,7 +59,7 @@ async fn a_cold_runner_runs_nothing_that_another_has_run() {
     let second = build(&lab, &two, FROM, TO, "second").await.ok();
     second.assert_all_cached(MULTISTAGE_STEPS);
     second.assert_no_warning();
-    assert_eq!(tree(&lab.path("first")), tree(&lab.path("second")));
+    assert!(tree(&lab.path("first")) == tree(&lab.path("second")));
 }
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn a_hub_that_a_build_names_is_asked_with_the_builds_own_token_alone() {
     let three = runner(&lab, "three", &["--allow-hub", "*"]).await;
     let second = build(&lab, &three, &with(FROM, &all), &with(TO, &all), "second").await;
     second.ok().assert_all_cached(MULTISTAGE_STEPS);
-    assert_eq!(tree(&lab.path("first")), tree(&lab.path("second")));
+    assert!(tree(&lab.path("first")) == tree(&lab.path("second")));
     // Nobody sees the token.
     for log in [hub.log(), one.sidecar.log(), three.sidecar.log()] {
         assert!(!log.contains(&all));
