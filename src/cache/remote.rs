@@ -59,7 +59,7 @@ use super::wire::{self, ImportReader, v1};
 use super::{
     Cache, CacheError, Flush, Import, Lease, Limits, Publication, Published, Saving, Want,
 };
-use crate::blobs::{BlobError, BlobStore as _, BlobStream, Ingest};
+use crate::blobs::{BlobError, BlobStream, Ingest};
 use crate::digest::{Digest, Hasher, RecordDigest};
 use crate::place::{Place, ProjectId};
 use crate::step::Step;
