@@ -99,7 +99,7 @@ azurite() {
   if [ -e "$out/.complete" ] && [ "$(cat "$out/.complete")" = "$lock" ]; then return; fi
   grep -q "\"azurite\": \"$AZURITE_VERSION\"" "$here/azurite/package.json" ||
     die "integration/tools/azurite/package.json must require azurite $AZURITE_VERSION, as versions.env does"
-  present npm || debian npm=npm
+  debian npm=npm
   say "installing azurite $AZURITE_VERSION (once)"
   rm -rf "$out.partial"
   mkdir -p "$out.partial"

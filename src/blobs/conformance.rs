@@ -39,6 +39,7 @@ macro_rules! blob_store_conformance {
             a_removed_blob_is_gone_until_it_is_written_again,
             an_empty_blob_is_a_blob,
             every_blob_is_listed_once,
+            a_store_that_works_says_so_and_a_trial_leaves_nothing,
         }
     };
 }
@@ -307,6 +308,12 @@ pub(super) async fn every_blob_is_listed_once(store: &dyn BlobStore) {
     }
     expected.sort_unstable();
     assert_eq!(listed(store).await, expected);
+}
+
+pub(super) async fn a_store_that_works_says_so_and_a_trial_leaves_nothing(store: &dyn BlobStore) {
+    store.ready().await.unwrap();
+    store.probe().await.unwrap();
+    assert_eq!(listed(store).await, []);
 }
 
 pub(super) async fn a_removed_blob_is_gone_until_it_is_written_again(store: &dyn BlobStore) {

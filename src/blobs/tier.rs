@@ -7,6 +7,7 @@
 //! A disk that is full or broken costs speed only: reads then go around it.
 
 mod fetch;
+mod files;
 mod follow;
 mod metrics;
 mod shelf;
@@ -26,7 +27,7 @@ use self::metrics::Read;
 pub use self::shelf::Pin;
 use self::shelf::Shelf;
 pub use self::store::{StoreOrigin, TieredBlobs};
-use super::patient::Patience;
+use super::patient::{self, Patience};
 use super::{BlobError, BlobStore as _, BlobStream, DiskStore, Ingest};
 use crate::digest::Digest;
 
@@ -148,9 +149,7 @@ impl Tier {
             Err(error) => {
                 tracing::warn!(blob = %digest, %error, "the disk tier can't be read");
                 shared.metrics.read(Read::Around);
-                let Some(size) = shared.origin.size(digest).await? else {
-                    return Err(BlobError::NotFound(*digest));
-                };
+                let size = patient::size(&*shared.origin, digest, shared.patience).await?;
                 let following = Following::around(self.clone(), *digest, held, size);
                 return Ok(following.stream(offset, length));
             }
@@ -187,7 +186,7 @@ impl Tier {
     }
 
     /// An ingest into the disk, past the origin: for bytes that come by on
-    /// their way there. See [`BlobStore::ingest`].
+    /// their way there. See [`BlobStore::ingest`](super::BlobStore::ingest).
     pub async fn ingest(
         &self,
         name: &str,

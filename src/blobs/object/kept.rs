@@ -115,6 +115,11 @@ impl Kept {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn look_now(&self) {
+        self.condemned.notify_one();
+    }
+
     pub(super) async fn abort_all(&self, bucket: &Bucket) {
         self.clear(bucket, Duration::ZERO).await;
     }

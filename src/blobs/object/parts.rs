@@ -76,6 +76,9 @@ impl Parts {
         while !self.flying.is_empty() {
             self.settle(bucket).await.map_err(Failed::Part)?;
         }
+        if self.done.len() != self.sent {
+            return Err(Failed::Part(crate::blobs::disk::errors::cut_off()));
+        }
         let parts = std::mem::take(&mut self.done).into_values().collect();
         let completed = bucket
             .backend()

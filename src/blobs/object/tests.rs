@@ -269,3 +269,30 @@ async fn a_removal_is_seen_though_sizes_are_remembered() {
     assert!(matches!(read, Err(BlobError::NotFound(_))));
     assert_eq!(store.sizes(&[digest]).await.unwrap(), [None]);
 }
+
+#[tokio::test]
+async fn only_so_many_dropped_uploads_wait_and_only_for_so_long() {
+    let server = servers::s3().await;
+    let (resumable, resumable_for) = (2, Duration::from_millis(300));
+    let options = ObjectOptions {
+        resumable,
+        resumable_for,
+        ..s3_options()
+    };
+    let store = ObjectBlobs::open(&server.s3_store(&prefix()), options).unwrap();
+    for name in ["one", "two", "three"] {
+        let mut ingest = store.ingest(name, None).await.unwrap();
+        ingest.write(content(6_000_000)).await.unwrap();
+    }
+    assert_eq!(store.ingest("one", None).await.unwrap().offset(), 0);
+    // Without anybody asking, the bucket is told at last.
+    let told = async {
+        while unfinished(server, &store).await > 0 {
+            store.shared.kept.look_now();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let told = tokio::time::timeout(Duration::from_secs(60), told).await;
+    told.expect("within a minute");
+    assert_eq!(store.ingest("three", None).await.unwrap().offset(), 0);
+}

@@ -88,6 +88,7 @@ impl Upload {
         mut bytes: Bytes,
     ) -> Result<(), BlobError> {
         self.updated_at = SystemTime::now();
+        self.check(bucket)?;
         if self.expected.is_none() && !bucket.can_adopt(self.offset + bytes.len() as u64) {
             return Err(BlobError::Io {
                 context: format!(
@@ -128,6 +129,7 @@ impl Upload {
             self.abort(bucket).await;
             return Err(wrong);
         }
+        self.check(bucket)?;
         if self.parts.is_some() && !self.buffer.is_empty() {
             self.send(bucket).await?;
         }
@@ -158,6 +160,17 @@ impl Upload {
         if let Some(parts) = self.parts.take() {
             parts.abort(bucket).await;
         }
+    }
+
+    /// What lost a part takes no more, and is never completed.
+    fn check(&self, bucket: &Bucket) -> Result<(), BlobError> {
+        if self.broken {
+            return Err(BlobError::Io {
+                context: format!("an upload to {} had failed before", bucket.place()),
+                source: std::io::ErrorKind::BrokenPipe.into(),
+            });
+        }
+        Ok(())
     }
 
     /// Room for a byte at least; says for how many.

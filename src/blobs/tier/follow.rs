@@ -132,8 +132,8 @@ impl Following {
     /// Goes on at the origin, and has the next read fetch the blob anew.
     async fn leave_disk(&mut self) -> Result<(), BlobError> {
         self.tier.remove(&self.digest).await.ok();
-        let size = self.tier.shared.origin.size(&self.digest).await?;
-        let size = size.ok_or(BlobError::NotFound(self.digest))?;
+        let shared = &self.tier.shared;
+        let size = patient::size(&*shared.origin, &self.digest, shared.patience).await?;
         self.end = self.end.min(size);
         self.source = Source::Around(size);
         Ok(())

@@ -6,13 +6,12 @@
 //! locked.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::fs::{self, File, TryLockError};
-use std::io::{self, ErrorKind};
-use std::path::Path;
+use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::DiskStore;
+use super::files::{files, lock_shared, remove_unpinned};
 use super::metrics::Metrics;
 use crate::blobs::Ingest as _;
 use crate::blobs::disk::errors::{blocking, read_failed};
@@ -405,55 +404,4 @@ pub struct Pin {
     _held: Held,
     /// Tells other processes, and goes with this one however it ends.
     _lock: Option<File>,
-}
-
-/// Every blob of a folder, with its size and when it was used.
-fn files(folder: &Path) -> io::Result<Vec<(Digest, u64, SystemTime)>> {
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
-    };
-    let mut found = Vec::new();
-    for entry in entries {
-        let entry = entry?;
-        let name = entry.file_name();
-        let Some(Ok(digest)) = name.to_str().map(Digest::from_hex) else {
-            continue;
-        };
-        match entry.metadata() {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            metadata => {
-                let metadata = metadata?;
-                found.push((digest, metadata.len(), metadata.modified()?));
-            }
-        }
-    }
-    Ok(found)
-}
-
-fn lock_shared(path: &Path) -> io::Result<Option<File>> {
-    let file = match File::open(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        file => file?,
-    };
-    file.lock_shared()?;
-    // Whoever had the lock may have removed the file.
-    Ok(path.exists().then_some(file))
-}
-
-/// Removes a file unless a process has pinned it; `false` where it is gone.
-fn remove_unpinned(path: &Path) -> io::Result<bool> {
-    let file = match File::open(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-        file => file?,
-    };
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(ErrorKind::WouldBlock.into()),
-        Err(TryLockError::Error(error)) => return Err(error),
-    }
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        removed => removed.map(|()| true),
-    }
 }

@@ -47,6 +47,29 @@ async fn a_read_that_breaks_off_goes_on_where_it_was() {
 }
 
 #[tokio::test]
+async fn an_upload_that_lost_a_part_is_never_completed() {
+    let (server, store) = open_s3().await;
+    let prefix = store.shared.bucket.place().replace("s3://layerd/", "");
+    // Open until the upload has begun.
+    let (tasks, host) = cutting(&server.host, &[]).await;
+    let through = ObjectBlobs::open(&Server::s3_store_at(&host, &prefix), s3_options()).unwrap();
+    let bytes = content(LARGE);
+    let mut ingest = through.ingest("layer", None).await.unwrap();
+    ingest.write(bytes.slice(..5_500_000)).await.unwrap();
+    drop(tasks);
+    let mut failed = false;
+    // Parts are on their way while more is written: the error comes later.
+    for _ in 0..6 {
+        failed |= ingest.write(bytes.clone()).await.is_err();
+    }
+    assert!(failed);
+    ingest.write(bytes).await.unwrap_err();
+    ingest.commit(None, None).await.unwrap_err();
+    let listed: Vec<_> = store.list().await.unwrap().try_collect().await.unwrap();
+    assert_eq!(listed, []);
+}
+
+#[tokio::test]
 async fn an_upload_whose_connections_break_is_whole() {
     let (server, store) = open_s3().await;
     let (_tasks, host) = cutting(&server.host, &[0, 100, 300]).await;
