@@ -55,7 +55,7 @@ pub trait Cache: Send + Sync + 'static {
     async fn look_up(&self, wants: &[Want], limits: &Limits) -> Result<Option<Import>, CacheError>;
 
     /// What `project` holds now stays readable until this is dropped.
-    async fn lease(&self, project: &ProjectId) -> Lease;
+    async fn lease(&self) -> Lease;
 
     /// Whether an export to `place` could be taken now; an error says why not.
     async fn writable(&self, place: &Place) -> Result<(), CacheError>;

@@ -86,8 +86,8 @@ impl Cache for FaultyCache {
         import
     }
 
-    async fn lease(&self, project: &ProjectId) -> Lease {
-        self.inner.lease(project).await
+    async fn lease(&self) -> Lease {
+        self.inner.lease().await
     }
 
     async fn writable(&self, place: &Place) -> Result<(), CacheError> {

@@ -27,6 +27,7 @@ use jiff::Timestamp;
 
 use self::open::{Opened, Opener};
 use self::served::{Answer, Question, answer};
+use self::shared::HandedOut;
 pub use self::subsume::Subsumed;
 use self::subsume::Subsuming;
 use self::unions::{News, United};
@@ -49,7 +50,7 @@ pub struct LocalCache {
     opener: Opener,
     verified: Verified,
     subsuming: Subsuming,
-    latest: shared::Latest,
+    handed: HandedOut,
     /// For reading alone: what a look-up promised is read whatever becomes of
     /// the catalog.
     blobs: Arc<dyn BlobStore>,
@@ -65,7 +66,7 @@ impl LocalCache {
             opener: Opener::directory(dir),
             verified: Verified::default(),
             subsuming: Subsuming::default(),
-            latest: shared::Latest::default(),
+            handed: HandedOut::default(),
         }
     }
 
@@ -76,7 +77,7 @@ impl LocalCache {
             opener: Opener::Given(Arc::new(Opened::new(catalog, blobs))),
             verified: Verified::default(),
             subsuming: Subsuming::default(),
-            latest: shared::Latest::default(),
+            handed: HandedOut::default(),
         }
     }
 
@@ -230,7 +231,7 @@ impl Cache for LocalCache {
         Ok(None)
     }
 
-    async fn lease(&self, _project: &ProjectId) -> Lease {
+    async fn lease(&self) -> Lease {
         match self.opener.opened().await {
             Ok(opened) => Lease::of(opened.leases.hold(&opened.catalog).await),
             Err(_) => Lease::default(),

@@ -44,8 +44,8 @@ impl Cache for Metered {
         Ok(import)
     }
 
-    async fn lease(&self, project: &ProjectId) -> Lease {
-        self.inner.lease(project).await
+    async fn lease(&self) -> Lease {
+        self.inner.lease().await
     }
 
     async fn writable(&self, place: &Place) -> Result<(), CacheError> {

@@ -215,7 +215,7 @@ impl Cache for RemoteCache {
         Ok(Some(import))
     }
 
-    async fn lease(&self, _project: &ProjectId) -> Lease {
+    async fn lease(&self) -> Lease {
         Lease::of(self.leases.take(&self.caller).await)
     }
 

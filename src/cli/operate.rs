@@ -4,6 +4,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::Context as _;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
@@ -64,13 +65,22 @@ pub struct HubMetrics {
     pub subsumed: Subsumed,
     /// That of the blob store.
     pub store: StoreSize,
+    /// How many leases it has handed out.
+    pub leases: Gauge,
 }
 
 impl HubMetrics {
     /// All at 0.
     pub fn new() -> Self {
         let mut registry = registry();
+        let leases = Gauge::default();
+        registry.register(
+            "layerd_hub_leases",
+            "Leases that sidecars have taken or renewed here, and that last",
+            leases.clone(),
+        );
         Self {
+            leases,
             door: hub::Metrics::register(&mut registry),
             cache: cache::Metrics::register(&mut registry),
             subsumed: Subsumed::register(&mut registry),
@@ -132,12 +142,20 @@ mod tests {
     use prometheus_client::encoding::text::encode;
 
     use super::*;
+    use crate::blobs::StoreMetrics;
+    use crate::catalog::{self, PostgresCatalog};
 
     /// The names that a reader of `/metrics` sees, with what OpenMetrics puts
     /// behind them.
     fn registered() -> BTreeSet<String> {
         let mut text = String::new();
         encode(&mut text, &SidecarMetrics::new().registry).unwrap();
+        let mut hub = HubMetrics::new().registry;
+        catalog::Metrics::register(&mut hub);
+        StoreMetrics::register(&mut hub);
+        let database = PostgresCatalog::connect("postgres://127.0.0.1/x", Default::default());
+        database.unwrap().register(&mut hub);
+        encode(&mut text, &hub).unwrap();
         let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
         types
             .map(|line| match line.split_once(' ').unwrap() {
@@ -158,13 +176,13 @@ mod tests {
             .collect()
     }
 
-    #[test]
-    fn the_readme_lists_every_metric_and_no_other() {
+    #[tokio::test]
+    async fn the_readme_lists_every_metric_and_no_other() {
         assert_eq!(registered(), documented());
     }
 
-    #[test]
-    fn counters_and_units_are_named_as_prometheus_has_them() {
+    #[tokio::test]
+    async fn counters_and_units_are_named_as_prometheus_has_them() {
         for name in registered() {
             assert!(!name.contains("total_total"), "{name}");
             assert!(name.starts_with("layerd_"), "{name}");

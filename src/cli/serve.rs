@@ -16,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 pub use self::args::ServeArgs;
 use self::args::{Auth, Storage};
 use self::backends::Backends;
+use self::housekeeping::House;
 use super::operate;
 use crate::access::{Access, Keys};
 use crate::cache::guard::Guarded;
@@ -46,12 +47,15 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     if let Some(shown_at) = &shown_at {
         ready += &format!(" metrics={}", shown_at.address()?);
     }
-    let keeping = tokio::spawn(housekeeping::keep(
-        Arc::clone(&backends.catalog),
-        local.clone(),
-        metrics.store,
-        metrics.cache.grown(),
-    ));
+    let house = House {
+        catalog: Arc::clone(&backends.catalog),
+        cache: local.clone(),
+        bucket: backends.bucket.clone(),
+        size: metrics.store,
+        grown: metrics.cache.grown(),
+        leases: metrics.leases,
+    };
+    let keeping = tokio::spawn(house.keep());
     let showing = shown_at.map(|shown_at| {
         let checks = readiness::checks(&backends, &closing);
         tokio::spawn(shown_at.serve(Shown {

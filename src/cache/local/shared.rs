@@ -2,7 +2,8 @@
 //! clients that are elsewhere: who holds a blob, and leases that are kept by
 //! their number.
 
-use std::sync::PoisonError;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::LocalCache;
@@ -22,8 +23,31 @@ const LIMIT: Duration = Duration::from_millis(500);
 /// Refs that are looked at for one that may be read.
 const MAX_HOLDERS: u32 = 1000;
 
-/// The lease that was taken last, and when.
-pub(super) type Latest = std::sync::Mutex<Option<(Instant, LeaseId)>>;
+/// Leases that are counted.
+const MAX_COUNTED: usize = 100_000;
+
+/// The leases that were handed out here.
+#[derive(Debug, Default)]
+pub(super) struct HandedOut(Mutex<Handed>);
+
+#[derive(Debug, Default)]
+struct Handed {
+    /// The one that was taken last, and when.
+    latest: Option<(Instant, LeaseId)>,
+    /// When each was taken, or last renewed here.
+    renewed: HashMap<LeaseId, Instant>,
+}
+
+impl Handed {
+    fn note(&mut self, lease: LeaseId) {
+        let now = Instant::now();
+        self.renewed
+            .retain(|_, at| now.saturating_duration_since(*at) < TTL);
+        if self.renewed.len() < MAX_COUNTED {
+            self.renewed.insert(lease, now);
+        }
+    }
+}
 
 impl LocalCache {
     /// The sizes in bytes of those blobs that the project may name, and that
@@ -36,8 +60,7 @@ impl LocalCache {
         let opened = self.opener.opened().await?;
         let held = opened.catalog.held(project, digests).await?;
         let found = opened.blobs.sizes(&held).await?;
-        let sizes: std::collections::HashMap<Digest, Option<u64>> =
-            held.into_iter().zip(found).collect();
+        let sizes: HashMap<Digest, Option<u64>> = held.into_iter().zip(found).collect();
         let size = |digest| sizes.get(digest).copied().flatten();
         Ok(digests.iter().map(size).collect())
     }
@@ -107,8 +130,9 @@ impl LocalCache {
     /// can't know.
     pub async fn hand_out_lease(&self) -> Option<LeaseId> {
         let young = |(taken, _): &(Instant, LeaseId)| taken.elapsed() < YOUNG;
-        if let Some((_, lease)) = self.latest().as_ref().filter(|latest| young(latest)) {
-            return Some(*lease);
+        let latest = self.handed().latest;
+        if let Some((_, lease)) = latest.filter(young) {
+            return Some(lease);
         }
         let taken = tokio::time::timeout(LIMIT, async {
             let opened = self.opener.opened_for_writing().await?;
@@ -116,7 +140,9 @@ impl LocalCache {
         });
         match taken.await {
             Ok(Ok(lease)) => {
-                *self.latest() = Some((Instant::now(), lease));
+                let mut handed = self.handed();
+                handed.latest = Some((Instant::now(), lease));
+                handed.note(lease);
                 Some(lease)
             }
             Ok(Err(error)) => {
@@ -133,10 +159,21 @@ impl LocalCache {
     /// Has such a lease last from now on; false where it has ended.
     pub async fn renew_lease(&self, lease: LeaseId) -> Result<bool, CacheError> {
         let opened = self.opener.opened().await?;
-        Ok(opened.catalog.renew_lease(lease, TTL).await?)
+        let renewed = opened.catalog.renew_lease(lease, TTL).await?;
+        if renewed {
+            self.handed().note(lease);
+        }
+        Ok(renewed)
     }
 
-    fn latest(&self) -> std::sync::MutexGuard<'_, Option<(Instant, LeaseId)>> {
-        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How many of them last, as far as this process knows.
+    pub fn leases_handed_out(&self) -> usize {
+        let (handed, now) = (self.handed(), Instant::now());
+        let lasts = |at: &&Instant| now.saturating_duration_since(**at) < TTL;
+        handed.renewed.values().filter(lasts).count()
+    }
+
+    fn handed(&self) -> MutexGuard<'_, Handed> {
+        self.handed.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -221,7 +221,7 @@ async fn the_token_goes_with_every_call() {
     let lab = Lab::new().await;
     let host = lab.host().await;
     host.upload(&content(1, 10)).await;
-    host.cache.lease(&ProjectId::default()).await;
+    host.cache.lease().await;
     host.cache.writable(&Place::default()).await.unwrap();
     assert!(host.look_up().await.is_none());
     let expected = BTreeSet::from([Some("Bearer own".to_owned())]);

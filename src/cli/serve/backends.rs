@@ -22,7 +22,7 @@ pub(super) struct Backends {
     /// What they are called where somebody reads it; no secret is in it.
     pub(super) catalog_at: String,
     pub(super) blobs_at: String,
-    bucket: Option<ObjectBlobs>,
+    pub(super) bucket: Option<ObjectBlobs>,
 }
 
 impl Backends {

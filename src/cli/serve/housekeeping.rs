@@ -1,43 +1,82 @@
-//! What one hub does for all that share a catalog.
+//! What goes on in a hub beside its calls.
 //!
-//! The store is listed to know its size, which costs requests where it is a
-//! bucket: one hub does it, and another one as soon as that has gone.
+//! Some of it one hub does for all that share a catalog, and another one as
+//! soon as that has gone: listing the store to know its size, which costs
+//! requests where it is a bucket, and removing what cut off uploads have left
+//! there.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::Notify;
 
+use crate::blobs::ObjectBlobs;
 use crate::cache::{LocalCache, StoreSize};
 use crate::catalog::Catalog;
 
 /// What the right to do it is called.
 const TASK: &str = "housekeeping";
-/// How often a hub that has not the right asks for it.
+/// How often a hub that has not the right asks for it, and leases are counted.
 const PAUSE: Duration = Duration::from_secs(15);
+/// How often a bucket is swept.
+const SWEEP: Duration = Duration::from_secs(3600);
 
-/// Keeps house whenever it is this hub's turn, for ever.
-pub(super) async fn keep(
-    catalog: Arc<dyn Catalog>,
-    cache: Arc<LocalCache>,
-    size: StoreSize,
-    grown: Arc<Notify>,
-) {
-    loop {
-        match catalog.try_own(TASK).await {
-            Ok(Some(ownership)) => {
-                tracing::info!("this hub keeps house from now on");
-                tokio::select! {
-                    () = size.follow(cache.clone(), grown.clone()) => {}
-                    () = ownership.lost() => {
-                        tracing::warn!("another hub may keep house from now on");
-                    }
-                }
-                size.unknown();
-            }
-            Ok(None) => {}
-            Err(error) => tracing::debug!(%error, "whose turn it is to keep house is not known"),
+/// What house is kept of.
+pub(super) struct House {
+    pub(super) catalog: Arc<dyn Catalog>,
+    pub(super) cache: Arc<LocalCache>,
+    pub(super) bucket: Option<ObjectBlobs>,
+    pub(super) size: StoreSize,
+    pub(super) grown: Arc<Notify>,
+    pub(super) leases: Gauge,
+}
+
+impl House {
+    /// Keeps it, for ever.
+    pub(super) async fn keep(self) {
+        tokio::join!(self.take_turns(), self.count_leases());
+    }
+
+    async fn count_leases(&self) {
+        loop {
+            let leases = self.cache.leases_handed_out();
+            self.leases.set(i64::try_from(leases).unwrap_or(i64::MAX));
+            tokio::time::sleep(PAUSE).await;
         }
-        tokio::time::sleep(PAUSE).await;
+    }
+
+    async fn take_turns(&self) {
+        loop {
+            match self.catalog.try_own(TASK).await {
+                Ok(Some(ownership)) => {
+                    tracing::info!("this hub keeps house from now on");
+                    tokio::select! {
+                        () = self.size.follow(self.cache.clone(), self.grown.clone()) => {}
+                        () = self.sweep() => {}
+                        () = ownership.lost() => {
+                            tracing::warn!("another hub may keep house from now on");
+                        }
+                    }
+                    self.size.unknown();
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "whose turn it is to keep house is not known");
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn sweep(&self) {
+        loop {
+            if let Some(bucket) = &self.bucket
+                && let Err(error) = bucket.sweep().await
+            {
+                tracing::warn!(%error, "the bucket could not be swept");
+            }
+            tokio::time::sleep(SWEEP).await;
+        }
     }
 }

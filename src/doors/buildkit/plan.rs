@@ -115,7 +115,6 @@ impl Exports {
         let vertex = export_vertex(&wanted.session, self.planned.len());
         build.titles().insert(vertex.to_string(), title);
 
-        let project = export.place.project.clone();
         let store = ExportStore::new(
             export.place,
             door.builder.clone(),
@@ -123,7 +122,7 @@ impl Exports {
             build.clone(),
             vertex,
             door.metrics.export(),
-            backend.cache().lease(&project).await,
+            backend.cache().lease().await,
         );
         let id = door.stores.open(Store::Export(store));
         let mut attributes = export.passed_on;
