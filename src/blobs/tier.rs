@@ -207,6 +207,7 @@ impl Tier {
 
     /// Removes a blob from the disk, not from the origin.
     pub async fn remove(&self, digest: &Digest) -> Result<(), BlobError> {
+        self.shared.fetches.landed(digest).await;
         self.shared.disk.remove(digest).await?;
         self.shared.shelf.forget(digest);
         Ok(())

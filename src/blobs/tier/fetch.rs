@@ -112,6 +112,21 @@ impl Fetches {
         (watch, Some(job))
     }
 
+    /// Waits for a fetch that has all and is about to leave it on the disk.
+    pub(super) async fn landed(&self, digest: &Digest) {
+        let watch = {
+            let under_way = self.under_way();
+            let verified = |progress: &&Arc<watch::Sender<Progress>>| {
+                matches!(progress.borrow().end, Some(End::Verified))
+            };
+            let progress = under_way.get(digest).filter(verified);
+            progress.map(|progress| progress.subscribe())
+        };
+        if let Some(mut watch) = watch {
+            while watch.changed().await.is_ok() {}
+        }
+    }
+
     fn under_way(&self) -> MutexGuard<'_, HashMap<Digest, Arc<watch::Sender<Progress>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
