@@ -23,8 +23,12 @@ mod manual;
 mod metrics;
 mod mounts;
 pub mod neighbours;
+#[allow(dead_code, reason = "unit tests use more of it")]
+pub mod objects;
 mod outcome;
 mod pair;
+#[allow(dead_code, reason = "unit tests use more of it")]
+mod postgres;
 pub mod process;
 mod progress;
 mod registry;
@@ -56,6 +60,7 @@ pub use self::metrics::{Metrics, get};
 pub use self::mounts::Mount;
 pub use self::outcome::Outcome;
 pub use self::pair::Pair;
+pub use self::postgres::Postgres;
 pub use self::progress::{Fate, Progress};
 pub use self::registry::Registry;
 pub use self::runner::Runner;
@@ -65,4 +70,4 @@ pub use self::tls::Tls;
 pub use self::tools::{BuildKit, oracle as oracle_command};
 pub use self::toxic::{Toxic, ToxicProxy};
 pub use self::tree::tree;
-pub use self::wait::until;
+pub use self::wait::{DEADLINE, until};

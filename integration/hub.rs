@@ -1,6 +1,16 @@
 //! A hub, asked in its own wire.
 
+mod access;
+mod ask;
+mod badinput;
 mod blobs;
+mod crash;
+mod crowds;
+mod many;
+mod memory;
+mod model;
+mod slow;
+mod start;
 
 use layerd::cache::wire::v1;
 

@@ -11,14 +11,15 @@ use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::wait::DEADLINE;
 
 type Body = BoxBody<Bytes, std::convert::Infallible>;
 
-/// A connection to a unix socket.
+/// A connection to a unix socket, or to a port.
 pub struct Grpc {
     sender: SendRequest<Body>,
     _connection: AbortOnDropHandle<()>,
@@ -55,10 +56,18 @@ pub fn frame(message: &[u8]) -> Bytes {
 }
 
 impl Grpc {
-    /// Connects to a `unix://` address.
+    /// Connects to a `unix://` or `http://` address.
     pub async fn connect(address: &str) -> Self {
+        if let Some(port) = address.strip_prefix("http://") {
+            let stream = TcpStream::connect(port).await.expect("somebody listens");
+            return Self::over(stream).await;
+        }
         let path = Path::new(address.trim_start_matches("unix://"));
         let stream = UnixStream::connect(path).await.expect("somebody listens");
+        Self::over(stream).await
+    }
+
+    async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
         let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
             .await
             .expect("HTTP/2");

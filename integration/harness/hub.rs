@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::time::Duration;
 
 use layerd::cache::wire::CacheClient;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
@@ -172,13 +173,22 @@ impl Hub {
 
 /// A client of the hub at `url` on a connection of its own, with that token.
 pub async fn client(url: &str, token: Option<&str>) -> HubClient {
-    let endpoint = Endpoint::from_shared(url.to_owned()).expect("a URL");
-    let endpoint = endpoint
-        .tcp_nodelay(true)
-        .initial_stream_window_size(4 << 20)
-        .initial_connection_window_size(16 << 20);
-    let channel = endpoint.connect().await.expect("a connection");
+    let channel = endpoint(url).connect().await.expect("a connection");
     CacheClient::with_interceptor(channel, Bearer::new(token))
+}
+
+/// The same, connected when it is used, and again after the hub was away.
+pub fn lazy_client(url: &str) -> HubClient {
+    CacheClient::with_interceptor(endpoint(url).connect_lazy(), Bearer::new(None))
+}
+
+fn endpoint(url: &str) -> Endpoint {
+    let endpoint = Endpoint::from_shared(url.to_owned()).expect("a URL");
+    endpoint
+        .tcp_nodelay(true)
+        .connect_timeout(Duration::from_secs(2))
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(16 << 20)
 }
 
 /// Sends a token with every call.

@@ -39,7 +39,11 @@ pub struct Metrics(BTreeMap<String, f64>);
 impl Metrics {
     /// Those of a sidecar, now.
     pub async fn of(sidecar: &Sidecar) -> Self {
-        let address = sidecar.metrics.as_deref().expect("it shows metrics");
+        Self::at(sidecar.metrics.as_deref().expect("it shows metrics")).await
+    }
+
+    /// Those at HOST:PORT, now.
+    pub async fn at(address: &str) -> Self {
         let (status, text) = get(address, "/metrics").await;
         assert_eq!(status, 200, "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");

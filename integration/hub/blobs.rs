@@ -2,6 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use layerd::cache::wire::v1::write_blob_request::{Commit, Open, Part, Piece};
+use layerd::cache::wire::v1::write_blob_response::{Part as Answer, Stored};
 use layerd::cache::wire::{PIECE, checksum, v1};
 use layerd::digest::Digest;
 use tonic::{Code, Status};
@@ -13,6 +14,68 @@ fn message(part: Part) -> v1::WriteBlobRequest {
     v1::WriteBlobRequest { part: Some(part) }
 }
 
+/// An upload that has begun.
+pub struct Begun {
+    /// Where its pieces go.
+    pub pieces: tokio::sync::mpsc::Sender<v1::WriteBlobRequest>,
+    /// What the hub says.
+    pub answers: tonic::Streaming<v1::WriteBlobResponse>,
+}
+
+/// The first message of an upload.
+pub fn open(place: &v1::Place, digest: &Digest) -> v1::WriteBlobRequest {
+    message(Part::Open(Open {
+        project: place.project.clone(),
+        git_ref: place.git_ref.clone(),
+        name: digest.to_string(),
+        digest: digest.as_bytes().to_vec().into(),
+    }))
+}
+
+/// A piece, as it should be.
+pub fn piece(bytes: Bytes) -> v1::WriteBlobRequest {
+    let crc32c = checksum(&bytes);
+    message(Part::Piece(Piece { bytes, crc32c }))
+}
+
+/// The last message of an upload.
+pub fn commit(digest: &Digest, size: u64) -> v1::WriteBlobRequest {
+    message(Part::Commit(Commit {
+        digest: digest.as_bytes().to_vec().into(),
+        size,
+    }))
+}
+
+/// Begins an upload with that message.
+pub async fn begin(client: &mut HubClient, first: v1::WriteBlobRequest) -> Result<Begun, Status> {
+    let (pieces, receiver) = tokio::sync::mpsc::channel(4);
+    pieces.send(first).await.expect("room");
+    let messages = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let answers = client.write_blob(messages).await?.into_inner();
+    Ok(Begun { pieces, answers })
+}
+
+impl Begun {
+    /// Where pieces go on from; none where the blob is there.
+    pub async fn offset(&mut self) -> Result<Option<u64>, Status> {
+        let first = self.answers.message().await?.and_then(|answer| answer.part);
+        match first {
+            Some(Answer::Offset(offset)) => Ok(Some(offset)),
+            Some(Answer::Stored(_)) => Ok(None),
+            None => Err(Status::unknown("no first answer")),
+        }
+    }
+
+    /// The size of the blob, once it is stored.
+    pub async fn stored(&mut self) -> Result<u64, Status> {
+        let last = self.answers.message().await?.and_then(|answer| answer.part);
+        match last {
+            Some(Answer::Stored(Stored { size })) => Ok(size),
+            other => Err(Status::unknown(format!("{other:?} at the end"))),
+        }
+    }
+}
+
 /// Uploads a blob; how many bytes were sent.
 pub async fn upload(
     client: &mut HubClient,
@@ -20,47 +83,25 @@ pub async fn upload(
     content: &Bytes,
 ) -> Result<u64, Status> {
     let digest = Digest::of(content);
-    let open = message(Part::Open(Open {
-        project: place.project.clone(),
-        git_ref: place.git_ref.clone(),
-        name: digest.to_string(),
-        digest: digest.as_bytes().to_vec().into(),
-    }));
-    let (sender, receiver) = tokio::sync::mpsc::channel(4);
-    sender.send(open).await.expect("room");
-    let messages = tokio_stream::wrappers::ReceiverStream::new(receiver);
-    let mut answers = client.write_blob(messages).await?.into_inner();
-    let first = answers.message().await?.and_then(|answer| answer.part);
-    let offset = match first.expect("a first answer") {
-        v1::write_blob_response::Part::Stored(_) => return Ok(0),
-        v1::write_blob_response::Part::Offset(offset) => offset as usize,
+    let mut upload = begin(client, open(place, &digest)).await?;
+    let Some(offset) = upload.offset().await? else {
+        return Ok(0);
     };
-    let rest = content.slice(offset..);
+    let rest = content.slice(offset as usize..);
     let size = content.len() as u64;
+    let pieces = upload.pieces.clone();
     let sending = tokio::spawn(async move {
         for at in (0..rest.len()).step_by(PIECE) {
-            let bytes = rest.slice(at..rest.len().min(at + PIECE));
-            let crc32c = checksum(&bytes);
-            let piece = message(Part::Piece(Piece { bytes, crc32c }));
-            if sender.send(piece).await.is_err() {
+            let next = piece(rest.slice(at..rest.len().min(at + PIECE)));
+            if pieces.send(next).await.is_err() {
                 return;
             }
         }
-        let commit = Commit {
-            digest: digest.as_bytes().to_vec().into(),
-            size,
-        };
-        let _ = sender.send(message(Part::Commit(commit))).await;
+        let _ = pieces.send(commit(&digest, size)).await;
     });
-    let last = answers.message().await?.and_then(|answer| answer.part);
+    assert_eq!(upload.stored().await?, size);
     sending.await.expect("it is sent");
-    assert_eq!(
-        last,
-        Some(v1::write_blob_response::Part::Stored(
-            v1::write_blob_response::Stored { size }
-        ))
-    );
-    Ok(size - offset as u64)
+    Ok(size - offset)
 }
 
 /// Reads a blob from `offset` on.

@@ -130,7 +130,8 @@ impl Guard {
         Ok(size.filter(|_| seen))
     }
 
-    /// As [`Cache::ingest`].
+    /// As [`Cache::ingest`]. The name is the ref's alone: what others have sent of
+    /// a blob is no proof of having it.
     pub async fn ingest(
         &self,
         place: &Place,
@@ -138,7 +139,9 @@ impl Guard {
         expected: Option<Digest>,
     ) -> Result<Box<dyn Ingest>, CacheError> {
         self.grant.check_write(&place.project, &place.git_ref)?;
-        self.cache.ingest(place, name, expected).await
+        // No ref holds a NUL.
+        let name = format!("{}\0{name}", place.git_ref);
+        self.cache.ingest(place, &name, expected).await
     }
 
     /// This blob was uploaded for an export to `place`: that may name it.

@@ -9,6 +9,7 @@
 //! | file | what |
 //! |---|---|
 //! | `connections` | accepting, TLS, limits, draining |
+//! | `screen` | what a call passes before its message is read |
 //! | `call` | one call: who, how long, how it ended |
 //! | `service` | the methods |
 //! | `reading`, `writing` | the streams of blobs |
@@ -17,6 +18,7 @@ mod call;
 mod connections;
 mod metrics;
 mod reading;
+mod screen;
 mod service;
 mod writing;
 
@@ -63,6 +65,8 @@ struct Door {
     access: Arc<Access>,
     cache: Guarded,
     uploads: Arc<Semaphore>,
+    /// Memory for exports that come in, in KiB.
+    exports: Arc<Semaphore>,
     metrics: Metrics,
     /// Uploads, which go on until their client ends them.
     tasks: TaskTracker,

@@ -121,7 +121,7 @@ pub struct ServeArgs {
         long,
         env = "LAYERD_MAX_UPLOADS",
         value_name = "N",
-        default_value_t = 64,
+        default_value_t = 32,
         value_parser = at_least_one
     )]
     pub(super) max_uploads: usize,
@@ -132,7 +132,7 @@ pub struct ServeArgs {
         env = "LAYERD_UPLOAD_BUFFERS",
         value_name = "SIZE",
         value_parser = parse_size,
-        default_value = "128MiB"
+        default_value = "96MiB"
     )]
     pub(super) upload_buffers: u64,
 

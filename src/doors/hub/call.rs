@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
+use http::HeaderMap;
 use jiff::Timestamp;
-use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 use tracing::Span;
 
@@ -35,7 +35,7 @@ impl Call {
     pub fn begin(
         door: &Door,
         method: Method,
-        headers: &MetadataMap,
+        headers: &HeaderMap,
     ) -> Result<(Self, Guard), Status> {
         let id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
         let id = match id {
@@ -48,7 +48,7 @@ impl Call {
             request = id,
             project = tracing::field::Empty,
         );
-        telemetry::continued(&span, headers.as_ref());
+        telemetry::continued(&span, headers);
         let mut call = Self {
             method,
             began: Instant::now(),
@@ -84,7 +84,7 @@ impl Call {
     pub fn ended(&mut self, status: Status) -> Status {
         self.outcome = Outcome::of(status.code());
         match status.code() {
-            Code::Internal | Code::Unavailable | Code::DataLoss | Code::Unknown => {
+            Code::Unavailable | Code::DataLoss | Code::Unknown => {
                 tracing::warn!(parent: &self.span, code = ?status.code(), error = status.message(), "a call failed");
             }
             code => {
@@ -114,7 +114,7 @@ impl Drop for Call {
 }
 
 /// The token of `authorization: Bearer TOKEN`, where there is one.
-fn bearer(headers: &MetadataMap) -> Result<Option<&str>, Status> {
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Status> {
     const SCHEME: &str = "bearer ";
     let Some(value) = headers.get("authorization") else {
         return Ok(None);

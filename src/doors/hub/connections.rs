@@ -10,8 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 
+use super::screen::Screen;
 use super::service::Service;
 use super::{Closing, Config, Door};
 use crate::cache::wire::{CacheServer, MAX_MESSAGE};
@@ -43,8 +43,12 @@ const MAX_CONNECTIONS: usize = 4096;
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(20));
 /// How long calls may go on after the door was told to close.
 const DRAIN: Duration = Duration::from_secs(30);
-/// How long a client may take to say the first thing.
+/// Memory for exports that come in, in KiB; others wait.
+const EXPORTS: usize = 96 << 10;
+/// How long a client may take to say the first thing: these bytes (RFC 9113,
+/// 3.4).
 const FIRST_WORD: Duration = Duration::from_secs(10);
+const PREFACE: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
 
 /// Serves until `closing` says so, and what runs by then has ended.
 pub async fn serve(config: Config, closing: Closing) {
@@ -53,6 +57,7 @@ pub async fn serve(config: Config, closing: Closing) {
         access: config.access,
         cache: config.cache,
         uploads: Arc::new(Semaphore::new(config.uploads)),
+        exports: Arc::new(Semaphore::new(EXPORTS)),
         metrics: config.metrics,
         tasks: tasks.clone(),
     });
@@ -117,15 +122,7 @@ impl Connection {
         let _ = stream.set_nodelay(true);
         let _open = self.door.metrics.connected();
         let ended = match tls {
-            None => {
-                // One that says nothing keeps no seat.
-                let spoken = tokio::time::timeout(FIRST_WORD, stream.readable()).await;
-                match spoken {
-                    Ok(Ok(())) => self.converse(stream).await,
-                    Ok(Err(error)) => Err(error.into()),
-                    Err(_) => Err("it said nothing".into()),
-                }
-            }
+            None => self.converse(stream).await,
             Some(tls) => match tls.accept(stream).await {
                 Ok(stream) => self.converse(stream).await,
                 Err(error) => Err(error.into()),
@@ -136,10 +133,19 @@ impl Connection {
         }
     }
 
-    async fn converse<S>(self, stream: S) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+    async fn converse<S>(
+        self,
+        mut stream: S,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        // One that says nothing, or byte after byte, keeps no seat.
+        let mut preface = [0; PREFACE];
+        let spoken = tokio::time::timeout(FIRST_WORD, stream.read_exact(&mut preface)).await;
+        spoken.map_err(|_| "it said nothing")??;
+        let (reading, writing) = tokio::io::split(stream);
+        let stream = tokio::io::join(io::Cursor::new(preface).chain(reading), writing);
         let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
@@ -151,7 +157,7 @@ impl Connection {
             .max_header_list_size(MAX_HEADER_LIST)
             .keep_alive_interval(KEEP_ALIVE.0)
             .keep_alive_timeout(KEEP_ALIVE.1);
-        let service = TowerToHyperService::new(self.routes);
+        let service = Screen::new(self.door, self.routes);
         let mut connection =
             std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
         tokio::select! {

@@ -6,7 +6,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tonic::Code;
 
-use crate::telemetry::metrics::{CounterBy, Label as _, SecondsBy, label};
+use crate::telemetry::metrics::{CounterBy, Label as _, Labels as _, SecondsBy, label};
 
 label! {
     /// A method of `layerd.v1.Cache`.
@@ -35,10 +35,27 @@ label! {
         Suspect = "suspect",
         /// Exports that leave the log.
         Flush = "flush",
+        /// One that there is not.
+        Unknown = "unknown",
     }
 }
 
 impl Method {
+    /// The method at the path of a request.
+    pub fn at(path: &str) -> Self {
+        let name = path.strip_prefix("/layerd.v1.Cache/").unwrap_or_default();
+        let mut written = String::new();
+        for letter in name.chars() {
+            if letter.is_ascii_uppercase() && !written.is_empty() {
+                written.push('_');
+            }
+            written.push(letter.to_ascii_lowercase());
+        }
+        let known = Self::all();
+        let known = known.into_iter().find(|method| method.value() == written);
+        known.unwrap_or(Self::Unknown)
+    }
+
     /// How it is written in logs.
     pub fn name(self) -> &'static str {
         self.value()
@@ -75,7 +92,10 @@ impl Outcome {
         match code {
             Code::Ok => Self::Ok,
             Code::NotFound => Self::NotFound,
-            Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented => Self::Invalid,
+            // The wire's word for a message that can't be read is INTERNAL.
+            Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented | Code::Internal => {
+                Self::Invalid
+            }
             Code::Unauthenticated => Self::Unauthenticated,
             Code::PermissionDenied => Self::Denied,
             Code::FailedPrecondition => Self::Missing,

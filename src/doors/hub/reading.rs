@@ -62,6 +62,11 @@ async fn begin(guard: &Guard, request: v1::ReadBlobRequest) -> Result<Begun, Sta
     let bytes = guard.read(&projects, &digest, request.offset, length).await;
     let mut bytes = bytes.map_err(refused)?;
     let first = bytes.next().await.transpose().map_err(told)?;
+    // A stream that has ended is not asked again.
+    let bytes = match first {
+        Some(_) => bytes,
+        None => stream::empty().boxed(),
+    };
     Ok(Begun::Reading(Reading {
         first: first.unwrap_or_default(),
         from_start: request.offset == 0,

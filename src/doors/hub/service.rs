@@ -4,16 +4,18 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use futures::stream::{self, Stream, StreamExt as _};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument as _;
 
 use super::Door;
-use super::call::{Call, malformed, refused};
-use super::metrics::Method;
+use super::call::{malformed, refused};
 use super::reading::read;
+use super::screen::taken;
 use super::writing::write;
 use crate::cache::guard::Guard;
 use crate::cache::wire::{self, CacheService, Malformed, v1};
@@ -25,7 +27,9 @@ use crate::step::Step;
 /// The largest config that an export may have, in bytes.
 const MAX_CONFIG: u64 = 64 << 20;
 /// How long a client may take over the messages of one export.
-const PUBLISHING: std::time::Duration = std::time::Duration::from_secs(120);
+const PUBLISHING: Duration = Duration::from_secs(120);
+/// How long it may say nothing meanwhile: it holds memory.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// A stream of answers.
 pub type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -37,15 +41,14 @@ impl Service {
     /// Does one call whose answer is one message.
     async fn unary<M, T, F>(
         &self,
-        method: Method,
         request: Request<M>,
         work: impl FnOnce(Guard, M) -> F + Send,
     ) -> Result<Response<T>, Status>
     where
         F: Future<Output = Result<T, Status>> + Send,
     {
-        let (headers, _, message) = request.into_parts();
-        let (call, guard) = Call::begin(&self.0, method, &headers)?;
+        let (_, extensions, message) = request.into_parts();
+        let (call, guard) = taken(&extensions)?;
         let work = work(guard, message).instrument(call.span().clone());
         let answer = work.await;
         call.answer(answer)
@@ -62,7 +65,7 @@ impl CacheService for Service {
         &self,
         request: Request<v1::LookUpRequest>,
     ) -> Result<Response<Self::LookUpStream>, Status> {
-        self.unary(Method::LookUp, request, |guard, message| async move {
+        self.unary(request, |guard, message| async move {
             let (wants, limits) = wire::question(message).map_err(malformed)?;
             if let Some(first) = wants.first() {
                 tracing::Span::current().record("project", first.place.project.as_str());
@@ -81,7 +84,7 @@ impl CacheService for Service {
         &self,
         request: Request<v1::FindMissingRequest>,
     ) -> Result<Response<v1::FindMissingResponse>, Status> {
-        self.unary(Method::FindMissing, request, |guard, message| async move {
+        self.unary(request, |guard, message| async move {
             let place = place_of(&message.project, &message.git_ref).map_err(malformed)?;
             let digests = wire::digests(&message.digests).map_err(malformed)?;
             if digests.len() > wire::MAX_DIGESTS {
@@ -104,8 +107,8 @@ impl CacheService for Service {
         &self,
         request: Request<v1::ReadBlobRequest>,
     ) -> Result<Response<Self::ReadBlobStream>, Status> {
-        let (headers, _, message) = request.into_parts();
-        let (call, guard) = Call::begin(&self.0, Method::ReadBlob, &headers)?;
+        let (_, extensions, message) = request.into_parts();
+        let (call, guard) = taken(&extensions)?;
         read(call, guard, message).await
     }
 
@@ -113,8 +116,8 @@ impl CacheService for Service {
         &self,
         request: Request<Streaming<v1::WriteBlobRequest>>,
     ) -> Result<Response<Self::WriteBlobStream>, Status> {
-        let (headers, _, messages) = request.into_parts();
-        let (call, guard) = Call::begin(&self.0, Method::WriteBlob, &headers)?;
+        let (_, extensions, messages) = request.into_parts();
+        let (call, guard) = taken(&extensions)?;
         Ok(Response::new(write(&self.0, call, guard, messages)))
     }
 
@@ -122,9 +125,10 @@ impl CacheService for Service {
         &self,
         request: Request<Streaming<v1::PublishRequest>>,
     ) -> Result<Response<v1::PublishResponse>, Status> {
-        self.unary(Method::Publish, request, |guard, messages| async move {
-            let export = tokio::time::timeout(PUBLISHING, publication(messages)).await;
-            let export = export
+        let room = Arc::clone(&self.0.exports);
+        self.unary(request, |guard, messages| async move {
+            let export = tokio::time::timeout(PUBLISHING, publication(messages, room)).await;
+            let (export, _room) = export
                 .map_err(|_| Status::deadline_exceeded("the export did not come to its end"))??;
             tracing::Span::current().record("project", export.place.project.as_str());
             let published = guard.publish(export).await.map_err(refused)?;
@@ -143,7 +147,7 @@ impl CacheService for Service {
         &self,
         request: Request<v1::WritableRequest>,
     ) -> Result<Response<v1::WritableResponse>, Status> {
-        self.unary(Method::Writable, request, |guard, message| async move {
+        self.unary(request, |guard, message| async move {
             let place = Place::try_from(message.place).map_err(malformed)?;
             guard.writable(&place).await.map_err(refused)?;
             Ok(v1::WritableResponse {})
@@ -155,7 +159,7 @@ impl CacheService for Service {
         &self,
         request: Request<v1::StepsRequest>,
     ) -> Result<Response<v1::StepsResponse>, Status> {
-        self.unary(Method::Steps, request, |guard, message| async move {
+        self.unary(request, |guard, message| async move {
             let project = wire::project(&message.project).map_err(malformed)?;
             let results = wire::results(message.results).map_err(malformed)?;
             let steps = guard.steps(&project, &results).await.map_err(refused)?;
@@ -170,7 +174,7 @@ impl CacheService for Service {
         &self,
         request: Request<v1::ReportRequest>,
     ) -> Result<Response<v1::ReportResponse>, Status> {
-        self.unary(Method::Report, request, |guard, message| async move {
+        self.unary(request, |guard, message| async move {
             let saving = Saving::try_from(message).map_err(malformed)?;
             guard.report(&saving).await.map_err(refused)?;
             Ok(v1::ReportResponse {})
@@ -182,7 +186,7 @@ impl CacheService for Service {
         &self,
         request: Request<v1::TakeLeaseRequest>,
     ) -> Result<Response<v1::TakeLeaseResponse>, Status> {
-        self.unary(Method::TakeLease, request, |guard, _| async move {
+        self.unary(request, |guard, _| async move {
             let lease = guard.take_lease().await.map_or(0, |lease| lease.0);
             Ok(v1::TakeLeaseResponse { lease })
         })
@@ -193,7 +197,7 @@ impl CacheService for Service {
         &self,
         request: Request<v1::RenewLeaseRequest>,
     ) -> Result<Response<v1::RenewLeaseResponse>, Status> {
-        self.unary(Method::RenewLease, request, |guard, message| async move {
+        self.unary(request, |guard, message| async move {
             let renewed = guard.renew_lease(LeaseId(message.lease)).await;
             let renewed = renewed.map_err(refused)?;
             Ok(v1::RenewLeaseResponse { renewed })
@@ -205,7 +209,7 @@ impl CacheService for Service {
         &self,
         request: Request<v1::SuspectRequest>,
     ) -> Result<Response<v1::SuspectResponse>, Status> {
-        self.unary(Method::Suspect, request, |guard, message| async move {
+        self.unary(request, |guard, message| async move {
             let projects = wire::projects(&message.projects).map_err(malformed)?;
             let digest = wire::digest(&message.digest).map_err(malformed)?;
             let withdrawn = guard.suspect(&projects, &digest).await.map_err(refused)?;
@@ -218,7 +222,7 @@ impl CacheService for Service {
         &self,
         request: Request<v1::FlushRequest>,
     ) -> Result<Response<v1::FlushResponse>, Status> {
-        self.unary(Method::Flush, request, |guard, message| async move {
+        self.unary(request, |guard, message| async move {
             let flush = Flush::try_from(message).map_err(malformed)?;
             tracing::Span::current().record("project", flush.project.as_str());
             let exports = guard.flush(&flush).await.map_err(refused)?;
@@ -238,10 +242,21 @@ pub fn place_of(project: &str, git_ref: &str) -> Result<Place, Malformed> {
     })
 }
 
-/// An export, put together of its messages.
-async fn publication(mut messages: Streaming<v1::PublishRequest>) -> Result<Publication, Status> {
+/// The next message of an export.
+async fn next(
+    messages: &mut Streaming<v1::PublishRequest>,
+) -> Result<Option<v1::PublishRequest>, Status> {
+    let message = tokio::time::timeout(SILENCE, messages.message()).await;
+    message.map_err(|_| Status::deadline_exceeded("nothing came for too long"))?
+}
+
+/// An export, put together of its messages, and the `room` that it takes.
+async fn publication(
+    mut messages: Streaming<v1::PublishRequest>,
+    room: Arc<Semaphore>,
+) -> Result<(Publication, OwnedSemaphorePermit), Status> {
     use v1::publish_request::Part;
-    let first = messages.message().await?.and_then(|message| message.part);
+    let first = next(&mut messages).await?.and_then(|message| message.part);
     let Some(Part::Export(export)) = first else {
         return Err(Status::invalid_argument("an export begins with what it is"));
     };
@@ -256,8 +271,12 @@ async fn publication(mut messages: Streaming<v1::PublishRequest>) -> Result<Publ
         return Err(Status::invalid_argument("an export needs one scope"));
     }
     let steps: Vec<Step> = wire::steps(export.steps).map_err(malformed)?;
+    let size = export.config_bytes + export.manifest.len() as u64;
+    let kib = u32::try_from(size >> 10).unwrap_or(u32::MAX).max(1);
+    let room = room.acquire_many_owned(kib).await;
+    let room = room.map_err(|_| Status::unavailable("the hub is closing"))?;
     let mut config = BytesMut::new();
-    while let Some(message) = messages.message().await? {
+    while let Some(message) = next(&mut messages).await? {
         let Some(Part::Config(bytes)) = message.part else {
             continue;
         };
@@ -269,12 +288,13 @@ async fn publication(mut messages: Streaming<v1::PublishRequest>) -> Result<Publ
     if config.len() as u64 != export.config_bytes {
         return Err(Status::invalid_argument("a config that breaks off"));
     }
-    Ok(Publication {
+    let publication = Publication {
         place,
         builder: wire::short("builder", export.builder).map_err(malformed)?,
         manifest: Document::new(export.manifest),
         config: Document::new(config.freeze()),
         uploaded: Default::default(),
         steps,
-    })
+    };
+    Ok((publication, room))
 }

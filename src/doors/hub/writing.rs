@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::StreamExt as _;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 use tracing::Instrument as _;
 
 use super::Door;
 use super::call::{Call, malformed, refused};
+use super::metrics::Counted;
 use super::service::{Answers, place_of};
 use crate::blobs::Ingest;
 use crate::cache::CacheError;
@@ -26,6 +27,8 @@ use crate::place::Place;
 
 /// How long a client may say nothing. It goes on later from what was kept.
 const SILENCE: Duration = Duration::from_secs(60);
+/// After how much of that it gives its place up, until it goes on.
+const PAUSE: Duration = Duration::from_secs(5);
 /// The largest blob, in bytes.
 const MAX_BLOB: u64 = 1 << 38;
 /// Bytes of the name that an upload is resumed by.
@@ -64,6 +67,14 @@ pub fn write(
     ReceiverStream::new(answered).boxed()
 }
 
+/// A place for an upload.
+struct Seat {
+    // Dropped first: who is next may go on with what it leaves.
+    ingest: Box<dyn Ingest>,
+    _slot: OwnedSemaphorePermit,
+    _counted: Counted,
+}
+
 struct Upload {
     door: Arc<Door>,
     guard: Guard,
@@ -79,24 +90,60 @@ impl Upload {
         let place = place_of(&open.project, &open.git_ref).map_err(malformed)?;
         tracing::Span::current().record("project", place.project.as_str());
         let expected = expected(&open)?;
-        // Before anything is told or stored.
-        self.guard.writable(&place).await.map_err(refused)?;
+        // Before anything is told or stored; whether the store takes writes is seen
+        // when it is written to.
+        let granted = self.guard.grant();
+        let granted = granted.check_write(&place.project, &place.git_ref);
+        granted.map_err(|refusal| refused(refusal.into()))?;
         if let Some(digest) = expected
             && let Some(size) = self.held(&place, digest).await?
         {
             return self.say(Answer::Stored(Stored { size })).await;
         }
-        let slot = Arc::clone(&self.door.uploads).acquire_owned().await;
-        let _slot = slot.map_err(|_| Status::unavailable("the hub is closing"))?;
-        let _counted = self.door.metrics.uploading();
-        let ingest = self.guard.ingest(&place, &open.name, expected).await;
-        let mut ingest = ingest.map_err(refused)?;
-        self.say(Answer::Offset(ingest.offset())).await?;
-        let commit = self.fill(&mut *ingest).await?;
-        let (digest, size) = finish(ingest, commit).await?;
+        let mut seat = self.seat(&place, &open.name, expected).await?;
+        self.say(Answer::Offset(seat.ingest.offset())).await?;
+        let commit = loop {
+            if let Some(commit) = self.fill(&mut *seat.ingest).await? {
+                break commit;
+            }
+            let offset = seat.ingest.offset();
+            drop(seat);
+            let part = self.next().await?;
+            seat = self.seat(&place, &open.name, expected).await?;
+            if seat.ingest.offset() != offset {
+                return Err(Status::aborted(
+                    "what came last was dropped in the silence: go on anew",
+                ));
+            }
+            if let Some(commit) = take(&mut *seat.ingest, part).await? {
+                break commit;
+            }
+        };
+        let (digest, size) = finish(seat.ingest, commit, expected).await?;
         let uploaded = self.guard.uploaded(&place, digest, size).await;
         uploaded.map_err(refused)?;
         self.say(Answer::Stored(Stored { size })).await
+    }
+
+    /// One of the places for uploads, as soon as one is free.
+    async fn seat(
+        &self,
+        place: &Place,
+        name: &str,
+        expected: Option<Digest>,
+    ) -> Result<Seat, Status> {
+        let slot = tokio::select! {
+            slot = Arc::clone(&self.door.uploads).acquire_owned() => slot,
+            // Whoever has gone away waits for nothing.
+            () = self.answers.closed() => return Err(Status::cancelled("the client went away")),
+        };
+        let slot = slot.map_err(|_| Status::unavailable("the hub is closing"))?;
+        let ingest = self.guard.ingest(place, name, expected).await;
+        Ok(Seat {
+            ingest: ingest.map_err(refused)?,
+            _slot: slot,
+            _counted: self.door.metrics.uploading(),
+        })
     }
 
     async fn held(&self, place: &Place, digest: Digest) -> Result<Option<u64>, Status> {
@@ -104,16 +151,14 @@ impl Upload {
         Ok(held.into_iter().next().flatten())
     }
 
-    /// Takes pieces in until the commit.
-    async fn fill(&mut self, ingest: &mut dyn Ingest) -> Result<Commit, Status> {
+    /// Takes pieces in until the commit; none where the client pauses.
+    async fn fill(&mut self, ingest: &mut dyn Ingest) -> Result<Option<Commit>, Status> {
         loop {
-            match self.next().await? {
-                Some(Part::Piece(piece)) => append(ingest, piece).await?,
-                Some(Part::Commit(commit)) => return Ok(commit),
-                Some(Part::Open(_)) => {
-                    return Err(Status::invalid_argument("it is open already"));
-                }
-                None => return Err(Status::cancelled("the upload was left before its end")),
+            let Ok(part) = tokio::time::timeout(PAUSE, self.next()).await else {
+                return Ok(None);
+            };
+            if let Some(commit) = take(ingest, part?).await? {
+                return Ok(Some(commit));
             }
         }
     }
@@ -154,6 +199,16 @@ fn expected(open: &Open) -> Result<Option<Digest>, Status> {
     wire::digest(&open.digest).map(Some).map_err(malformed)
 }
 
+/// Takes a part in; gives the last.
+async fn take(ingest: &mut dyn Ingest, part: Option<Part>) -> Result<Option<Commit>, Status> {
+    match part {
+        Some(Part::Piece(piece)) => append(ingest, piece).await.map(|()| None),
+        Some(Part::Commit(commit)) => Ok(Some(commit)),
+        Some(Part::Open(_)) => Err(Status::invalid_argument("it is open already")),
+        None => Err(Status::cancelled("the upload was left before its end")),
+    }
+}
+
 async fn append(ingest: &mut dyn Ingest, piece: Piece) -> Result<(), Status> {
     if wire::checksum(&piece.bytes) != piece.crc32c {
         return Err(Status::aborted(
@@ -169,8 +224,17 @@ async fn append(ingest: &mut dyn Ingest, piece: Piece) -> Result<(), Status> {
     written.map_err(|error| refused(CacheError::from(error)))
 }
 
-async fn finish(ingest: Box<dyn Ingest>, commit: Commit) -> Result<(Digest, u64), Status> {
+async fn finish(
+    ingest: Box<dyn Ingest>,
+    commit: Commit,
+    expected: Option<Digest>,
+) -> Result<(Digest, u64), Status> {
     let digest = wire::digest(&commit.digest).map_err(malformed)?;
+    if expected.is_some_and(|expected| expected != digest) {
+        return Err(Status::invalid_argument(
+            "it is not the blob that it was opened for",
+        ));
+    }
     let stored = ingest.commit(Some(commit.size), Some(digest)).await;
     stored.map_err(|error| refused(CacheError::from(error)))
 }

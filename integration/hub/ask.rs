@@ -1,0 +1,167 @@
+//! The calls of a sidecar, in a line each.
+
+use bytes::{Bytes, BytesMut};
+use layerd::cache::wire::v1::publish_request::{Export, Part};
+use layerd::cache::wire::{self, ImportReader, v1};
+use layerd::cache::{Form, Import, Limits};
+use layerd::digest::Digest;
+use layerd::graph::{Descriptor, Manifest};
+use layerd::place::Place;
+use prost::Message as _;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use serde_json::json;
+use tonic::{Code, Status};
+
+use crate::harness::HubClient;
+
+/// Bytes that can't be compressed, the same for the same seed.
+pub fn noise(seed: u64, bytes: usize) -> Bytes {
+    let mut content = BytesMut::zeroed(bytes);
+    StdRng::seed_from_u64(seed).fill_bytes(&mut content);
+    content.freeze()
+}
+
+/// What a blob is known by.
+pub fn described(content: &Bytes) -> (Digest, u64) {
+    (Digest::of(content), content.len() as u64)
+}
+
+/// An export of a chain of steps with these layers; `mark` tells its steps from
+/// those of others.
+pub fn publication(
+    place: &v1::Place,
+    layers: &[(Digest, u64)],
+    mark: &str,
+) -> Vec<v1::PublishRequest> {
+    let step = |at: usize| Digest::of(format!("{mark}/{at}").as_bytes()).to_string();
+    let time = "2026-01-02T03:04:05.5Z";
+    let chain: Vec<_> = layers
+        .iter()
+        .enumerate()
+        .map(|(at, (digest, _))| json!({"blob": digest.to_string(), "parent": at as i64 - 1}))
+        .collect();
+    let records: Vec<_> = (0..layers.len())
+        .map(|at| {
+            let mut record = json!({
+                "digest": step(at),
+                "layers": [{"layer": at, "createdAt": time}],
+            });
+            if at > 0 {
+                record["inputs"] = json!([[{"link": at - 1}]]);
+            }
+            record
+        })
+        .collect();
+    let config = Bytes::from(json!({"layers": chain, "records": records}).to_string());
+    let descriptors = layers.iter().map(|(digest, size)| Descriptor {
+        media_type: "application/vnd.oci.image.layer.v1.tar+zstd".to_owned(),
+        digest: *digest,
+        size: *size,
+        annotations: [
+            (
+                "containerd.io/uncompressed".to_owned(),
+                Digest::of(digest.as_bytes()).to_string(),
+            ),
+            ("buildkit/createdat".to_owned(), time.to_owned()),
+        ]
+        .into(),
+    });
+    let manifest = Manifest {
+        config: Descriptor::of_config(Digest::of(&config), config.len() as u64),
+        layers: descriptors.collect(),
+    };
+    let export = Export {
+        place: Some(place.clone()),
+        builder: "runner".to_owned(),
+        manifest: manifest.to_json().expect("a manifest").into(),
+        steps: Vec::new(),
+        config_bytes: config.len() as u64,
+    };
+    let part = |part| v1::PublishRequest { part: Some(part) };
+    vec![part(Part::Export(export)), part(Part::Config(config))]
+}
+
+/// Publishes such an export.
+pub async fn publish(
+    client: &mut HubClient,
+    place: &v1::Place,
+    layers: &[(Digest, u64)],
+    mark: &str,
+) -> Result<v1::PublishResponse, Status> {
+    let messages = publication(place, layers, mark);
+    let answer = client.publish(tokio_stream::iter(messages)).await?;
+    Ok(answer.into_inner())
+}
+
+/// Publishes one whose layers are these, after it has uploaded them.
+pub async fn export(client: &mut HubClient, place: &v1::Place, contents: &[Bytes], mark: &str) {
+    for content in contents {
+        super::upload(client, place, content).await.expect("stored");
+    }
+    let layers: Vec<_> = contents.iter().map(described).collect();
+    let published = publish(client, place, &layers, mark).await;
+    published.expect("it is published");
+}
+
+/// What is seen from a place: of its ref alone, or of its project.
+pub async fn look_up(
+    client: &mut HubClient,
+    place: &v1::Place,
+    narrowed: bool,
+) -> Result<Option<Import>, Status> {
+    let limits = Limits {
+        records: 1_000_000,
+        form: Form::Whole,
+    };
+    let mut request = wire::look_up_request(&[], &limits);
+    request.wants.push(v1::Want {
+        place: Some(place.clone()),
+        narrowed,
+        ..v1::Want::default()
+    });
+    let mut parts = client.look_up(request).await?.into_inner();
+    let mut reader = ImportReader::default();
+    while let Some(part) = parts.message().await? {
+        reader.take(part).expect("a part of an import");
+    }
+    let import = reader.finish(Place::default()).expect("a whole import");
+    Ok(import.map(|(import, _)| import))
+}
+
+/// The sizes of those that need not be sent.
+pub async fn held(
+    client: &mut HubClient,
+    place: &v1::Place,
+    digests: &[Digest],
+) -> Result<Vec<Option<u64>>, Status> {
+    let request = v1::FindMissingRequest {
+        project: place.project.clone(),
+        git_ref: place.git_ref.clone(),
+        digests: wire::joined(digests),
+    };
+    let answer = client.find_missing(request).await?.into_inner();
+    let sizes = answer.sizes.into_iter();
+    Ok(sizes.map(|size| size.checked_sub(1)).collect())
+}
+
+/// Whether a blob was withdrawn, by somebody who finds it wrong.
+pub async fn suspect(
+    client: &mut HubClient,
+    project: &str,
+    digest: &Digest,
+) -> Result<bool, Status> {
+    let request = v1::SuspectRequest {
+        projects: vec![project.to_owned()],
+        digest: digest.as_bytes().to_vec().into(),
+    };
+    Ok(client.suspect(request).await?.into_inner().withdrawn)
+}
+
+/// The blobs that an export was refused for.
+#[track_caller]
+pub fn missing(refused: &Status) -> Vec<Digest> {
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+    let missing = v1::MissingBlobs::decode(refused.details()).expect("what is missing");
+    wire::digests(&missing.digests).expect("digests")
+}

@@ -1,0 +1,72 @@
+//! With what a hub starts, and with what it refuses to.
+
+use crate::harness::{Lab, Outcome, layerd};
+
+async fn check(arguments: &[&str]) -> Outcome {
+    layerd(["serve", "--check-config"].iter().chain(arguments)).await
+}
+
+#[tokio::test]
+async fn a_hub_that_others_reach_wants_to_be_told_who_may_use_it() {
+    let lab = Lab::new();
+    let key = lab.path("ci.pem").display().to_string();
+    layerd(["token", "key", "-o", &key]).await.ok();
+    let data = lab.path("data").display().to_string();
+    for listen in ["0.0.0.0:0", "[::]:0"] {
+        let open = ["--listen", listen, "--data-dir", &data];
+        let refused = check(&open).await.failed();
+        assert!(refused.stderr.contains("--auth token"), "{refused:?}");
+        assert!(!lab.path("data").exists(), "something was made already");
+    }
+    let open = ["--listen", "0.0.0.0:0", "--data-dir", &data];
+    for more in [
+        &["--auth", "none"][..],
+        &["--auth", "token", "--token-key-file", &key],
+        &["--token-key-file", &key],
+    ] {
+        check(&[&open[..], more].concat()).await.ok();
+    }
+    for (more, why) in [
+        (&["--auth", "token"][..], "--token-key-file"),
+        (
+            &["--auth", "none", "--token-key-file", &key],
+            "--auth token",
+        ),
+        (
+            &["--auth", "token", "--token-key-file", "/nowhere"],
+            "/nowhere",
+        ),
+    ] {
+        let refused = check(&[&open[..], more].concat()).await.failed();
+        assert!(refused.stderr.contains(why), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_check_says_what_is_reached_and_what_is_not() {
+    let lab = Lab::new();
+    let data = lab.path("data").display().to_string();
+    let well = check(&["--data-dir", &data]).await.ok().stdout;
+    let lines: Vec<_> = well.lines().collect();
+    assert!(
+        matches!(lines[..], [catalog, blobs]
+            if catalog.starts_with("catalog ") && catalog.ends_with(": ok")
+            && blobs.starts_with("blobs ") && blobs.ends_with(": ok")),
+        "{well}"
+    );
+    let gone = [
+        "--catalog",
+        "postgres://layerd:opensesame@127.0.0.1:1/layerd",
+        "--blobs",
+        "s3://bucket/x?endpoint=http://127.0.0.1:1&region=r&allow_http=true&access_key_id=a&secret_access_key=opensesame",
+    ];
+    let failed = check(&gone).await.failed();
+    assert_eq!(failed.code, Some(1), "{failed:?}");
+    assert!(failed.stdout.contains("catalog "), "{failed:?}");
+    assert!(failed.stdout.contains("blobs "), "{failed:?}");
+    assert!(!failed.stdout.contains(": ok"), "{failed:?}");
+    let all = failed.stdout + &failed.stderr;
+    assert!(!all.contains("opensesame"), "a secret is shown: {all}");
+    let usage = check(&["--data-dir", &data, "--max-uploads", "0"]).await;
+    assert_eq!(usage.code, Some(2), "{usage:?}");
+}
