@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 
+use super::pieces::Uncopied;
 use super::service::Service;
 use super::{Closing, Config, Door};
 use crate::cache::wire::{CacheServer, MAX_MESSAGE};
@@ -60,7 +61,7 @@ pub async fn serve(config: Config, closing: Closing) {
         .max_decoding_message_size(MAX_MESSAGE)
         .accept_compressed(CompressionEncoding::Zstd)
         .send_compressed(CompressionEncoding::Zstd);
-    let routes = Routes::new(service).prepare();
+    let routes = Routes::new(Uncopied(service)).prepare();
     let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepted = tokio::select! {
