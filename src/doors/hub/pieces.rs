@@ -143,7 +143,7 @@ mod tests {
     }
 
     async fn sent(pieces: Vec<Result<ReadBlobResponse, Status>>) -> (Bytes, Status) {
-        let body = StreamBody::new(frames(stream::iter(pieces).boxed()));
+        let body = Body::new(StreamBody::new(frames(stream::iter(pieces).boxed())));
         let whole = body.collect().await.unwrap();
         let status = Status::from_header_map(whole.trailers().unwrap()).unwrap();
         (whole.to_bytes(), status)
