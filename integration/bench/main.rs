@@ -28,6 +28,7 @@ mod cold;
 mod context;
 mod export;
 mod graph;
+mod hub;
 mod import;
 mod layers;
 mod machine;
@@ -77,6 +78,8 @@ enum Measurement {
     ColdImport,
     HitRate,
     GraphImport,
+    Hub,
+    HubLookUp,
 }
 
 /// How large a run is.
@@ -117,6 +120,8 @@ async fn main() {
             Measurement::ColdImport => import::measure(scale).await,
             Measurement::HitRate => rates::measure(scale).await,
             Measurement::GraphImport => graph::measure(scale).await,
+            Measurement::Hub => hub::measure(scale).await,
+            Measurement::HubLookUp => hub::look_up(scale).await,
         };
         let text = section.text(&machine::stamp(scale.rounds, &load));
         println!("{text}\n");

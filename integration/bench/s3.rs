@@ -49,6 +49,15 @@ impl S3 {
         }
     }
 
+    /// The address of a store in it, with all that layerd has to know of it.
+    pub fn store(&self, prefix: &str) -> String {
+        format!(
+            "s3://{BUCKET}/{prefix}?endpoint=http://{}&region=us-east-1&allow_http=true\
+             &access_key_id={USER}&secret_access_key={USER}",
+            self.host
+        )
+    }
+
     /// `type=s3` with all that BuildKit has to know of it.
     pub fn entry(&self, name: &str) -> String {
         format!(

@@ -13,6 +13,8 @@ pub enum Unit {
     Count,
     /// Millions of bytes.
     Megabytes,
+    /// Millions of bytes in a second.
+    Speed,
 }
 
 impl Unit {
@@ -22,6 +24,7 @@ impl Unit {
             Self::Rate => format!("{value:.2}"),
             Self::Count => format!("{value:.0}"),
             Self::Megabytes => format!("{value:.1} MB"),
+            Self::Speed => format!("{value:.0} MB/s"),
         }
     }
 }

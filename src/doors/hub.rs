@@ -13,10 +13,12 @@
 //! | `call` | one call: who, how long, how it ended |
 //! | `service` | the methods |
 //! | `reading`, `writing` | the streams of blobs |
+//! | `pieces` | the bytes of a blob on the wire, uncopied |
 
 mod call;
 mod connections;
 mod metrics;
+mod pieces;
 mod reading;
 mod screen;
 mod service;

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 
+use super::pieces::Uncopied;
 use super::screen::Screen;
 use super::service::Service;
 use super::{Closing, Config, Door};
@@ -65,7 +66,7 @@ pub async fn serve(config: Config, closing: Closing) {
         .max_decoding_message_size(MAX_MESSAGE)
         .accept_compressed(CompressionEncoding::Zstd)
         .send_compressed(CompressionEncoding::Zstd);
-    let routes = Routes::new(service).prepare();
+    let routes = Routes::new(Uncopied(service)).prepare();
     let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepted = tokio::select! {

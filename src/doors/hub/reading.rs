@@ -6,6 +6,7 @@ use tonic::{Response, Status};
 use tracing::Instrument as _;
 
 use super::call::{Call, malformed, refused};
+use super::pieces::uncopied;
 use super::service::Answers;
 use crate::blobs::{BlobError, BlobStream};
 use crate::cache::CacheError;
@@ -32,11 +33,11 @@ pub async fn read(
         }
         Ok(Begun::Reading(reading)) => {
             let compressed = reading.is_compressed();
-            let mut response = Response::new(reading.pieces(call));
-            if compressed {
-                response.disable_compression();
-            }
-            Ok(response)
+            let pieces = reading.pieces(call);
+            Ok(match compressed {
+                true => uncopied(pieces),
+                false => Response::new(pieces),
+            })
         }
         Err(status) => Err(call.ended(status)),
     }
