@@ -159,6 +159,7 @@ async fn another_address_of_the_hub_is_asked_where_one_is_down() {
     let cold = Runner::start(lab.buildkitd("cold"), sidecar).await;
     let outcome = build(&lab, &cold, "out").await.ok();
     outcome.assert_all_cached(MULTISTAGE_STEPS);
+    assert!(proxy.accepted() > 0, "the first address was not asked");
     assert!(same(&lab, "first", "out"));
 }
 

@@ -4,7 +4,8 @@
 use std::path::PathBuf;
 
 use crate::harness::{
-    Build, Hub, Lab, MULTISTAGE_STEPS, Metrics, Outcome, Runner, layerd_with, tree,
+    Build, Hub, Lab, MULTISTAGE_STEPS, Metrics, Outcome, Postgres, Runner, Tls, layerd_with,
+    objects, tree,
 };
 
 const TO: &str = "type=gha-compatible,mode=max";
@@ -183,4 +184,84 @@ async fn what_a_runner_has_had_is_not_fetched_again() {
     }
     assert!(read[0] > 0.0, "{read:?}");
     assert_eq!(read[1], 0.0, "{read:?}");
+}
+
+#[tokio::test]
+async fn runners_share_through_different_hubs_on_one_database_and_bucket() {
+    let lab = Lab::new();
+    let postgres = Postgres::start();
+    let catalog = postgres.database("shared");
+    let s3 = objects::s3().await;
+    let hub = async |name: &str| {
+        let arguments = [
+            "--catalog",
+            &catalog,
+            "--blobs",
+            "s3://layerd/shared-runners",
+        ];
+        let spec = lab.hub(name).arguments(arguments);
+        let spec = spec.environment("AWS_ACCESS_KEY_ID", "layerd");
+        let spec = spec.environment("AWS_SECRET_ACCESS_KEY", "layerd");
+        let spec = spec.environment("AWS_ENDPOINT_URL", &format!("http://{}", s3.host));
+        let spec = spec.environment("AWS_REGION", "us-east-1");
+        spec.environment("AWS_ALLOW_HTTP", "true").start().await
+    };
+    let (first_hub, second_hub) = (hub("first-hub").await, hub("second-hub").await);
+    let one = runner(&lab, "one", &["--hub", first_hub.url()]).await;
+    let first = build(&lab, &one, FROM, TO, "first").await.ok();
+    first.assert_no_warning();
+    let two = runner(&lab, "two", &["--hub", second_hub.url()]).await;
+    let second = build(&lab, &two, FROM, TO, "second").await.ok();
+    second.assert_all_cached(MULTISTAGE_STEPS);
+    second.assert_no_warning();
+    assert!(tree(&lab.path("first")) == tree(&lab.path("second")));
+    // Read straight from the bucket, at an address that the hub gave.
+    let metrics = Metrics::at(second_hub.metrics_address()).await;
+    let through = r#"layerd_store_transferred_bytes_total{direction="read"}"#;
+    assert_eq!(metrics.value(through), 0.0);
+}
+
+#[tokio::test]
+async fn a_hub_speaks_tls_and_wants_a_certificate_where_it_is_told_to() {
+    let lab = Lab::new();
+    let tls = Tls::make(lab.folder("tls"));
+    let path = |path: PathBuf| path.display().to_string();
+    let (ca, cert, key) = (
+        path(tls.ca()),
+        path(tls.server_cert()),
+        path(tls.server_key()),
+    );
+    let arguments = [
+        "--tls-cert",
+        &cert,
+        "--tls-key",
+        &key,
+        "--tls-client-ca",
+        &ca,
+    ];
+    let hub = lab.hub("hub").arguments(arguments).start().await;
+    assert!(hub.url().starts_with("https://"), "{}", hub.url());
+    let (own_cert, own_key) = (path(tls.client_cert()), path(tls.client_key()));
+    let arguments = [
+        "--hub",
+        hub.url(),
+        "--hub-ca",
+        &ca,
+        "--hub-cert",
+        &own_cert,
+        "--hub-key",
+        &own_key,
+    ];
+    let one = runner(&lab, "one", &arguments).await;
+    build(&lab, &one, FROM, TO, "first")
+        .await
+        .ok()
+        .assert_no_warning();
+    let two = runner(&lab, "two", &arguments).await;
+    let second = build(&lab, &two, FROM, TO, "second").await.ok();
+    second.assert_all_cached(MULTISTAGE_STEPS);
+    let three = runner(&lab, "three", &["--hub", hub.url(), "--hub-ca", &ca]).await;
+    let refused = build(&lab, &three, FROM, TO, "third").await.ok();
+    refused.assert_all_ran(MULTISTAGE_STEPS);
+    refused.assert_warned("the hub");
 }

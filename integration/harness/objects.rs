@@ -3,12 +3,8 @@
 //!
 //! A process starts each once, for all of its tests; every test has a prefix
 //! of its own. Whatever becomes of the process, the kernel then ends them.
-//! Needs nothing of the harness but [`tools`], so that unit tests include it
-//! by its path.
-
-#[path = "tools.rs"]
-#[allow(dead_code, reason = "only where a tool is, is asked here")]
-mod tools;
+//! Needs nothing of the harness but `tools`, so that unit tests include both
+//! by their paths.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
@@ -22,7 +18,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 
-use self::tools::{installed, pinned};
+use super::tools::{installed, pinned};
 
 /// The bucket, its only user, and that user's secret.
 const NAME: &str = "layerd";

@@ -2,6 +2,9 @@
 
 #[path = "../../../integration/harness/objects.rs"]
 mod servers;
+#[path = "../../../integration/harness/tools.rs"]
+#[allow(dead_code, reason = "only where a tool is, is asked here")]
+mod tools;
 
 mod cut;
 mod memory;
