@@ -8,6 +8,7 @@
 
 #[path = "tools.rs"]
 #[allow(dead_code, reason = "only where a tool is, is asked here")]
+#[allow(clippy::duplicate_mod, reason = "unit tests have no harness")]
 mod tools;
 
 use std::net::{Ipv4Addr, TcpListener};
