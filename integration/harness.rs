@@ -38,6 +38,7 @@ mod sidecar;
 pub mod store;
 mod tap;
 mod tls;
+#[allow(clippy::duplicate_mod, reason = "servers of objects bring their own")]
 pub mod tools;
 mod toxic;
 mod tree;

@@ -39,7 +39,7 @@ async fn a_hub_that_is_killed_again_and_again_keeps_its_promises() {
     let seed = seed();
     let mut random = StdRng::seed_from_u64(seed);
     let lab = Lab::new();
-    let mut hub = lab.hub("one").start().await;
+    let mut hub = lab.hub("one").data_dir(&lab.path("data")).start().await;
     let world = Arc::new(World::new(seed, 200, 2));
     let over = CancellationToken::new();
     let mut acting = JoinSet::new();

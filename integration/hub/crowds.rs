@@ -96,11 +96,8 @@ async fn whoever_has_no_token_has_a_hub_keep_nothing() {
 #[tokio::test]
 async fn calls_that_were_cancelled_wait_for_nothing_and_are_counted() {
     let lab = Lab::new();
-    let hub = lab
-        .hub("one")
-        .arguments(["--max-uploads", "1"])
-        .start()
-        .await;
+    let hub = lab.hub("one").environment("LAYERD_MAX_UPLOADS", "1");
+    let hub = hub.start().await;
     let mut client = hub.client(None).await;
     let main = place("p", "main");
     let (first, _) = described(&noise(1, 10));

@@ -218,6 +218,7 @@ impl Actor {
             project: self.project(),
             layers: layers.iter().map(|(digest, _)| *digest).collect(),
             own,
+            id: 0,
             fate: Fate::Asked,
         });
         state.exports.len() - 1
@@ -230,7 +231,9 @@ impl Actor {
         let place = self.place();
         let published = publish(self.hub(), &place, &layers, &mark).await?;
         assert_eq!(published.layers, layers.len() as u64);
-        self.world.state().exports[export].fate = Fate::Published;
+        let export = &mut self.world.state().exports[export];
+        export.id = published.export;
+        export.fate = Fate::Published;
         Ok(())
     }
 

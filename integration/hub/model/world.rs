@@ -42,6 +42,8 @@ pub struct Exported {
     /// Its layers, and those of them that no other export has.
     pub layers: Vec<Digest>,
     pub own: Vec<Digest>,
+    /// Its number in the log, once that was told.
+    pub id: i64,
     pub fate: Fate,
 }
 
@@ -104,8 +106,13 @@ impl World {
             let seen = export.own.iter().filter(|own| named.contains(own)).count();
             let told = || {
                 format!(
-                    "seed {}: of export {at} of client {} (then {then:?}, now {:?}), {seen} layers",
-                    self.seed, export.owner, export.fate
+                    "seed {}: of export {at} (number {}) of client {} (then {then:?}, now {:?}), \
+                     {seen} layers, seen from {owner:?} up to {:?}",
+                    self.seed,
+                    export.id,
+                    export.owner,
+                    export.fate,
+                    found.map(|import| (import.exports, import.export)),
                 )
             };
             let published = Fate::Published;

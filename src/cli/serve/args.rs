@@ -132,7 +132,7 @@ pub struct ServeArgs {
         env = "LAYERD_UPLOAD_BUFFERS",
         value_name = "SIZE",
         value_parser = parse_size,
-        default_value = "96MiB"
+        default_value = "64MiB"
     )]
     pub(super) upload_buffers: u64,
 
