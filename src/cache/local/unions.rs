@@ -165,12 +165,19 @@ impl United {
                 ..sight.filter()
             };
             let heads = opened.catalog.list(&filter).await?;
-            let count = opened.catalog.count(&sight.filter()).await?;
+            let last = heads.first().map(|head| head.id).or(seen.1);
+            // What came in meanwhile is not counted: it would stand for what has
+            // left.
+            let listed = Filter {
+                before: last.map(|last| ExportId(last.0.saturating_add(1))),
+                ..sight.filter()
+            };
+            let count = opened.catalog.count(&listed).await?;
             if count != seen.0 + heads.len() as u64 {
-                // Something has left the log, or come in meanwhile.
+                // Something has left the log.
                 return self.catch_up(opened, sights).await;
             }
-            *seen = (count, heads.first().map(|head| head.id).or(seen.1));
+            *seen = (count, last);
             let seen = heads.into_iter().filter(|head| sight.has(head));
             new.extend(seen.map(|head| (head.id, head)));
         }
