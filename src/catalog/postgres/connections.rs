@@ -28,6 +28,7 @@ const SETTINGS: &str = "SELECT set_config('statement_timeout', $1, false),
     set_config('lock_timeout', $2, false),
     set_config('idle_in_transaction_session_timeout', $1, false),
     set_config('default_transaction_isolation', 'read committed', false),
+    set_config('client_min_messages', 'error', false),
     set_config('synchronous_commit', CASE current_setting('synchronous_commit')
         WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false)";
 
@@ -84,6 +85,16 @@ impl Connections {
                         .execute(connection)
                         .await
                         .map(drop)
+                })
+            })
+            // A call that is given up while it begins a transaction leaves its
+            // connection inside of it, and what the next one writes would be
+            // undone. This tells as well whether the connection still works.
+            .test_before_acquire(false)
+            .before_acquire(|connection, _| {
+                Box::pin(async move {
+                    let done = sqlx::raw_sql("ROLLBACK").execute(connection).await;
+                    done.map(|_| true)
                 })
             })
             .connect_lazy_with(options.clone());

@@ -109,6 +109,26 @@ async fn what_is_committed_is_on_a_disk_unless_the_server_is_stricter() {
 }
 
 #[tokio::test]
+async fn a_transaction_that_was_left_open_takes_nothing_with_it() {
+    let url = database();
+    let one_connection = PostgresOptions {
+        connections: 1,
+        ..PostgresOptions::default()
+    };
+    let catalog = PostgresCatalog::connect(&url, one_connection).unwrap();
+    append(&catalog).await.unwrap();
+    // As a call that is given up at the wrong moment does.
+    execute(&catalog, "BEGIN").await;
+    let (project, git_ref) = ("p".parse().unwrap(), GitRef::default());
+    let blob = Digest::of(b"uploaded");
+    let (uploads, hour) = ([(blob, 8)], Duration::from_secs(3600));
+    let possessed = catalog.possess(&project, &git_ref, &uploads, hour);
+    possessed.await.unwrap();
+    let seen = connect(&url).holds(&project, &blob).await.unwrap();
+    assert_eq!(seen, Some(8));
+}
+
+#[tokio::test]
 async fn connections_are_counted() {
     let (_, catalog) = open().await;
     let mut registry = Registry::default();

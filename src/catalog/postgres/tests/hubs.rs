@@ -149,7 +149,9 @@ async fn a_task_is_owned_by_one_hub_and_freed_with_it() {
     // As when its process dies: the session ends.
     execute(
         &hubs[1],
-        "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'",
+        // Other tests have databases of their own on this server.
+        "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
     )
     .await;
     let third = connect(&url);
