@@ -203,6 +203,45 @@ async fn a_clients_trace_goes_on_in_ours() {
 }
 
 #[tokio::test]
+async fn a_build_is_one_trace_through_its_sidecar_and_the_hub() {
+    let lab = Lab::new();
+    let (near, far) = (Collector::start().await, Collector::start().await);
+    let exporter = "OTEL_EXPORTER_OTLP_ENDPOINT";
+    let hub = lab.hub("hub").environment(exporter, &far.endpoint);
+    let mut hub = hub.start().await;
+    let spec = lab.sidecar("one").arguments(["--hub", hub.url()]);
+    let spec = spec.environment(exporter, &near.endpoint);
+    let mut one = Runner::start(lab.buildkitd("one"), spec).await;
+    let grpc = Grpc::connect(one.address()).await;
+    let session = Session::open(&grpc, "by-hand").await;
+    let trace = [0x5b; 16];
+    let parent = format!("00-{}-{}-01", hex::encode(trace), hex::encode([0xa5; 8]));
+    let headers = HeaderMap::from_iter([(
+        HeaderName::from_static("traceparent"),
+        parent.parse().unwrap(),
+    )]);
+    let request = SolveRequest {
+        reference: "a-build".to_owned(),
+        session: "by-hand".to_owned(),
+        definition: Some(files(&[("/a", "1")])),
+        cache: Some(CacheOptions {
+            exports: Vec::new(),
+            imports: vec![CacheEntry::ours()],
+        }),
+        ..SolveRequest::default()
+    };
+    let solve = "/moby.buildkit.v1.Control/Solve";
+    let request = frame(&request.encode_to_vec());
+    let answer = grpc.call_with(solve, &headers, request).await;
+    assert_eq!(answer.code, 0, "{answer:#?}");
+    drop((session, grpc));
+    assert!(one.sidecar.terminate().await.success());
+    assert!(hub.terminate().await.success());
+    assert!(near.has(trace), "{}", one.sidecar.log());
+    assert!(far.has(trace), "{}", hub.log());
+}
+
+#[tokio::test]
 async fn a_sidecar_that_drains_is_not_ready() {
     let lab = Lab::new();
     let mut one = lab.runner("one", &lab.path("data")).await;

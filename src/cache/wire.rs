@@ -109,6 +109,16 @@ pub fn joined<'a>(digests: impl IntoIterator<Item = &'a Digest>) -> bytes::Bytes
     bytes.collect::<Vec<u8>>().into()
 }
 
+/// Whether a blob that begins so is compressed (RFC 1952, RFC 8878), and would
+/// only cost time if it was once more.
+pub fn is_compressed(beginning: &[u8]) -> bool {
+    const GZIP: &[u8] = &[0x1f, 0x8b];
+    const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+    [GZIP, ZSTD]
+        .iter()
+        .any(|magic| beginning.starts_with(magic))
+}
+
 /// The checksum of a piece.
 pub fn checksum(piece: &[u8]) -> u32 {
     crc_fast::crc32_iscsi(piece)

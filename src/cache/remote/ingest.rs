@@ -17,6 +17,7 @@ use super::near::Near;
 use super::routes::blob_error;
 use super::upload::{self, Ended, Opened, Subject};
 use crate::blobs::{BlobError, Ingest};
+use crate::cache::wire;
 use crate::digest::{Digest, Hasher};
 
 /// Writes of BuildKit, of up to a few MiB, that wait for the hub.
@@ -168,12 +169,19 @@ async fn follow(
     subject: Subject,
     mut fed: mpsc::Receiver<Fed>,
 ) -> Result<(), Failure> {
-    let (mut skipped, mut upload) = match upload::open(&caller, &subject).await? {
+    let nobody = || Failure::Unreachable("nobody ended an upload".to_owned());
+    // What it begins with tells whether it is worth compressing.
+    let mut next = Some(fed.recv().await.ok_or_else(nobody)?);
+    let compress = match &next {
+        Some(Fed::Bytes(beginning)) => !wire::is_compressed(beginning),
+        _ => false,
+    };
+    let (mut skipped, mut upload) = match upload::open(&caller, &subject, compress).await? {
         Opened::Stored => return Ok(()),
         Opened::At(offset, upload) => (offset, upload),
     };
-    while let Some(next) = fed.recv().await {
-        match next {
+    while let Some(part) = next {
+        match part {
             Fed::Commit(digest, size) => return upload.commit(&digest, size).await,
             Fed::Bytes(mut bytes) => {
                 let known = skipped.min(bytes.len() as u64);
@@ -187,8 +195,9 @@ async fn follow(
                 }
             }
         }
+        next = fed.recv().await;
     }
-    Err(Failure::Unreachable("nobody ended an upload".to_owned()))
+    Err(nobody())
 }
 
 impl Disk {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
+use tonic::codec::CompressionEncoding;
 use tonic::{Code, Status, Streaming};
 
 use super::hub::{Call, Caller, Failure};
@@ -60,8 +61,13 @@ pub(super) enum Ended {
     Broken(Failure),
 }
 
-/// Opens or resumes an upload.
-pub(super) async fn open(caller: &Caller, subject: &Subject) -> Result<Opened, Failure> {
+/// Opens or resumes an upload, whose bytes are compressed on their way where
+/// that pays.
+pub(super) async fn open(
+    caller: &Caller,
+    subject: &Subject,
+    compress: bool,
+) -> Result<Opened, Failure> {
     let first = v1::WriteBlobRequest {
         part: Some(Part::Open(Open {
             project: subject.place.project.to_string(),
@@ -72,7 +78,10 @@ pub(super) async fn open(caller: &Caller, subject: &Subject) -> Result<Opened, F
     };
     let call = Call::within(Method::WriteBlob, LIMIT);
     caller
-        .call(call, first, |mut client, request| async move {
+        .call(call, first, move |mut client, request| async move {
+            if compress {
+                client = client.send_compressed(CompressionEncoding::Zstd);
+            }
             let (metadata, extensions, first) = request.into_parts();
             let (pieces, waiting) = mpsc::channel(WAITING);
             let rest = stream::unfold(waiting, |mut waiting| async move {
@@ -196,7 +205,7 @@ async fn attempt(
     (digest, size): (&Digest, u64),
     sent: &mut u64,
 ) -> Result<Result<(), Failure>, BlobError> {
-    let (offset, mut upload) = match open(caller, subject).await {
+    let (offset, mut upload) = match open(caller, subject, false).await {
         Ok(Opened::Stored) => return Ok(Ok(())),
         Ok(Opened::At(offset, upload)) => (offset.min(size), upload),
         Err(failure) => return Ok(Err(failure)),

@@ -82,6 +82,14 @@ impl Audience {
         builds.push(Arc::downgrade(build));
     }
 
+    /// The span of the first that still runs: what is done once for all of them
+    /// happens in there.
+    pub fn span(&self) -> Span {
+        let builds = lock(&self.0).clone();
+        let running = builds.iter().find_map(Weak::upgrade);
+        running.map_or_else(Span::none, |build| build.span().clone())
+    }
+
     /// Tells each that still runs. The lock is not held: the last to hold a
     /// build ends it.
     pub fn each(&self, tell: impl Fn(&Build)) {

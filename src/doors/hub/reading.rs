@@ -13,9 +13,6 @@ use crate::cache::CacheError;
 use crate::cache::guard::Guard;
 use crate::cache::wire::{self, PIECE, v1};
 
-/// What gzip and zstd begin with (RFC 1952, RFC 8878).
-const COMPRESSED: [&[u8]; 2] = [&[0x1f, 0x8b], &[0x28, 0xb5, 0x2f, 0xfd]];
-
 /// Answers a call for a blob: with its bytes, or with where they are.
 pub async fn read(
     mut call: Call,
@@ -86,7 +83,7 @@ impl Reading {
     /// Whether compressing it once more would be in vain. Of a part nothing is
     /// known, and most blobs are compressed.
     fn is_compressed(&self) -> bool {
-        !self.from_start || COMPRESSED.iter().any(|magic| self.first.starts_with(magic))
+        !self.from_start || wire::is_compressed(&self.first)
     }
 
     fn pieces(self, call: Call) -> Answers<v1::ReadBlobResponse> {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, Response};
 use jiff::Timestamp;
+use tracing::Instrument as _;
 
 use super::super::build::Audience;
 use super::super::grpc::Body;
@@ -87,7 +88,8 @@ impl PullImport {
 
     /// The config, or an empty cache and the reason for it in the progress.
     pub async fn config(&self) -> Response<Body> {
-        let (answer, outcome) = self.answer().await;
+        let answering = self.answer().instrument(self.audience.span());
+        let (answer, outcome) = answering.await;
         // Once for each build: BuildKit's client may ask again.
         self.audience.each(|build| {
             if build.has_imported() {
