@@ -112,9 +112,12 @@ async fn a_hub_that_takes_nothing_holds_the_writer_up_and_no_memory() {
     let place = Place::default();
     let ingest = host.cache.ingest(&place, "layer", Some(digest)).await;
     let mut ingest = ingest.unwrap();
-    ingest.write(content(1, 1 << 20)).await.unwrap();
-    lab.proxy.set(Toxic::Hang);
     let chunk = content(2, 1 << 20);
+    // More than waits in this process: some of it has arrived.
+    for _ in 0..16 {
+        ingest.write(chunk.clone()).await.unwrap();
+    }
+    lab.proxy.set(Toxic::Hang);
     // Beyond what the system's own buffers take, it waits.
     let mut taken = 0;
     while taken < 64 {
