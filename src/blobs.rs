@@ -77,6 +77,13 @@ pub trait BlobStore: Send + Sync + 'static {
     /// open on it go on.
     async fn remove(&self, digest: &Digest) -> Result<(), BlobError>;
 
+    /// Drops a copy of a blob that is kept beside the blob itself, so that the
+    /// next read sees the blob; whether there was one.
+    async fn drop_copy(&self, digest: &Digest) -> Result<bool, BlobError> {
+        let _ = digest;
+        Ok(false)
+    }
+
     /// Makes the names of all blobs committed so far durable.
     async fn persist(&self) -> Result<(), BlobError>;
 

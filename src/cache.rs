@@ -329,6 +329,9 @@ pub enum CacheError {
     /// Whoever asks may not do that; the text says why, and what helps.
     #[error("{0}")]
     Denied(String),
+    /// Whoever was asked can't take what it was given, now or later.
+    #[error("{0}")]
+    Refused(String),
     /// There are exports where one was looked for, and none can be served.
     #[error("nothing is left of {}: see layerd cache fsck", exports(.0))]
     Lost(Vec<ExportId>),

@@ -74,6 +74,15 @@ impl DiskStore {
         self.layout.blob(digest)
     }
 
+    /// Removes what was left behind and will not be resumed any more.
+    pub async fn sweep(&self) -> Result<(), BlobError> {
+        let layout = Arc::clone(&self.layout);
+        blocking(move || {
+            scratch::sweep(&layout).map_err(|error| write_failed(error, "sweep", &layout.ingests()))
+        })
+        .await
+    }
+
     /// What is in the making or was left behind, in no order.
     pub async fn unfinished(&self) -> Result<Vec<UnfinishedIngest>, BlobError> {
         let layout = Arc::clone(&self.layout);

@@ -206,6 +206,10 @@ impl BlobStore for MeteredBlobs {
         self.metrics.timed(Operation::Check, work).await
     }
 
+    async fn drop_copy(&self, digest: &Digest) -> Result<bool, BlobError> {
+        self.store.drop_copy(digest).await
+    }
+
     async fn locate(&self, digest: &Digest, ttl: Duration) -> Result<Option<Location>, BlobError> {
         let work = self.store.locate(digest, ttl);
         self.metrics.timed(Operation::Locate, work).await

@@ -121,6 +121,16 @@ impl LocalCache {
         self.opener.ready().await
     }
 
+    /// What the bytes of a blob hash to now.
+    async fn hash(&self, digest: &Digest) -> Result<Digest, CacheError> {
+        let mut bytes = self.read(digest, 0, u64::MAX).await?;
+        let mut hasher = Hasher::default();
+        while let Some(chunk) = bytes.next().await {
+            hasher.update(&chunk?);
+        }
+        Ok(hasher.finish())
+    }
+
     /// What is stored now: looks at every blob, and opens nothing.
     pub async fn usage(&self) -> Result<Usage, CacheError> {
         Ok(Usage::of(&*self.blobs).await?)
@@ -279,12 +289,17 @@ impl Cache for LocalCache {
         if self.verified.is_believed(digest, Instant::now()) {
             return Ok(());
         }
-        let mut bytes = self.read(digest, 0, u64::MAX).await?;
-        let mut hasher = Hasher::default();
-        while let Some(chunk) = bytes.next().await {
-            hasher.update(&chunk?);
+        let expected = *digest;
+        let mut actual = self.hash(digest).await;
+        let is_wrong = |found: &Result<Digest, CacheError>| match found {
+            Ok(actual) => *actual != expected,
+            Err(error) => error.is_final(),
+        };
+        if is_wrong(&actual) && self.blobs.drop_copy(digest).await? {
+            tracing::warn!(blob = %expected, "a copy of a blob has rotted, and is dropped");
+            actual = self.hash(digest).await;
         }
-        let (expected, actual) = (*digest, hasher.finish());
+        let actual = actual?;
         if actual != expected {
             tracing::error!(blob = %expected, %actual, "a blob has rotted, and is withdrawn");
             let wrong = CacheError::from(BlobError::WrongDigest { expected, actual });

@@ -243,6 +243,8 @@ impl Cache for RemoteCache {
             (Some(outbox), Ok(None) | Err(Failure::Unreachable(_))) => {
                 Ok(outbox.holds(&place.project, digest))
             }
+            // Then it is uploaded, with more patience; or is found to be there.
+            (None, Err(Failure::Unreachable(_))) => Ok(None),
             (_, asked) => asked.map_err(|failure| failure.cache_error(None)),
         }
     }

@@ -51,6 +51,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         catalog: Arc::clone(&backends.catalog),
         cache: local.clone(),
         bucket: backends.bucket.clone(),
+        disk: backends.disk.clone(),
         size: metrics.store,
         grown: metrics.cache.grown(),
         leases: metrics.leases,

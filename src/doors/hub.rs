@@ -18,6 +18,7 @@
 mod call;
 mod connections;
 mod metrics;
+mod peers;
 mod pieces;
 mod reading;
 mod screen;
@@ -67,6 +68,8 @@ struct Door {
     access: Arc<Access>,
     cache: Guarded,
     uploads: Arc<Semaphore>,
+    /// Calls whose message is on its way.
+    messages: Arc<Semaphore>,
     /// Memory for exports that come in, in KiB.
     exports: Arc<Semaphore>,
     metrics: Metrics,

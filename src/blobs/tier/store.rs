@@ -83,6 +83,12 @@ impl BlobStore for TieredBlobs {
         self.tier.remove(digest).await
     }
 
+    async fn drop_copy(&self, digest: &Digest) -> Result<bool, BlobError> {
+        let is_here = self.tier.has(digest).await;
+        self.tier.remove(digest).await?;
+        Ok(is_here)
+    }
+
     async fn persist(&self) -> Result<(), BlobError> {
         self.store.persist().await
     }
@@ -106,6 +112,10 @@ impl BlobStore for TieredBlobs {
     }
 
     async fn locate(&self, digest: &Digest, ttl: Duration) -> Result<Option<Location>, BlobError> {
-        self.store.locate(digest, ttl).await
+        // What is here is given from here.
+        match self.tier.has(digest).await {
+            true => Ok(None),
+            false => self.store.locate(digest, ttl).await,
+        }
     }
 }

@@ -27,7 +27,7 @@ impl LocalCache {
     ) -> Result<HashSet<Digest>, CacheError> {
         let mut absent = self.gone(opened, united, generation).await?;
         absent.extend(self.verified.avoided(Instant::now()));
-        if self.verified.is_suspect() {
+        if self.verified.is_suspect() && self.verified.may_look(Instant::now()) {
             let recorded = united.blobs.keys().copied();
             let there: Vec<Digest> = recorded.filter(|blob| !absent.contains(blob)).collect();
             let looking = async {

@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
+
 use super::LocalCache;
 use crate::blobs::Location;
 use crate::cache::{Cache as _, CacheError};
@@ -20,8 +22,13 @@ const TTL: Duration = Duration::from_secs(180);
 const YOUNG: Duration = Duration::from_secs(30);
 /// How long taking one may hold a look-up up.
 const LIMIT: Duration = Duration::from_millis(500);
-/// Refs that are looked at for one that may be read.
-const MAX_HOLDERS: u32 = 1000;
+/// Refs that are looked at for one that may be read: more than a project has.
+const MAX_HOLDERS: u32 = 100_000;
+/// The smallest blob that is worth a way of its own, in bytes.
+const LOCATED: u64 = 1 << 20;
+/// Blobs that are hashed at a time because somebody found them wrong.
+const DOUBTED: usize = 2;
+static DOUBTING: Semaphore = Semaphore::const_new(DOUBTED);
 
 /// Leases that are counted.
 const MAX_COUNTED: usize = 100_000;
@@ -105,18 +112,25 @@ impl LocalCache {
         Ok(possessed.await?)
     }
 
-    /// Where a blob can be read without this process.
+    /// Where a blob can be read without this process, if it is large.
     pub async fn locate(
         &self,
         digest: &Digest,
         ttl: Duration,
     ) -> Result<Option<Location>, CacheError> {
-        Ok(self.blobs.locate(digest, ttl).await?)
+        match self.blobs.sizes(&[*digest]).await?.pop().flatten() {
+            Some(size) if size >= LOCATED => Ok(self.blobs.locate(digest, ttl).await?),
+            _ => Ok(None),
+        }
     }
 
     /// Hashes a blob that somebody found wrong, whatever is believed of it;
-    /// true where it is withdrawn.
+    /// true where it is withdrawn. Few are looked at a time, and the others are
+    /// left to those who ask again.
     pub async fn doubt(&self, digest: &Digest) -> Result<bool, CacheError> {
+        let Ok(_turn) = DOUBTING.try_acquire() else {
+            return Ok(false);
+        };
         self.verified.forget(digest);
         match self.verify(digest).await {
             Ok(()) => Ok(false),

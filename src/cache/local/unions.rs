@@ -26,7 +26,7 @@ use crate::graph::{Descriptor, ExportSource, GraphError, Parsed, Refused, Union}
 use crate::place::Place;
 
 /// Unions that are kept; the one that nobody asked for for longest goes first.
-const KEPT: usize = 16;
+const KEPT: usize = 256;
 /// Records that all of them have taken in, as their exports count them; beyond
 /// it idle ones go. A record takes some 300 bytes.
 const MAX_KEPT: u64 = 2_000_000;

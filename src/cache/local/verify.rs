@@ -15,6 +15,9 @@ use crate::digest::Digest;
 
 /// How long a blob is believed to be as it was found.
 const BELIEVED: Duration = Duration::from_secs(600);
+/// How long it takes until blobs are looked at again, after a look that was cut
+/// off.
+const REST: Duration = Duration::from_secs(20);
 /// Blobs that are remembered; beyond it all are forgotten, which costs hashing.
 const MAX_REMEMBERED: usize = 100_000;
 
@@ -23,6 +26,7 @@ const MAX_REMEMBERED: usize = 100_000;
 pub struct Verified {
     right: Mutex<HashMap<Digest, Instant>>,
     wrong: AtomicBool,
+    next_look: Mutex<Option<Instant>>,
     avoided: Mutex<BTreeMap<Digest, Instant>>,
 }
 
@@ -50,11 +54,33 @@ impl Verified {
 
     /// A blob was found to be wrong: where one has rotted, others may have.
     pub fn suspect(&self) {
+        *self
+            .next_look
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = None;
         self.wrong.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is time to look at all blobs: a look that was cut off is not
+    /// begun again by everybody who comes.
+    pub fn may_look(&self, now: Instant) -> bool {
+        let mut next = self
+            .next_look
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if next.is_some_and(|next| now < next) {
+            return false;
+        }
+        *next = Some(now + REST);
+        true
     }
 
     /// All blobs were looked at since.
     pub fn trust(&self) {
+        *self
+            .next_look
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = None;
         self.wrong.store(false, Ordering::Relaxed);
     }
 

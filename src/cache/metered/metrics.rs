@@ -67,6 +67,7 @@ impl From<&CacheError> for ErrorKind {
         match error {
             CacheError::Unavailable(_) => Self::Unavailable,
             CacheError::Denied(_) => Self::Denied,
+            CacheError::Refused(_) => Self::Invalid,
             CacheError::Lost(_) | CacheError::Missing(_) => Self::NotFound,
             CacheError::Graph(_) => Self::Invalid,
             CacheError::Blob(error) => error.into(),

@@ -15,6 +15,7 @@ pub fn status_of(error: &CacheError) -> Status {
     let text = error.to_string();
     match error {
         CacheError::Denied(_) => Status::permission_denied(text),
+        CacheError::Refused(_) => Status::invalid_argument(text),
         CacheError::Lost(_) => Status::data_loss(text),
         CacheError::Missing(digests) => {
             let missing = v1::MissingBlobs {
@@ -44,6 +45,7 @@ pub fn error_of(status: &Status, about: Option<Digest>) -> CacheError {
     match (status.code(), about) {
         (Code::NotFound, Some(digest)) => BlobError::NotFound(digest).into(),
         (Code::PermissionDenied | Code::Unauthenticated, _) => CacheError::Denied(text),
+        (Code::InvalidArgument | Code::OutOfRange, _) => CacheError::Refused(text),
         (Code::FailedPrecondition, _) => {
             let missing = v1::MissingBlobs::decode(status.details());
             let missing = missing

@@ -4,7 +4,7 @@ use std::net::ToSocketAddrs as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 
 use crate::config::MetricsAddress;
 use crate::units::parse_size;
@@ -131,7 +131,7 @@ pub struct ServeArgs {
         long,
         env = "LAYERD_UPLOAD_BUFFERS",
         value_name = "SIZE",
-        value_parser = parse_size,
+        value_parser = buffers,
         default_value = "64MiB"
     )]
     pub(super) upload_buffers: u64,
@@ -141,7 +141,8 @@ pub struct ServeArgs {
         long,
         env = "LAYERD_CATALOG_CONNECTIONS",
         value_name = "N",
-        default_value_t = 16
+        default_value_t = 16,
+        value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub(super) catalog_connections: u32,
 
@@ -153,7 +154,16 @@ pub struct ServeArgs {
 
     /// Check all of this, and whether the database and the bucket are reached,
     /// and end.
-    #[arg(long)]
+    #[arg(
+        long,
+        env = "LAYERD_CHECK_CONFIG",
+        value_name = "true|false",
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "false",
+        default_missing_value = "true"
+    )]
     pub(super) check_config: bool,
 
     /// A TOML file with these options as keys: `data-dir = "/cache"`.
@@ -201,5 +211,14 @@ fn at_least_one(text: &str) -> Result<usize, String> {
         Ok(0) => Err("at least 1".to_owned()),
         Ok(number) => Ok(number),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+/// What two parts of a layer take, at least.
+fn buffers(text: &str) -> Result<u64, String> {
+    const LEAST: u64 = 16 << 20;
+    match parse_size(text)? {
+        size if size < LEAST => Err("at least 16MiB".to_owned()),
+        size => Ok(size),
     }
 }

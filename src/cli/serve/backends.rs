@@ -23,6 +23,7 @@ pub(super) struct Backends {
     pub(super) catalog_at: String,
     pub(super) blobs_at: String,
     pub(super) bucket: Option<ObjectBlobs>,
+    pub(super) disk: Option<DiskStore>,
 }
 
 impl Backends {
@@ -33,7 +34,7 @@ impl Backends {
         registry: &mut Registry,
     ) -> anyhow::Result<Self> {
         let (catalog, catalog_at) = catalog(storage, registry).await?;
-        let (blobs, bucket, blobs_at) = blobs(storage, registry).await?;
+        let (blobs, bucket, disk, blobs_at) = blobs(storage, registry).await?;
         let catalog_metrics = catalog::Metrics::register(registry);
         let blob_metrics = StoreMetrics::register(registry);
         Ok(Self {
@@ -42,6 +43,7 @@ impl Backends {
             catalog_at,
             blobs_at,
             bucket,
+            disk,
         })
     }
 
@@ -99,13 +101,19 @@ async fn catalog(
     }
 }
 
-type Blobs = (Arc<dyn BlobStore>, Option<ObjectBlobs>, String);
+type Blobs = (
+    Arc<dyn BlobStore>,
+    Option<ObjectBlobs>,
+    Option<DiskStore>,
+    String,
+);
 
 async fn blobs(storage: &Storage<'_>, registry: &mut Registry) -> anyhow::Result<Blobs> {
     let Some(url) = storage.blobs else {
         let dir = directory(storage.data_dir).await?;
         let disk = DiskStore::open(dir).await?;
-        return Ok((Arc::new(disk), None, dir.display().to_string()));
+        let at = dir.display().to_string();
+        return Ok((Arc::new(disk.clone()), None, Some(disk), at));
     };
     let options = ObjectOptions {
         upload_buffers: storage.upload_buffers,
@@ -115,7 +123,7 @@ async fn blobs(storage: &Storage<'_>, registry: &mut Registry) -> anyhow::Result
     let at = bucket.place().to_owned();
     let store: Arc<dyn BlobStore> = Arc::new(bucket.clone());
     if storage.disk_cache == 0 {
-        return Ok((store, Some(bucket), at));
+        return Ok((store, Some(bucket), None, at));
     }
     let disk = DiskStore::open(directory(storage.data_dir).await?).await?;
     let options = TierOptions {
@@ -123,8 +131,15 @@ async fn blobs(storage: &Storage<'_>, registry: &mut Registry) -> anyhow::Result
         ..TierOptions::default()
     };
     let origin = Arc::new(StoreOrigin(Arc::clone(&store)));
-    let tier = Tier::open(disk, origin, options, TierMetrics::register(registry)).await;
-    Ok((Arc::new(TieredBlobs::new(tier, store)), Some(bucket), at))
+    let tier = Tier::open(
+        disk.clone(),
+        origin,
+        options,
+        TierMetrics::register(registry),
+    )
+    .await;
+    let tiered = Arc::new(TieredBlobs::new(tier, store));
+    Ok((tiered, Some(bucket), Some(disk), at))
 }
 
 /// Makes the data directory, and says so where it is on a network.

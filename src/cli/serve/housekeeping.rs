@@ -11,7 +11,7 @@ use std::time::Duration;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::Notify;
 
-use crate::blobs::ObjectBlobs;
+use crate::blobs::{DiskStore, ObjectBlobs};
 use crate::cache::{LocalCache, StoreSize};
 use crate::catalog::Catalog;
 
@@ -19,7 +19,7 @@ use crate::catalog::Catalog;
 const TASK: &str = "housekeeping";
 /// How often a hub that has not the right asks for it, and leases are counted.
 const PAUSE: Duration = Duration::from_secs(15);
-/// How often a bucket is swept.
+/// How often a bucket, and a disk, is swept.
 const SWEEP: Duration = Duration::from_secs(3600);
 
 /// What house is kept of.
@@ -27,6 +27,7 @@ pub(super) struct House {
     pub(super) catalog: Arc<dyn Catalog>,
     pub(super) cache: Arc<LocalCache>,
     pub(super) bucket: Option<ObjectBlobs>,
+    pub(super) disk: Option<DiskStore>,
     pub(super) size: StoreSize,
     pub(super) grown: Arc<Notify>,
     pub(super) leases: Gauge,
@@ -35,7 +36,7 @@ pub(super) struct House {
 impl House {
     /// Keeps it, for ever.
     pub(super) async fn keep(self) {
-        tokio::join!(self.take_turns(), self.count_leases());
+        tokio::join!(self.take_turns(), self.count_leases(), self.sweep_disk());
     }
 
     async fn count_leases(&self) {
@@ -66,6 +67,18 @@ impl House {
                 }
             }
             tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// The disk of this hub, which no other sweeps.
+    async fn sweep_disk(&self) {
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            if let Some(disk) = &self.disk
+                && let Err(error) = disk.sweep().await
+            {
+                tracing::warn!(%error, "the data directory could not be swept");
+            }
         }
     }
 

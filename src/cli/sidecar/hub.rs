@@ -141,7 +141,15 @@ impl Caches {
         let hub = Hub::new(args.hub.hubs.clone(), tls, metrics.hub.clone());
         let hub = Arc::new(hub);
         let outbox = match args.hub.async_export {
-            false => None,
+            false => {
+                let left = std::fs::read_dir(args.data_dir.join("outbox"));
+                if left.is_ok_and(|mut left| left.next().is_some()) {
+                    tracing::warn!(
+                        "exports of an earlier run wait in the data directory: --async-export brings them to the hub"
+                    );
+                }
+                None
+            }
             true => {
                 let near = settings.near.clone();
                 let opened = Outbox::open(&args.data_dir, near, hub.clone(), token.clone());

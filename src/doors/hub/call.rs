@@ -87,6 +87,9 @@ impl Call {
             Code::Unavailable | Code::DataLoss | Code::Unknown => {
                 tracing::warn!(parent: &self.span, code = ?status.code(), error = status.message(), "a call failed");
             }
+            Code::PermissionDenied => {
+                tracing::info!(parent: &self.span, error = status.message(), "a call was denied");
+            }
             code => {
                 tracing::debug!(parent: &self.span, ?code, error = status.message(), "a call was refused");
             }

@@ -1,9 +1,8 @@
 //! Clients, from their connection to its end.
 //!
-//! Windows are sized so that a stream moves at the speed of a local network,
-//! and all of them together take no more memory than a hub has: what a client
-//! may send unasked is bounded for each connection, and connections are
-//! counted.
+//! Windows are sized so that a stream moves at the speed of a local network.
+//! What a client may send unasked is bounded for each connection, connections
+//! are counted, and an address has at most half of them.
 
 use std::io;
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 
+use super::peers::{Guest, Peers};
 use super::pieces::Uncopied;
 use super::screen::Screen;
 use super::service::Service;
@@ -39,11 +39,15 @@ const MAX_CALLS: u32 = 256;
 const MAX_HEADER_LIST: u32 = 64 << 10;
 /// Connections at a time; one more waits to be accepted.
 const MAX_CONNECTIONS: usize = 4096;
+/// Those of one address; one more is closed.
+pub(super) const MAX_OF_PEER: usize = 2048;
 /// How often a client is asked whether it is still there, and how long it may
 /// take to answer.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(20));
 /// How long calls may go on after the door was told to close.
 const DRAIN: Duration = Duration::from_secs(30);
+/// Calls whose message, of up to 4 MiB, is on its way; others wait.
+const MESSAGES: usize = 64;
 /// Memory for exports that come in, in KiB; others wait.
 const EXPORTS: usize = 96 << 10;
 /// How long a client may take to say the first thing: these bytes (RFC 9113,
@@ -58,6 +62,7 @@ pub async fn serve(config: Config, closing: Closing) {
         access: config.access,
         cache: config.cache,
         uploads: Arc::new(Semaphore::new(config.uploads)),
+        messages: Arc::new(Semaphore::new(MESSAGES)),
         exports: Arc::new(Semaphore::new(EXPORTS)),
         metrics: config.metrics,
         tasks: tasks.clone(),
@@ -68,6 +73,7 @@ pub async fn serve(config: Config, closing: Closing) {
         .send_compressed(CompressionEncoding::Zstd);
     let routes = Routes::new(Uncopied(service)).prepare();
     let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let peers = Peers::default();
     loop {
         let accepted = tokio::select! {
             accepted = next(&config.listener, &seats) => accepted,
@@ -75,11 +81,15 @@ pub async fn serve(config: Config, closing: Closing) {
         };
         match accepted {
             Ok((stream, seat)) => {
+                let Some(guest) = peers.admit(&stream) else {
+                    continue;
+                };
                 let connection = Connection {
                     door: Arc::clone(&door),
                     routes: routes.clone(),
                     drain: closing.drain.clone(),
                     _seat: seat,
+                    _guest: guest,
                 };
                 tasks.spawn(connection.run(stream, config.tls.clone()));
             }
@@ -114,6 +124,7 @@ struct Connection {
     routes: Routes,
     drain: CancellationToken,
     _seat: OwnedSemaphorePermit,
+    _guest: Guest,
 }
 
 impl Connection {

@@ -6,12 +6,14 @@
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::future::{self, BoxFuture, FutureExt as _};
 use http::{Extensions, Request, Response};
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
+use tokio::sync::Notify;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
@@ -21,6 +23,9 @@ use super::call::Call;
 use super::metrics::Method;
 use crate::cache::guard::Guard;
 
+/// How long a message may be on its way where there is one.
+const MESSAGE: Duration = Duration::from_secs(10);
+
 /// The calls of one connection.
 pub struct Screen {
     door: Arc<Door>,
@@ -29,11 +34,30 @@ pub struct Screen {
 
 /// A call that has begun, until its method takes it.
 #[derive(Clone)]
-struct Begun(Arc<Mutex<Option<(Call, Guard)>>>);
+struct Begun(Arc<Waiting>);
+
+struct Waiting {
+    call: Mutex<Option<(Call, Guard)>>,
+    taken: Notify,
+}
 
 impl Begun {
+    fn new(call: (Call, Guard)) -> Self {
+        Self(Arc::new(Waiting {
+            call: Mutex::new(Some(call)),
+            taken: Notify::new(),
+        }))
+    }
+
     fn take(&self) -> Option<(Call, Guard)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        let mut call = self.0.call.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.taken.notify_one();
+        call.take()
+    }
+
+    /// Resolves once its method has its message.
+    async fn taken(&self) {
+        self.0.taken.notified().await;
     }
 }
 
@@ -61,12 +85,34 @@ impl Service<Request<Incoming>> for Screen {
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let method = Method::at(request.uri().path());
         let begun = match Call::begin(&self.door, method, request.headers()) {
-            Ok(begun) => Begun(Arc::new(Mutex::new(Some(begun)))),
+            Ok(begun) => Begun::new(begun),
             Err(status) => return future::ready(Ok(status.into_http())).boxed(),
         };
         request.extensions_mut().insert(begun.clone());
-        let answering = self.routes.call(request);
+        let room = Arc::clone(&self.door.messages);
+        let routes = self.routes.clone();
         async move {
+            let answering = async {
+                // As long as the message is on its way.
+                let Ok(room) = room.acquire().await else {
+                    return routes.call(request).await;
+                };
+                let mut answering = std::pin::pin!(routes.call(request));
+                tokio::select! {
+                    answer = answering.as_mut() => return answer,
+                    () = begun.taken() => {}
+                    () = tokio::time::sleep(MESSAGE) => {}
+                }
+                drop(room);
+                match begun.take() {
+                    None => answering.await,
+                    Some((mut call, _)) => {
+                        let late = "the message did not come to its end";
+                        let late = call.ended(Status::deadline_exceeded(late));
+                        Ok(late.into_http())
+                    }
+                }
+            };
             let response = answering.await?;
             if let Some((mut call, _)) = begun.take() {
                 let status = Status::from_header_map(response.headers());

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures::stream::{self, Stream, StreamExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status, Streaming};
@@ -26,8 +26,10 @@ use crate::step::Step;
 
 /// The largest config that an export may have, in bytes.
 const MAX_CONFIG: u64 = 64 << 20;
-/// How long a client may take over the messages of one export.
-const PUBLISHING: Duration = Duration::from_secs(120);
+/// How long an export may wait for the memory that it takes.
+const ROOM: Duration = Duration::from_secs(45);
+/// How long a client may take over the config of an export, once it has that.
+const PUBLISHING: Duration = Duration::from_secs(30);
 /// How long it may say nothing meanwhile: it holds memory.
 const SILENCE: Duration = Duration::from_secs(10);
 
@@ -127,9 +129,7 @@ impl CacheService for Service {
     ) -> Result<Response<v1::PublishResponse>, Status> {
         let room = Arc::clone(&self.0.exports);
         self.unary(request, |guard, messages| async move {
-            let export = tokio::time::timeout(PUBLISHING, publication(messages, room)).await;
-            let (export, _room) = export
-                .map_err(|_| Status::deadline_exceeded("the export did not come to its end"))??;
+            let (export, _room) = publication(messages, room).await?;
             tracing::Span::current().record("project", export.place.project.as_str());
             let published = guard.publish(export).await.map_err(refused)?;
             Ok(v1::PublishResponse {
@@ -273,28 +273,41 @@ async fn publication(
     let steps: Vec<Step> = wire::steps(export.steps).map_err(malformed)?;
     let size = export.config_bytes + export.manifest.len() as u64;
     let kib = u32::try_from(size >> 10).unwrap_or(u32::MAX).max(1);
-    let room = room.acquire_many_owned(kib).await;
+    let room = tokio::time::timeout(ROOM, room.acquire_many_owned(kib)).await;
+    let room = room.map_err(|_| Status::unavailable("too many exports at once: try again"))?;
     let room = room.map_err(|_| Status::unavailable("the hub is closing"))?;
+    let config = tokio::time::timeout(PUBLISHING, config(messages, export.config_bytes)).await;
+    let config =
+        config.map_err(|_| Status::deadline_exceeded("the export did not come to its end"))??;
+    let publication = Publication {
+        place,
+        builder: wire::short("builder", export.builder).map_err(malformed)?,
+        manifest: Document::new(export.manifest),
+        config: Document::new(config),
+        uploaded: Default::default(),
+        steps,
+    };
+    Ok((publication, room))
+}
+
+/// The config of an export, of so many bytes.
+async fn config(
+    mut messages: Streaming<v1::PublishRequest>,
+    announced: u64,
+) -> Result<Bytes, Status> {
+    use v1::publish_request::Part;
     let mut config = BytesMut::new();
     while let Some(message) = next(&mut messages).await? {
         let Some(Part::Config(bytes)) = message.part else {
             continue;
         };
-        if (config.len() + bytes.len()) as u64 > export.config_bytes {
+        if (config.len() + bytes.len()) as u64 > announced {
             return Err(Status::invalid_argument("a config longer than announced"));
         }
         config.extend_from_slice(&bytes);
     }
-    if config.len() as u64 != export.config_bytes {
+    if config.len() as u64 != announced {
         return Err(Status::invalid_argument("a config that breaks off"));
     }
-    let publication = Publication {
-        place,
-        builder: wire::short("builder", export.builder).map_err(malformed)?,
-        manifest: Document::new(export.manifest),
-        config: Document::new(config.freeze()),
-        uploaded: Default::default(),
-        steps,
-    };
-    Ok((publication, room))
+    Ok(config.freeze())
 }

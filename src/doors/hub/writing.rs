@@ -4,12 +4,12 @@
 //! then held up by flow control, and takes no memory here.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::stream::StreamExt as _;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 use tracing::Instrument as _;
 
 use super::Door;
@@ -29,6 +29,8 @@ use crate::place::Place;
 const SILENCE: Duration = Duration::from_secs(60);
 /// After how much of that it gives its place up, until it goes on.
 const PAUSE: Duration = Duration::from_secs(5);
+/// Bytes in a second that keep a place; less counts as a pause.
+const LEAST: u64 = 16 << 10;
 /// The largest blob, in bytes.
 const MAX_BLOB: u64 = 1 << 38;
 /// Bytes of the name that an upload is resumed by.
@@ -151,9 +153,15 @@ impl Upload {
         Ok(held.into_iter().next().flatten())
     }
 
-    /// Takes pieces in until the commit; none where the client pauses.
+    /// Takes pieces in until the commit; none where the client pauses, or sends
+    /// hardly anything: others are waiting.
     async fn fill(&mut self, ingest: &mut dyn Ingest) -> Result<Option<Commit>, Status> {
+        let (began, start) = (Instant::now(), ingest.offset());
         loop {
+            let least = began.elapsed().saturating_sub(PAUSE).as_secs() * LEAST;
+            if ingest.offset().saturating_sub(start) < least {
+                return Ok(None);
+            }
             let Ok(part) = tokio::time::timeout(PAUSE, self.next()).await else {
                 return Ok(None);
             };
@@ -168,7 +176,7 @@ impl Upload {
             let message = tokio::time::timeout(SILENCE, self.messages.message()).await;
             let message = message
                 .map_err(|_| Status::deadline_exceeded("nothing came for too long: go on anew"))?;
-            match message? {
+            match message.map_err(gone)? {
                 None => return Ok(None),
                 // A part that is not known is a newer client's.
                 Some(message) => {
@@ -184,6 +192,14 @@ impl Upload {
         let answer = v1::WriteBlobResponse { part: Some(answer) };
         let said = self.answers.send(Ok(answer)).await;
         said.map_err(|_| Status::cancelled("the client went away"))
+    }
+}
+
+/// What a broken connection comes to.
+fn gone(status: Status) -> Status {
+    match status.code() {
+        Code::Unknown => Status::cancelled("the client went away"),
+        _ => status,
     }
 }
 

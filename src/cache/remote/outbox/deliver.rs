@@ -136,7 +136,7 @@ async fn finish(inner: &Inner, waiting: &Waiting) {
 /// Whether no later attempt would be another.
 fn is_hopeless(error: &CacheError, waiting: &Waiting) -> bool {
     match error {
-        CacheError::Graph(_) => true,
+        CacheError::Graph(_) | CacheError::Refused(_) => true,
         CacheError::Denied(_) | CacheError::Missing(_) => {
             let age = Timestamp::now().duration_since(waiting.entry.written_at);
             Duration::try_from(age).unwrap_or_default() > REFUSED

@@ -29,7 +29,7 @@ fn code(error: &CacheError) -> Code {
     match error {
         CacheError::Denied(_) => Code::PermissionDenied,
         CacheError::Missing(_) => Code::FailedPrecondition,
-        CacheError::Graph(_) => Code::InvalidArgument,
+        CacheError::Graph(_) | CacheError::Refused(_) => Code::InvalidArgument,
         CacheError::Blob(blob) => match blob {
             BlobError::NotFound(_) => Code::NotFound,
             BlobError::WrongDigest { .. } | BlobError::WrongSize { .. } => Code::FailedPrecondition,

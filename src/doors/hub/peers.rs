@@ -1,0 +1,53 @@
+//! How many connections each address has, so that one alone can't take all.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::net::TcpStream;
+
+use super::connections::MAX_OF_PEER;
+
+/// The addresses that are connected; clones are the same.
+#[derive(Clone, Default)]
+pub struct Peers(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// A connection that is counted until it is dropped.
+pub struct Guest {
+    peers: Peers,
+    address: IpAddr,
+}
+
+impl Peers {
+    /// Counts a connection, unless its address has too many.
+    pub fn admit(&self, stream: &TcpStream) -> Option<Guest> {
+        let address = stream.peer_addr().ok()?.ip();
+        let mut peers = self.lock();
+        let connections = peers.entry(address).or_default();
+        if *connections >= MAX_OF_PEER {
+            tracing::warn!(%address, "a client has too many connections");
+            return None;
+        }
+        *connections += 1;
+        Some(Guest {
+            peers: self.clone(),
+            address,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let mut peers = self.peers.lock();
+        if let Some(connections) = peers.get_mut(&self.address) {
+            *connections -= 1;
+            if *connections == 0 {
+                peers.remove(&self.address);
+            }
+        }
+    }
+}
