@@ -149,7 +149,10 @@ async fn an_export_that_stays_silent_lets_the_others_in() {
     silent.abort_all();
     while let Some(ended) = silent.join_next().await {
         if let Ok(answer) = ended {
-            assert_eq!(answer.unwrap_err().code(), Code::DeadlineExceeded);
+            // It said nothing, or found no room.
+            let code = answer.unwrap_err().code();
+            let refused = matches!(code, Code::DeadlineExceeded | Code::Unavailable);
+            assert!(refused, "{code:?}");
         }
     }
 }
