@@ -1,7 +1,8 @@
 //! Connections to one database, and how long anything may take on them.
 
 use std::fmt;
-use std::time::Duration;
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
@@ -17,6 +18,9 @@ use crate::catalog::context::Context;
 
 /// How long the question takes whether the database is there at all.
 const GLANCE: Duration = Duration::from_secs(1);
+
+/// How long it takes until a socket that is not there is looked for again.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// When an idle connection is closed: before something on the way forgets it.
 const IDLE: Duration = Duration::from_secs(120);
@@ -110,7 +114,20 @@ impl Connections {
     /// A connection that works, to a database with all its tables.
     pub(super) async fn one(&self) -> Result<PoolConnection<Postgres>, CatalogError> {
         self.schema.ready().await?;
-        match self.pool.acquire().await {
+        let began = Instant::now();
+        let acquired = loop {
+            match self.pool.acquire().await {
+                // A server that restarts has no socket for a moment.
+                Err(sqlx::Error::Io(error))
+                    if error.kind() == ErrorKind::NotFound
+                        && began.elapsed() < self.limits.patience =>
+                {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                acquired => break acquired,
+            }
+        };
+        match acquired {
             Ok(connection) => Ok(connection),
             Err(error @ sqlx::Error::PoolTimedOut) => {
                 self.reached().await?;
