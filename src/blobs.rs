@@ -78,10 +78,10 @@ pub trait BlobStore: Send + Sync + 'static {
     async fn remove(&self, digest: &Digest) -> Result<(), BlobError>;
 
     /// Drops a copy of a blob that is kept beside the blob itself, so that the
-    /// next read sees the blob; whether there was one.
-    async fn drop_copy(&self, digest: &Digest) -> Result<bool, BlobError> {
+    /// next read sees the blob.
+    async fn drop_copy(&self, digest: &Digest) -> Result<(), BlobError> {
         let _ = digest;
-        Ok(false)
+        Ok(())
     }
 
     /// Makes the names of all blobs committed so far durable.

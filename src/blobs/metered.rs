@@ -206,7 +206,7 @@ impl BlobStore for MeteredBlobs {
         self.metrics.timed(Operation::Check, work).await
     }
 
-    async fn drop_copy(&self, digest: &Digest) -> Result<bool, BlobError> {
+    async fn drop_copy(&self, digest: &Digest) -> Result<(), BlobError> {
         self.store.drop_copy(digest).await
     }
 

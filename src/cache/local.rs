@@ -299,7 +299,7 @@ impl Cache for LocalCache {
         let mut found = self.hash(digest).await;
         if found.as_ref().is_err_and(CacheError::is_final) {
             // It may be a copy that is wrong, or have been read wrongly.
-            let _ = self.blobs.drop_copy(digest).await?;
+            self.blobs.drop_copy(digest).await?;
             found = self.hash(digest).await;
         }
         if let Err(wrong) = found {

@@ -83,10 +83,8 @@ impl BlobStore for TieredBlobs {
         self.tier.remove(digest).await
     }
 
-    async fn drop_copy(&self, digest: &Digest) -> Result<bool, BlobError> {
-        let is_here = self.tier.has(digest).await;
-        self.tier.remove(digest).await?;
-        Ok(is_here)
+    async fn drop_copy(&self, digest: &Digest) -> Result<(), BlobError> {
+        self.tier.remove(digest).await
     }
 
     async fn persist(&self) -> Result<(), BlobError> {

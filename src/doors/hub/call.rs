@@ -56,7 +56,7 @@ impl Call {
             metrics: door.metrics.clone(),
             span,
         };
-        call.metrics.began(method);
+        call.metrics.began();
         let token = match bearer(headers) {
             Ok(token) => token,
             Err(status) => return Err(call.ended(status)),

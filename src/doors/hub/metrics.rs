@@ -148,7 +148,7 @@ impl Metrics {
         metrics
     }
 
-    pub(super) fn began(&self, _method: Method) {
+    pub(super) fn began(&self) {
         self.running.inc();
     }
 
