@@ -5,6 +5,7 @@
 //! being through an [`Ingest`], which hashes the bytes as they pass and shows
 //! nothing until they are whole, verified and durable.
 
+mod committing;
 #[cfg(test)]
 mod conformance;
 mod disk;
@@ -21,6 +22,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
+pub use self::committing::Committing;
 pub use self::disk::{DiskStore, UnfinishedIngest};
 pub use self::generation::Generation;
 pub use self::location::Location;

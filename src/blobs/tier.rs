@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use futures::FutureExt as _;
 use tokio::task::JoinSet;
 
 use self::fetch::{Fetches, Job};
@@ -28,7 +28,7 @@ pub use self::shelf::Pin;
 use self::shelf::Shelf;
 pub use self::store::{StoreOrigin, TieredBlobs};
 use super::patient::{self, Patience};
-use super::{BlobError, BlobStore as _, BlobStream, DiskStore, Ingest};
+use super::{BlobError, BlobStore as _, BlobStream, Committing, DiskStore, Ingest};
 use crate::digest::Digest;
 
 /// Where blobs come from that a [`Tier`] does not have.
@@ -193,10 +193,17 @@ impl Tier {
         expected: Option<Digest>,
     ) -> Result<Box<dyn Ingest>, BlobError> {
         let ingest = self.shared.disk.ingest(name, expected).await?;
-        Ok(Box::new(Shelving {
-            ingest,
-            shelf: Arc::clone(&self.shared.shelf),
-        }))
+        let shelf = Arc::clone(&self.shared.shelf);
+        // It counts once it is committed.
+        let commit = move |ingest: Box<dyn Ingest>, size, expected| {
+            async move {
+                let (digest, size) = ingest.commit(size, expected).await?;
+                shelf.admit(digest, size).await;
+                Ok((digest, size))
+            }
+            .boxed()
+        };
+        Ok(Box::new(Committing::new(ingest, commit)))
     }
 
     /// Keeps a blob here until the pin is dropped, for other processes too
@@ -245,53 +252,6 @@ impl Tier {
             .tasks
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// An ingest whose blob counts once it is committed.
-struct Shelving {
-    ingest: Box<dyn Ingest>,
-    shelf: Arc<Shelf>,
-}
-
-#[async_trait]
-impl Ingest for Shelving {
-    fn offset(&self) -> u64 {
-        self.ingest.offset()
-    }
-
-    fn digest(&self) -> Digest {
-        self.ingest.digest()
-    }
-
-    fn started_at(&self) -> std::time::SystemTime {
-        self.ingest.started_at()
-    }
-
-    fn updated_at(&self) -> std::time::SystemTime {
-        self.ingest.updated_at()
-    }
-
-    async fn write(&mut self, bytes: Bytes) -> Result<(), BlobError> {
-        self.ingest.write(bytes).await
-    }
-
-    async fn restart(&mut self) -> Result<(), BlobError> {
-        self.ingest.restart().await
-    }
-
-    async fn commit(
-        self: Box<Self>,
-        size: Option<u64>,
-        expected: Option<Digest>,
-    ) -> Result<(Digest, u64), BlobError> {
-        let (digest, size) = self.ingest.commit(size, expected).await?;
-        self.shelf.admit(digest, size).await;
-        Ok((digest, size))
-    }
-
-    async fn abort(self: Box<Self>) -> Result<(), BlobError> {
-        self.ingest.abort().await
     }
 }
 

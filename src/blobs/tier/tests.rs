@@ -4,7 +4,7 @@ mod origin;
 
 use std::time::{Duration, SystemTime};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, TryStreamExt as _};
 use tempfile::TempDir;
 

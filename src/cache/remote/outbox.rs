@@ -15,8 +15,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
-use bytes::Bytes;
+use futures::FutureExt as _;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -24,7 +23,7 @@ use self::entry::{Entry, Shelf};
 use super::hub::Caller;
 use super::metrics::Metrics;
 use super::near::Near;
-use crate::blobs::{BlobError, BlobStore as _, Ingest, Pin};
+use crate::blobs::{BlobError, BlobStore as _, Committing, Ingest, Pin};
 use crate::cache::{CacheError, Publication, Published, local, steps};
 use crate::digest::Digest;
 use crate::place::ProjectId;
@@ -121,10 +120,19 @@ impl Outbox {
         name: &str,
         expected: Option<Digest>,
     ) -> Result<Box<dyn Ingest>, BlobError> {
-        Ok(Box::new(Pinning {
-            ingest: self.inner.near.tier.ingest(name, expected).await?,
-            outbox: Arc::clone(&self.inner),
-        }))
+        let ingest = self.inner.near.tier.ingest(name, expected).await?;
+        let outbox = Arc::clone(&self.inner);
+        // Its blob is pinned before it can leave the disk again.
+        let commit = move |ingest: Box<dyn Ingest>, size, expected| {
+            async move {
+                let pin = outbox.near.tier.pin(&ingest.digest()).await;
+                let (digest, size) = ingest.commit(size, expected).await?;
+                outbox.keep_fresh(digest, pin);
+                Ok((digest, size))
+            }
+            .boxed()
+        };
+        Ok(Box::new(Committing::new(ingest, commit)))
     }
 
     /// Puts an export in; when this returns it survives a crash of the machine.
@@ -238,55 +246,6 @@ impl Inner {
         let mut fresh = lock(&self.fresh);
         fresh.retain(|_, (_, since)| since.elapsed() < FRESH);
         fresh.insert(digest, (pin, Instant::now()));
-    }
-}
-
-/// An upload whose blob is pinned once it is committed.
-struct Pinning {
-    ingest: Box<dyn Ingest>,
-    outbox: Arc<Inner>,
-}
-
-#[async_trait]
-impl Ingest for Pinning {
-    fn offset(&self) -> u64 {
-        self.ingest.offset()
-    }
-
-    fn digest(&self) -> Digest {
-        self.ingest.digest()
-    }
-
-    fn started_at(&self) -> std::time::SystemTime {
-        self.ingest.started_at()
-    }
-
-    fn updated_at(&self) -> std::time::SystemTime {
-        self.ingest.updated_at()
-    }
-
-    async fn write(&mut self, bytes: Bytes) -> Result<(), BlobError> {
-        self.ingest.write(bytes).await
-    }
-
-    async fn restart(&mut self) -> Result<(), BlobError> {
-        self.ingest.restart().await
-    }
-
-    async fn commit(
-        self: Box<Self>,
-        size: Option<u64>,
-        expected: Option<Digest>,
-    ) -> Result<(Digest, u64), BlobError> {
-        let tier = &self.outbox.near.tier;
-        let pin = tier.pin(&self.ingest.digest()).await;
-        let (digest, size) = self.ingest.commit(size, expected).await?;
-        self.outbox.keep_fresh(digest, pin);
-        Ok((digest, size))
-    }
-
-    async fn abort(self: Box<Self>) -> Result<(), BlobError> {
-        self.ingest.abort().await
     }
 }
 
