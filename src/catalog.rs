@@ -12,6 +12,7 @@ mod conformance;
 mod context;
 mod error;
 mod file_system;
+pub mod ledger;
 mod metered;
 mod ownership;
 mod packed;
@@ -34,6 +35,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::error::CatalogError;
 pub use self::file_system::network_file_system;
+pub use self::ledger::Ledger;
 pub use self::metered::{Metered, Metrics};
 pub use self::ownership::Ownership;
 pub use self::postgres::{PostgresCatalog, PostgresOptions};
@@ -59,7 +61,7 @@ use crate::step::Step;
 /// - *Cost*: `holds`, each digest of `held` and each result of `steps` are a few
 ///   index look-ups; `get` reads the whole config; `list` and `count` never do.
 #[async_trait]
-pub trait Catalog: fmt::Debug + Send + Sync + 'static {
+pub trait Catalog: Ledger + fmt::Debug + Send + Sync + 'static {
     /// Appends an export.
     async fn append(&self, export: NewExport) -> Result<ExportId, CatalogError>;
 

@@ -3,6 +3,7 @@
 
 mod holding;
 mod leases;
+mod ledger;
 mod log;
 mod model;
 mod savings;
@@ -14,7 +15,9 @@ use std::time::Duration;
 
 use futures::TryStreamExt as _;
 
-pub(super) use self::{holding::*, leases::*, log::*, model::*, savings::*, steps::*, tasks::*};
+pub(super) use self::{
+    holding::*, leases::*, ledger::*, log::*, model::*, savings::*, steps::*, tasks::*,
+};
 use super::*;
 use crate::step::{Origin, StepName};
 
@@ -53,6 +56,13 @@ macro_rules! catalog_conformance {
             the_refs_that_hold_a_blob_are_listed_newest_first,
             names_of_leases_are_positive_and_not_in_order,
             a_task_has_one_owner_until_it_lets_go,
+            what_was_done_is_kept_and_listed_newest_first,
+            only_what_is_old_is_trimmed_from_the_audit_log,
+            a_flush_takes_its_place_out_of_the_log_and_no_other,
+            a_flush_is_told_until_its_place_is_exported_to,
+            what_is_revoked_stays_so_and_is_told_once,
+            what_is_settled_for_a_project_replaces_what_was,
+            projects_and_refs_are_listed_by_name_in_pages,
             whatever_happens_agrees_with_a_simple_model,
         }
     };

@@ -15,6 +15,7 @@ mod connections;
 mod errors;
 mod holding;
 mod leases;
+mod ledger;
 mod log;
 mod savings;
 mod schema;

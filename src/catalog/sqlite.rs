@@ -8,6 +8,7 @@
 mod errors;
 mod holding;
 mod leases;
+mod ledger;
 mod open;
 mod rows;
 mod savings;
@@ -128,6 +129,7 @@ impl SqliteCatalog {
             .map_err(failed)?;
         }
         steps::insert(&self.context, tx, (id, project), &export.steps).await?;
+        self.answer_flushes(tx, project, place).await?;
         Ok(ExportId(id))
     }
 

@@ -50,6 +50,28 @@ label! {
         Naming = "naming",
         /// A background task was asked for.
         TryOwn = "try_own",
+        /// The audit log was added to.
+        Note = "note",
+        /// And read.
+        Audit = "audit",
+        /// What is old in it was dropped.
+        TrimAudit = "trim_audit",
+        /// A place was flushed.
+        Flush = "flush",
+        /// What was flushed was looked up.
+        Flushes = "flushes",
+        /// A token was revoked.
+        Revoke = "revoke",
+        /// What was revoked was read.
+        Revocations = "revocations",
+        /// Something was settled for a project.
+        Settle = "settle",
+        /// And read.
+        Settings = "settings",
+        /// Projects were listed.
+        Projects = "projects",
+        /// And refs of one.
+        Refs = "refs",
     }
 }
 

@@ -14,7 +14,7 @@ use super::{PostgresCatalog, lock, microseconds, numbers};
 use crate::catalog::{CatalogError, ExportId, LeaseId};
 
 /// The name of the lock.
-const LEASES: &str = "leases";
+pub(super) const LEASES: &str = "leases";
 
 /// What nobody can read any more, a few at a time: each may have ten thousand
 /// layers. Others may be at it, too.

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::catalog::conformance::{catalog_conformance, export, place};
+use crate::catalog::ledger::Ledger as _;
 
 async fn open() -> (TempDir, SqliteCatalog) {
     let dir = TempDir::new().unwrap();
@@ -215,13 +216,26 @@ async fn a_catalog_that_an_older_version_left_is_read() {
         .append(export(place("p", "main"), &["a"]))
         .await
         .unwrap();
-    for table in ["step", "saving", "possession"] {
+    for table in [
+        "step",
+        "saving",
+        "possession",
+        "audit",
+        "flush_answer",
+        "flush",
+        "revocation",
+        "setting",
+    ] {
         sqlx::query(sqlx::AssertSqlSafe(format!("DROP TABLE {table}")))
             .execute(catalog.writers().unwrap())
             .await
             .unwrap();
     }
     assert_eq!(catalog.savings(&Default::default()).await.unwrap(), []);
+    assert_eq!(catalog.audit(&Default::default()).await.unwrap(), []);
+    assert_eq!(catalog.flushes(&place("p", "main")).await.unwrap(), []);
+    assert_eq!(catalog.revocations(Default::default()).await.unwrap(), []);
+    assert_eq!(catalog.all_settings(None, 10).await.unwrap(), []);
     let (project, absent) = (place("p", "main").project, Digest::of(b"absent"));
     assert_eq!(catalog.holds(&project, &absent).await.unwrap(), None);
     assert_eq!(catalog.referenced().count().await, 1);
