@@ -50,6 +50,24 @@ label! {
         Naming = "naming",
         /// A background task was asked for.
         TryOwn = "try_own",
+        /// Blobs were pinned.
+        Pin = "pin",
+        /// Blobs that may be named no more were listed.
+        Candidates = "candidates",
+        /// And added to.
+        Nominate = "nominate",
+        /// Blobs were condemned.
+        Condemn = "condemn",
+        /// And are gone.
+        Acquit = "acquit",
+        /// What has ended was dropped.
+        Purge = "purge",
+        /// Exports were listed with what they name.
+        Kept = "kept",
+        /// Reads were noted.
+        NoteUse = "note_use",
+        /// Projects were measured.
+        ProjectSizes = "project_sizes",
     }
 }
 
