@@ -6,6 +6,7 @@
 //! [`PostgresCatalog`] in a database that many hubs share, and [`Metered`]
 //! measures either.
 
+mod collecting;
 mod columns;
 #[cfg(test)]
 mod conformance;
@@ -33,6 +34,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
+pub use self::collecting::{Collecting, KeptExport, KeptFilter, ProjectSize, Uses};
 pub use self::error::CatalogError;
 pub use self::file_system::network_file_system;
 pub use self::ledger::Ledger;
@@ -61,7 +63,7 @@ use crate::step::Step;
 /// - *Cost*: `holds`, each digest of `held` and each result of `steps` are a few
 ///   index look-ups; `get` reads the whole config; `list` and `count` never do.
 #[async_trait]
-pub trait Catalog: Ledger + fmt::Debug + Send + Sync + 'static {
+pub trait Catalog: Collecting + Ledger + fmt::Debug + Send + Sync + 'static {
     /// Appends an export.
     async fn append(&self, export: NewExport) -> Result<ExportId, CatalogError>;
 

@@ -1,6 +1,7 @@
 //! What every [`Catalog`] promises, as functions that each implementation runs
 //! on an empty catalog of its own.
 
+mod collecting;
 mod holding;
 mod leases;
 mod ledger;
@@ -16,7 +17,8 @@ use std::time::Duration;
 use futures::TryStreamExt as _;
 
 pub(super) use self::{
-    holding::*, leases::*, ledger::*, log::*, model::*, savings::*, steps::*, tasks::*,
+    collecting::*, holding::*, leases::*, ledger::*, log::*, model::*, savings::*, steps::*,
+    tasks::*,
 };
 use super::*;
 use crate::step::{Origin, StepName};
@@ -63,6 +65,15 @@ macro_rules! catalog_conformance {
             what_is_revoked_stays_so_and_is_told_once,
             what_is_settled_for_a_project_replaces_what_was,
             projects_and_refs_are_listed_by_name_in_pages,
+            what_is_named_is_never_condemned,
+            what_loses_its_last_name_becomes_a_candidate,
+            a_pin_tells_what_is_condemned_and_keeps_all_else,
+            of_a_pin_and_a_judge_at_once_one_sees_the_other,
+            what_is_condemned_is_so_once_and_for_a_while,
+            what_is_nominated_is_due_later_and_what_is_named_is_not_nominated,
+            exports_are_kept_with_their_blobs_oldest_first,
+            a_use_is_noted_of_the_newest_export_of_each_place_and_once_an_hour,
+            sizes_of_projects_count_each_blob_once,
             whatever_happens_agrees_with_a_simple_model,
         }
     };

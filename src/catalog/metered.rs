@@ -1,6 +1,7 @@
 //! A catalog whose every call is measured: how long it took, and what it could
 //! not do.
 
+mod collecting;
 mod ledger;
 mod metrics;
 

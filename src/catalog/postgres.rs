@@ -11,9 +11,11 @@
 
 mod address;
 mod append;
+mod collecting;
 mod connections;
 mod errors;
 mod holding;
+mod kept;
 mod leases;
 mod ledger;
 mod log;

@@ -5,8 +5,10 @@
 //! survives a power cut; a busy timeout, so that writers take turns. A
 //! directory that takes no writes opens for reading.
 
+mod collecting;
 mod errors;
 mod holding;
+mod kept;
 mod leases;
 mod ledger;
 mod open;

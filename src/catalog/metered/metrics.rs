@@ -72,6 +72,24 @@ label! {
         Projects = "projects",
         /// And refs of one.
         Refs = "refs",
+        /// Blobs were pinned.
+        Pin = "pin",
+        /// Blobs that may be named no more were listed.
+        Candidates = "candidates",
+        /// And added to.
+        Nominate = "nominate",
+        /// Blobs were condemned.
+        Condemn = "condemn",
+        /// And are gone.
+        Acquit = "acquit",
+        /// What has ended was dropped.
+        Purge = "purge",
+        /// Exports were listed with what they name.
+        Kept = "kept",
+        /// Reads were noted.
+        NoteUse = "note_use",
+        /// Projects were measured.
+        ProjectSizes = "project_sizes",
     }
 }
 

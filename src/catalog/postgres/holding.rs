@@ -112,7 +112,7 @@ impl PostgresCatalog {
         .execute(&mut *connection)
         .await
         .map_err(|error| self.context.of(error))?;
-        self.purge(&mut connection).await;
+        self.purge_after(&mut connection).await;
         Ok(())
     }
 
@@ -178,7 +178,7 @@ impl PostgresCatalog {
         Ok(ids.into_iter().map(ExportId).collect())
     }
 
-    fn digest(&self, bytes: &[u8]) -> Result<Digest, CatalogError> {
+    pub(super) fn digest(&self, bytes: &[u8]) -> Result<Digest, CatalogError> {
         Digest::try_from(bytes).map_err(|error| self.context.corrupt(error))
     }
 }

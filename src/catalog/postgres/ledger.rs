@@ -106,7 +106,7 @@ impl PostgresCatalog {
     }
 
     /// A name that need not be there.
-    fn named<T>(&self, text: Option<String>) -> Result<Option<T>, CatalogError>
+    fn name_of<T>(&self, text: Option<String>) -> Result<Option<T>, CatalogError>
     where
         T: std::str::FromStr<Err: std::fmt::Display>,
     {

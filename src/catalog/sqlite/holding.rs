@@ -176,7 +176,7 @@ impl SqliteCatalog {
         .execute(&mut *tx)
         .await
         .map_err(failed)?;
-        self.purge(&mut tx).await?;
+        self.purge_in(&mut tx).await?;
         tx.commit().await.map_err(failed)?;
         turn.keep();
         Ok(())

@@ -119,13 +119,13 @@ impl PostgresCatalog {
             at: self.time(at)?,
             origin: Origin {
                 actor: Actor::of_columns(&kind, subject, token),
-                peer: self.named(peer)?,
+                peer: self.name_of(peer)?,
                 request,
             },
             action: columns::parsed(context, &action)?,
-            project: self.named(project)?,
-            git_ref: self.named(git_ref)?,
-            scope: self.named(scope)?,
+            project: self.name_of(project)?,
+            git_ref: self.name_of(git_ref)?,
+            scope: self.name_of(scope)?,
             details: Details::of_column(details.as_deref())
                 .map_err(|error| context.corrupt(error))?,
         })

@@ -58,7 +58,7 @@ impl PostgresCatalog {
         .map_err(failed)?;
         self.audited(&mut tx, &flush.audit(exports)).await?;
         tx.commit().await.map_err(failed)?;
-        self.purge(&mut connection).await;
+        self.purge_after(&mut connection).await;
         Ok(exports)
     }
 
@@ -106,8 +106,8 @@ impl PostgresCatalog {
         let note = |(git_ref, scope, at, by, exports): Row| {
             Ok(FlushNote {
                 project: place.project.clone(),
-                git_ref: self.named(git_ref)?,
-                scope: self.named(scope)?,
+                git_ref: self.name_of(git_ref)?,
+                scope: self.name_of(scope)?,
                 at: self.time(at)?,
                 by,
                 exports: self.context.count(exports)?,

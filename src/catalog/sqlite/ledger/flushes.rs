@@ -47,7 +47,7 @@ impl SqliteCatalog {
             .await
             .map_err(failed)?;
         self.audited(&mut tx, &flush.audit(exports)).await?;
-        self.purge(&mut tx).await?;
+        self.purge_in(&mut tx).await?;
         tx.commit().await.map_err(failed)?;
         turn.keep();
         Ok(exports)
