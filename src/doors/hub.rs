@@ -13,6 +13,7 @@
 //! | `call` | one call: who, how long, how it ended |
 //! | `service` | the methods |
 //! | `reading`, `writing` | the streams of blobs |
+//! | `publishing` | the parts of an export |
 //! | `pieces` | the bytes of a blob on the wire, uncopied |
 
 mod call;
@@ -20,6 +21,7 @@ mod connections;
 mod metrics;
 mod peers;
 mod pieces;
+mod publishing;
 mod reading;
 mod screen;
 mod service;

@@ -126,6 +126,7 @@ fn export(place: Place, layers: &[&str]) -> Publication {
         config,
         uploaded: BTreeSet::new(),
         steps: Vec::new(),
+        readable: None,
     }
 }
 

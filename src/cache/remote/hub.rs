@@ -14,7 +14,7 @@ use tonic::{Code, Status};
 
 use super::address::HubAddress;
 use super::breaker::{Breaker, Change};
-use super::connection::{Connection, Wire};
+use super::connection::{Connection, Wire, begun_small};
 use super::metrics::{Method, Metrics, Outcome};
 use super::token::TokenSource;
 use crate::access::Secret;
@@ -281,7 +281,7 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     }
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or(&text);
-    format!("the connection broke: {}", text.to_lowercase())
+    format!("the connection broke: {}", begun_small(text))
 }
 
 /// Puts the token and the trace into a request.

@@ -167,6 +167,10 @@ async fn look_ups_that_every_build_does_use_an_index() {
         (given(holding::HOLDS), "layer_by_digest"),
         (given(holding::HELD), "layer_by_digest"),
         (given(holding::HELD), "possession_pkey"),
+        (given(holding::VISIBLE), "layer_by_digest"),
+        (given(holding::VISIBLE), "possession_pkey"),
+        (given(holding::REFS), "export_by_ref"),
+        (given(holding::REFS), "possession_pkey"),
         (given(holding::PAGES[0]), "layer_by_digest"),
         (given(holding::PAGES[1]), "possession_by_digest"),
         (given(steps::OF_RESULTS), "step_by_record"),
@@ -194,4 +198,5 @@ fn given(statement: &str) -> String {
         .replace("$1", one)
         .replace("$2", two)
         .replace("$3", "NULL")
+        .replace("$4", "NULL")
 }

@@ -238,6 +238,7 @@ impl ExportStore {
                 config,
                 uploaded: uploaded.keys().copied().collect(),
                 steps: ran.clone(),
+                readable: None,
             })
             .instrument(self.span().clone())
             .await?;
