@@ -253,8 +253,16 @@ mod tests {
         ] {
             let text = format!("ma{letter}in");
             let (project, git_ref, scope) = (text.parse(), text.parse(), text.parse());
-            assert_eq!(project, Err::<ProjectId, _>(InvalidName::Forbidden), "{text:?}");
-            assert_eq!(git_ref, Err::<GitRef, _>(InvalidName::Forbidden), "{text:?}");
+            assert_eq!(
+                project,
+                Err::<ProjectId, _>(InvalidName::Forbidden),
+                "{text:?}"
+            );
+            assert_eq!(
+                git_ref,
+                Err::<GitRef, _>(InvalidName::Forbidden),
+                "{text:?}"
+            );
             assert_eq!(scope, Err::<Scope, _>(InvalidName::Forbidden), "{text:?}");
         }
         for text in ["größe", "分支", "ветка", "\u{1f980}"] {

@@ -113,7 +113,10 @@ pub(super) fn begun_small(text: &str) -> String {
     let word = text.split(|letter: char| !letter.is_alphanumeric()).next();
     let word = word.unwrap_or_default();
     let named = NAMES.contains(&word)
-        || word.chars().skip(1).any(|letter| letter.is_uppercase() || letter.is_ascii_digit());
+        || word
+            .chars()
+            .skip(1)
+            .any(|letter| letter.is_uppercase() || letter.is_ascii_digit());
     if named {
         return text.to_owned();
     }
