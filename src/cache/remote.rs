@@ -224,11 +224,26 @@ impl Cache for RemoteCache {
         let request = v1::WritableRequest {
             place: Some(place.into()),
         };
-        let asked = ask!(self, WRITABLE, Writable, writable, request).map(drop);
-        match (&self.outbox, asked) {
-            // It waits for the hub.
-            (Some(outbox), Err(CacheError::Unavailable(_))) => outbox.writable().await,
-            (_, asked) => asked,
+        let [mut pause, longest] = publish::PAUSES;
+        loop {
+            let asked = ask!(self, WRITABLE, Writable, writable, request.clone()).map(drop);
+            match (&self.outbox, asked) {
+                // It waits for the hub.
+                (Some(outbox), Err(CacheError::Unavailable(_))) => return outbox.writable().await,
+                // One that restarts is back soon; one that has been away for
+                // longer than that is not waited for by every build.
+                (None, Err(CacheError::Unavailable(why)))
+                    if self
+                        .hub()
+                        .silent_for()
+                        .is_some_and(|silent| silent < self.patience) =>
+                {
+                    tracing::debug!(why, "the hub is asked again whether it takes an export");
+                    tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
+                    pause = (pause * 2).min(longest);
+                }
+                (_, asked) => return asked,
+            }
         }
     }
 

@@ -18,7 +18,7 @@ use crate::digest::Digest;
 /// How long a hub may take.
 const LIMIT: Duration = Duration::from_secs(60);
 /// The first pause after a failure, and the longest.
-const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
+pub(super) const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 
 /// Publishes, and tries again while the hub can't be asked for less than
 /// `patience`. An export that arrived although no answer came back is there

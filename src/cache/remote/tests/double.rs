@@ -15,10 +15,10 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Streaming};
 
 use super::super::*;
+use crate::cache::LocalCache;
 use crate::cache::wire::v1::write_blob_request::Part;
 use crate::cache::wire::v1::write_blob_response::{Part as Answer, Stored};
 use crate::cache::wire::{CacheServer, CacheService, PIECE, PublicationReader, status_of};
-use crate::cache::LocalCache;
 
 /// What a test sees of it, and can change.
 #[derive(Default)]
