@@ -82,7 +82,11 @@ pub fn publication(
     let mut parts = vec![part(Part::Export(export))];
     let pieces = |whole: &Bytes| Vec::from_iter(whole.chunks(PIECE).map(|at| whole.slice_ref(at)));
     let manifest = pieces(&manifest).into_iter().map(Part::Manifest);
-    parts.extend(manifest.chain(pieces(&config).into_iter().map(Part::Config)).map(part));
+    parts.extend(
+        manifest
+            .chain(pieces(&config).into_iter().map(Part::Config))
+            .map(part),
+    );
     parts
 }
 

@@ -99,7 +99,10 @@ impl Guard {
         if self.grant.reads_all() {
             return Ok(sizes);
         }
-        let there = digests.iter().zip(&sizes).filter(|(_, size)| size.is_some());
+        let there = digests
+            .iter()
+            .zip(&sizes)
+            .filter(|(_, size)| size.is_some());
         let there: Vec<Digest> = there.map(|(digest, _)| *digest).collect();
         let own = self.readable(Some(&place.git_ref));
         let visible = self.local.visible(&place.project, own.as_deref(), &there);

@@ -111,7 +111,8 @@ impl LocalCache {
         let wants = [Want::all_of(head.place)];
         let mut united = opened.unions.of(&opened, policy::sights(&wants)).await?;
         let question = self.question(&opened, &wants, limits, &united).await;
-        self.answer(&opened, &mut united, question).await?;
+        let wrong = HashSet::new();
+        self.answer(&opened, &mut united, question, wrong).await?;
         Ok(united.heads.len())
     }
 
@@ -160,16 +161,19 @@ impl LocalCache {
         }
     }
 
-    /// What `question` gets of what `united` has, and what is absent of that.
+    /// What `question` gets of what `united` has, and what is absent of that,
+    /// what was found `wrong` included.
     async fn answer(
         &self,
         opened: &Opened,
         united: &mut United,
         question: Question,
+        wrong: HashSet<Digest>,
     ) -> Result<(Arc<Answer>, HashSet<Digest>), CacheError> {
         let known = united.lately.get(&question);
-        let known = known.filter(|_| !self.verified.is_suspect());
-        let absent = self.absent(opened, united, question.generation).await?;
+        let known = known.filter(|_| wrong.is_empty() && !self.verified.is_suspect());
+        let mut absent = self.absent(opened, united, question.generation).await?;
+        absent.extend(wrong);
         if let Some(known) = known {
             return Ok((known, absent));
         }
@@ -225,11 +229,20 @@ impl Cache for LocalCache {
         // Before anything is named that it keeps.
         let lease = Lease::of(opened.leases.hold(&opened.catalog).await);
         let mut united = opened.unions.of(&opened, policy::sights(wants)).await?;
+        let mut wrong = HashSet::new();
+        if self.is_to_look() {
+            let named = Arc::clone(&united.blobs);
+            // Others are answered meanwhile.
+            drop(united);
+            wrong = self.wrong(&named).await;
+            united = opened.unions.of(&opened, policy::sights(wants)).await?;
+        }
         if united.heads.is_empty() {
             return Ok(None);
         }
         let question = self.question(&opened, wants, limits, &united).await;
-        let (answer, absent) = self.answer(&opened, &mut united, question).await?;
+        let answered = self.answer(&opened, &mut united, question, wrong).await;
+        let (answer, absent) = answered?;
         let news = united.news(absent);
         let heads = united.heads.clone();
         let trimmed: u64 = united.trimmed.values().sum();

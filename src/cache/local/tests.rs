@@ -4,6 +4,7 @@ mod copies;
 mod faults;
 mod steps;
 mod subsumed;
+mod suspicion;
 mod unions;
 
 use std::collections::BTreeSet;

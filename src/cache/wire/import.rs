@@ -7,9 +7,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::v1::look_up_response::{Nothing, Part};
-use super::{
-    Malformed, append, count, digests, joined, nanoseconds, pieces, short, timestamp, v1,
-};
+use super::{Malformed, append, count, digests, joined, nanoseconds, pieces, short, timestamp, v1};
 use crate::cache::{Document, Documents, Import, Lease};
 use crate::catalog::ExportId;
 use crate::digest::Digest;

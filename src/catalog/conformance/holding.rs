@@ -143,7 +143,9 @@ pub(in crate::catalog) async fn a_blob_is_seen_by_the_refs_that_hold_it_alone(
 
     let refs = async |project: &str| {
         let refs = catalog.refs(&project.parse().unwrap()).await.unwrap();
-        let names = refs.iter().map(|git_ref| git_ref.as_str().replace("refs/heads/", ""));
+        let names = refs
+            .iter()
+            .map(|git_ref| git_ref.as_str().replace("refs/heads/", ""));
         BTreeSet::from_iter(names)
     };
     let all = ["gone", "one", "other", "two", "up"];
@@ -153,14 +155,20 @@ pub(in crate::catalog) async fn a_blob_is_seen_by_the_refs_that_hold_it_alone(
 
     let visible = async |project: &str, refs: &[&str], contents: &[&str]| {
         let refs: Vec<GitRef> = refs.iter().map(|text| text.parse().unwrap()).collect();
-        let digests = contents.iter().map(|content| Digest::of(content.as_bytes()));
+        let digests = contents
+            .iter()
+            .map(|content| Digest::of(content.as_bytes()));
         let digests: Vec<Digest> = digests.collect();
         let project = project.parse().unwrap();
         let found = catalog.visible(&project, &refs, &digests);
         let found = found.await.unwrap();
         assert_eq!(found.len(), BTreeSet::from_iter(&found).len());
         let seen = |content: &&&str| found.contains(&Digest::of(content.as_bytes()));
-        contents.iter().filter(seen).map(|content| (*content).to_owned()).collect::<Vec<_>>()
+        contents
+            .iter()
+            .filter(seen)
+            .map(|content| (*content).to_owned())
+            .collect::<Vec<_>>()
     };
     let contents = ["a", "b", "c", "d", "e"];
     for (refs, expected) in [
@@ -183,9 +191,13 @@ pub(in crate::catalog) async fn many_blobs_are_seen_by_many_refs_at_once(catalog
     let layers: Vec<&str> = contents.iter().map(String::as_str).collect();
     append(catalog, "p", "secret", &layers).await;
     append(catalog, "p", "open", &layers[..5_000]).await;
-    let digests = contents.iter().map(|content| Digest::of(content.as_bytes()));
+    let digests = contents
+        .iter()
+        .map(|content| Digest::of(content.as_bytes()));
     let digests: Vec<Digest> = digests.collect();
-    let mut refs: Vec<GitRef> = (0..1_000).map(|at| format!("r{at}").parse().unwrap()).collect();
+    let mut refs: Vec<GitRef> = (0..1_000)
+        .map(|at| format!("r{at}").parse().unwrap())
+        .collect();
     refs.push("open".parse().unwrap());
     let project = "p".parse().unwrap();
     let found = catalog.visible(&project, &refs, &digests);

