@@ -7,6 +7,7 @@ mod blobs;
 mod crash;
 mod crowds;
 mod front;
+mod large;
 mod many;
 mod memory;
 mod model;

@@ -60,8 +60,9 @@ use crate::step::Step;
 ///   readers never wait for writers.
 /// - *Bounded*: where the catalog can't be reached, every call fails with
 ///   [`CatalogError::Unavailable`] within seconds; the next one tries anew.
-/// - *Cost*: `holds`, each digest of `held` and each result of `steps` are a few
-///   index look-ups; `get` reads the whole config; `list` and `count` never do.
+/// - *Cost*: `holds`, each digest of `held` and `visible`, each result of `steps`
+///   and each ref of `refs` are a few index look-ups, however many are asked for
+///   at once; `get` reads the whole config; `list` and `count` never do.
 #[async_trait]
 pub trait Catalog: Collecting + Ledger + fmt::Debug + Send + Sync + 'static {
     /// Appends an export.
@@ -120,16 +121,19 @@ pub trait Catalog: Collecting + Ledger + fmt::Debug + Send + Sync + 'static {
         ttl: Duration,
     ) -> Result<(), CatalogError>;
 
-    /// The refs of the project with an export that names the blob, one that has
-    /// left the log while a lease keeps it included, or for which it was
-    /// [uploaded](Catalog::possess); each once, the one with the newest such
-    /// export first; at most `limit`.
-    async fn holders(
+    /// The refs of the project with an export, one that has left the log while a
+    /// lease keeps it included, or for which a blob was
+    /// [uploaded](Catalog::possess); each once.
+    async fn refs(&self, project: &ProjectId) -> Result<Vec<GitRef>, CatalogError>;
+
+    /// As [`held`](Catalog::held), by exports of these refs or uploads for them
+    /// alone.
+    async fn visible(
         &self,
         project: &ProjectId,
-        digest: &Digest,
-        limit: u32,
-    ) -> Result<Vec<GitRef>, CatalogError>;
+        refs: &[GitRef],
+        digests: &[Digest],
+    ) -> Result<Vec<Digest>, CatalogError>;
 
     /// Every blob that any export names, retired ones included, or that any
     /// project possesses, with its size in bytes, by digest.
@@ -158,10 +162,11 @@ pub trait Catalog: Collecting + Ledger + fmt::Debug + Send + Sync + 'static {
     async fn subsumed(&self, exports: &[ExportId]) -> Result<Vec<ExportId>, CatalogError>;
 
     /// Those of the results, each a record and its date, whose step an export of
-    /// the project has kept.
+    /// the project has kept; of one of `refs`, where those are given.
     async fn steps(
         &self,
         project: &ProjectId,
+        refs: Option<&[GitRef]>,
         results: &[(RecordDigest, Timestamp)],
     ) -> Result<Vec<Step>, CatalogError>;
 

@@ -259,6 +259,7 @@ async fn an_export_is_what_it_announces_or_it_is_not_published() {
     let manifest_of_another = [
         publication(&main, &[layer], "x").swap_remove(0),
         good().swap_remove(1),
+        good().swap_remove(2),
     ];
     let mut named = good();
     if let Some(v1::publish_request::Part::Export(export)) = &mut named[0].part {

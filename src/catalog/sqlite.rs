@@ -294,13 +294,17 @@ impl Catalog for SqliteCatalog {
             .await
     }
 
-    async fn holders(
+    async fn refs(&self, project: &ProjectId) -> Result<Vec<GitRef>, CatalogError> {
+        self.refs_of(project).await
+    }
+
+    async fn visible(
         &self,
         project: &ProjectId,
-        digest: &Digest,
-        limit: u32,
-    ) -> Result<Vec<GitRef>, CatalogError> {
-        self.refs_holding(project, digest, limit).await
+        refs: &[GitRef],
+        digests: &[Digest],
+    ) -> Result<Vec<Digest>, CatalogError> {
+        self.held_by(project, refs, digests).await
     }
 
     fn referenced(&self) -> BoxStream<'_, Result<(Digest, u64), CatalogError>> {
@@ -334,9 +338,10 @@ impl Catalog for SqliteCatalog {
     async fn steps(
         &self,
         project: &ProjectId,
+        refs: Option<&[GitRef]>,
         results: &[(RecordDigest, Timestamp)],
     ) -> Result<Vec<Step>, CatalogError> {
-        steps::of_results(&self.context, self.readers(), project, results).await
+        steps::of_results(&self.context, self.readers(), (project, refs), results).await
     }
 
     async fn add_saving(&self, saving: &Saving) -> Result<(), CatalogError> {

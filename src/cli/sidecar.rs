@@ -5,6 +5,7 @@ mod child;
 mod hub;
 mod readiness;
 mod signals;
+mod unshown;
 
 use std::io::Write as _;
 use std::process::ExitCode;

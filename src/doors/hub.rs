@@ -12,11 +12,13 @@
 //! | `call` | one call: who, how long, how it ended |
 //! | `service` | the methods |
 //! | `reading`, `writing` | the streams of blobs |
+//! | `publishing` | the parts of an export |
 //! | `pieces` | the bytes of a blob on the wire, uncopied |
 
 mod call;
 mod metrics;
 mod pieces;
+mod publishing;
 mod reading;
 mod screen;
 mod service;

@@ -26,8 +26,10 @@ label! {
         Held = "held",
         /// Uploads were noted.
         Possess = "possess",
-        /// Which refs name a blob.
-        Holders = "holders",
+        /// Which refs there are.
+        Refs = "refs",
+        /// Which of many blobs some of them hold.
+        Visible = "visible",
         /// A lease was taken.
         TakeLease = "take_lease",
         /// And kept.

@@ -4,34 +4,22 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use futures::stream::{self, Stream, StreamExt as _};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument as _;
 
 use super::Door;
 use super::call::{malformed, refused};
+use super::publishing::publish;
 use super::reading::read;
 use super::screen::taken;
 use super::writing::write;
 use crate::cache::guard::Guard;
 use crate::cache::wire::{self, CacheService, Malformed, v1};
-use crate::cache::{Document, Flush, Publication, Saving};
+use crate::cache::{Flush, Saving};
 use crate::catalog::LeaseId;
 use crate::place::Place;
-use crate::step::Step;
-
-/// The largest config that an export may have, in bytes.
-const MAX_CONFIG: u64 = 64 << 20;
-/// How long an export may wait for the memory that it takes.
-const ROOM: Duration = Duration::from_secs(45);
-/// How long a client may take over the config of an export, once it has that.
-const PUBLISHING: Duration = Duration::from_secs(30);
-/// How long it may say nothing meanwhile: it holds memory.
-const SILENCE: Duration = Duration::from_secs(10);
 
 /// A stream of answers.
 pub type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -62,6 +50,8 @@ impl CacheService for Service {
     type LookUpStream = Answers<v1::LookUpResponse>;
     type ReadBlobStream = Answers<v1::ReadBlobResponse>;
     type WriteBlobStream = Answers<v1::WriteBlobResponse>;
+    type PublishStream = Answers<v1::PublishResponse>;
+    type StepsStream = Answers<v1::StepsResponse>;
 
     async fn look_up(
         &self,
@@ -126,21 +116,10 @@ impl CacheService for Service {
     async fn publish(
         &self,
         request: Request<Streaming<v1::PublishRequest>>,
-    ) -> Result<Response<v1::PublishResponse>, Status> {
-        let room = Arc::clone(&self.0.exports);
-        self.unary(request, |guard, messages| async move {
-            let (export, _room) = publication(messages, room).await?;
-            tracing::Span::current().record("project", export.place.project.as_str());
-            let published = guard.publish(export).await.map_err(refused)?;
-            Ok(v1::PublishResponse {
-                export: published.id.map_or(0, |id| id.0),
-                records: published.records as u64,
-                layers: published.layers as u64,
-                bytes: published.bytes,
-                steps: published.steps.iter().map(v1::Step::from).collect(),
-            })
-        })
-        .await
+    ) -> Result<Response<Self::PublishStream>, Status> {
+        let (_, extensions, messages) = request.into_parts();
+        let (call, guard) = taken(&extensions)?;
+        publish(Arc::clone(&self.0.exports), call, guard, messages).await
     }
 
     async fn writable(
@@ -158,14 +137,17 @@ impl CacheService for Service {
     async fn steps(
         &self,
         request: Request<v1::StepsRequest>,
-    ) -> Result<Response<v1::StepsResponse>, Status> {
+    ) -> Result<Response<Self::StepsStream>, Status> {
         self.unary(request, |guard, message| async move {
             let project = wire::project(&message.project).map_err(malformed)?;
             let results = wire::results(message.results).map_err(malformed)?;
             let steps = guard.steps(&project, &results).await.map_err(refused)?;
-            Ok(v1::StepsResponse {
-                steps: steps.iter().map(v1::Step::from).collect(),
-            })
+            let parts = wire::steps_parts(&steps).map(|steps| {
+                let steps = Some(steps);
+                Ok(v1::StepsResponse { steps })
+            });
+            let parts: Vec<_> = parts.collect();
+            Ok(stream::iter(parts).boxed() as Answers<_>)
         })
         .await
     }
@@ -240,74 +222,4 @@ pub fn place_of(project: &str, git_ref: &str) -> Result<Place, Malformed> {
         git_ref: wire::git_ref(git_ref)?,
         ..Place::default()
     })
-}
-
-/// The next message of an export.
-async fn next(
-    messages: &mut Streaming<v1::PublishRequest>,
-) -> Result<Option<v1::PublishRequest>, Status> {
-    let message = tokio::time::timeout(SILENCE, messages.message()).await;
-    message.map_err(|_| Status::deadline_exceeded("nothing came for too long"))?
-}
-
-/// An export, put together of its messages, and the `room` that it takes.
-async fn publication(
-    mut messages: Streaming<v1::PublishRequest>,
-    room: Arc<Semaphore>,
-) -> Result<(Publication, OwnedSemaphorePermit), Status> {
-    use v1::publish_request::Part;
-    let first = next(&mut messages).await?.and_then(|message| message.part);
-    let Some(Part::Export(export)) = first else {
-        return Err(Status::invalid_argument("an export begins with what it is"));
-    };
-    if export.config_bytes > MAX_CONFIG {
-        return Err(Status::invalid_argument(format!(
-            "a config of {} bytes: at most {MAX_CONFIG}",
-            export.config_bytes
-        )));
-    }
-    let place = Place::try_from(export.place).map_err(malformed)?;
-    if place.scope.is_any() {
-        return Err(Status::invalid_argument("an export needs one scope"));
-    }
-    let steps: Vec<Step> = wire::steps(export.steps).map_err(malformed)?;
-    let size = export.config_bytes + export.manifest.len() as u64;
-    let kib = u32::try_from(size >> 10).unwrap_or(u32::MAX).max(1);
-    let room = tokio::time::timeout(ROOM, room.acquire_many_owned(kib)).await;
-    let room = room.map_err(|_| Status::unavailable("too many exports at once: try again"))?;
-    let room = room.map_err(|_| Status::unavailable("the hub is closing"))?;
-    let config = tokio::time::timeout(PUBLISHING, config(messages, export.config_bytes)).await;
-    let config =
-        config.map_err(|_| Status::deadline_exceeded("the export did not come to its end"))??;
-    let publication = Publication {
-        place,
-        builder: wire::short("builder", export.builder).map_err(malformed)?,
-        manifest: Document::new(export.manifest),
-        config: Document::new(config),
-        uploaded: Default::default(),
-        steps,
-    };
-    Ok((publication, room))
-}
-
-/// The config of an export, of so many bytes.
-async fn config(
-    mut messages: Streaming<v1::PublishRequest>,
-    announced: u64,
-) -> Result<Bytes, Status> {
-    use v1::publish_request::Part;
-    let mut config = BytesMut::new();
-    while let Some(message) = next(&mut messages).await? {
-        let Some(Part::Config(bytes)) = message.part else {
-            continue;
-        };
-        if (config.len() + bytes.len()) as u64 > announced {
-            return Err(Status::invalid_argument("a config longer than announced"));
-        }
-        config.extend_from_slice(&bytes);
-    }
-    if config.len() as u64 != announced {
-        return Err(Status::invalid_argument("a config that breaks off"));
-    }
-    Ok(config.freeze())
 }
