@@ -124,7 +124,7 @@ pub trait Catalog: Collecting + Ledger + fmt::Debug + Send + Sync + 'static {
     /// The refs of the project with an export, one that has left the log while a
     /// lease keeps it included, or for which a blob was
     /// [uploaded](Catalog::possess); each once.
-    async fn refs(&self, project: &ProjectId) -> Result<Vec<GitRef>, CatalogError>;
+    async fn holding_refs(&self, project: &ProjectId) -> Result<Vec<GitRef>, CatalogError>;
 
     /// As [`held`](Catalog::held), by exports of these refs or uploads for them
     /// alone.

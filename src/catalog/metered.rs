@@ -127,8 +127,8 @@ impl Catalog for Metered {
         .await
     }
 
-    async fn refs(&self, project: &ProjectId) -> Result<Vec<GitRef>, CatalogError> {
-        self.measured(Operation::Refs, self.inner.refs(project))
+    async fn holding_refs(&self, project: &ProjectId) -> Result<Vec<GitRef>, CatalogError> {
+        self.measured(Operation::HoldingRefs, self.inner.holding_refs(project))
             .await
     }
 

@@ -231,7 +231,7 @@ impl Catalog for PostgresCatalog {
         self.connections.bounded(call).await
     }
 
-    async fn refs(&self, project: &ProjectId) -> Result<Vec<GitRef>, CatalogError> {
+    async fn holding_refs(&self, project: &ProjectId) -> Result<Vec<GitRef>, CatalogError> {
         self.connections.bounded(self.refs_of(project)).await
     }
 

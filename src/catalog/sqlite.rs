@@ -294,7 +294,7 @@ impl Catalog for SqliteCatalog {
             .await
     }
 
-    async fn refs(&self, project: &ProjectId) -> Result<Vec<GitRef>, CatalogError> {
+    async fn holding_refs(&self, project: &ProjectId) -> Result<Vec<GitRef>, CatalogError> {
         self.refs_of(project).await
     }
 

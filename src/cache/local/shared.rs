@@ -228,7 +228,7 @@ async fn matching(
     if let Some(exact) = patterns.iter().map(RefPattern::exact).collect() {
         return Ok(exact);
     }
-    let mut refs = catalog.refs(project).await?;
+    let mut refs = catalog.holding_refs(project).await?;
     refs.retain(|git_ref| patterns.iter().any(|pattern| pattern.matches(git_ref)));
     Ok(refs)
 }

@@ -142,7 +142,10 @@ pub(in crate::catalog) async fn a_blob_is_seen_by_the_refs_that_hold_it_alone(
     ended.await.unwrap();
 
     let refs = async |project: &str| {
-        let refs = catalog.refs(&project.parse().unwrap()).await.unwrap();
+        let refs = catalog
+            .holding_refs(&project.parse().unwrap())
+            .await
+            .unwrap();
         let names = refs
             .iter()
             .map(|git_ref| git_ref.as_str().replace("refs/heads/", ""));

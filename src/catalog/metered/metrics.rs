@@ -27,7 +27,7 @@ label! {
         /// Uploads were noted.
         Possess = "possess",
         /// Which refs there are.
-        Refs = "refs",
+        HoldingRefs = "holding_refs",
         /// Which of many blobs some of them hold.
         Visible = "visible",
         /// A lease was taken.
