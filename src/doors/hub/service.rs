@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, Stream, StreamExt as _};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument as _;
 
 use super::Door;
-use super::call::{malformed, refused};
+use super::call::{malformed, refused, unread};
 use super::reading::read;
 use super::screen::taken;
+use super::shares::{Client, Kept, Share, Shares};
 use super::writing::write;
 use crate::cache::guard::Guard;
 use crate::cache::wire::{self, CacheService, Malformed, v1};
@@ -33,6 +33,14 @@ const PUBLISHING: Duration = Duration::from_secs(30);
 /// How long it may say nothing meanwhile: it holds memory.
 const SILENCE: Duration = Duration::from_secs(10);
 
+/// How long an answer may wait for the memory that it takes, and a look-up for
+/// its turn: a sidecar waits no longer for both.
+const TURN: Duration = Duration::from_secs(2);
+
+/// Bytes of an answer that need no room: most calls are done by the time that
+/// it is written.
+const SMALL: usize = 4 << 10;
+
 /// A stream of answers.
 pub type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -48,13 +56,54 @@ impl Service {
     ) -> Result<Response<T>, Status>
     where
         F: Future<Output = Result<T, Status>> + Send,
+        M: Send,
+        T: prost::Message,
+    {
+        self.unary_for(request, |_, guard, message| work(guard, message))
+            .await
+    }
+
+    /// The same, where it matters who calls.
+    async fn unary_for<M, T, F>(
+        &self,
+        request: Request<M>,
+        work: impl FnOnce(Client, Guard, M) -> F + Send,
+    ) -> Result<Response<T>, Status>
+    where
+        F: Future<Output = Result<T, Status>> + Send,
+        M: Send,
+        T: prost::Message,
     {
         let (_, extensions, message) = request.into_parts();
         let (call, guard) = taken(&extensions)?;
-        let work = work(guard, message).instrument(call.span().clone());
-        let answer = work.await;
-        call.answer(answer)
+        let client = call.client().clone();
+        let work = async {
+            let answer = work(client.clone(), guard, message).await?;
+            let room = self.room(&client, answer.encoded_len()).await?;
+            Ok((answer, room))
+        };
+        let answer = work.instrument(call.span().clone()).await;
+        kept(call.answer(answer))
     }
+
+    /// Memory for an answer of so many bytes, until its client has read it.
+    async fn room(&self, client: &Client, bytes: usize) -> Result<Option<Share>, Status> {
+        if bytes <= SMALL {
+            return Ok(None);
+        }
+        let (answers, kib) = (&self.0.answers, bytes.div_ceil(1 << 10));
+        let room = answers.take_within(TURN, client, kib, "answers").await?;
+        Ok(Some(room))
+    }
+}
+
+/// An answer, and what is kept for it.
+fn kept<T>(answer: Result<Response<(T, Option<Share>)>, Status>) -> Result<Response<T>, Status> {
+    let (metadata, (answer, room), mut extensions) = answer?.into_parts();
+    if let Some(room) = room {
+        extensions.insert(Arc::new(room) as Kept);
+    }
+    Ok(Response::from_parts(metadata, answer, extensions))
 }
 
 #[tonic::async_trait]
@@ -67,19 +116,28 @@ impl CacheService for Service {
         &self,
         request: Request<v1::LookUpRequest>,
     ) -> Result<Response<Self::LookUpStream>, Status> {
-        self.unary(request, |guard, message| async move {
+        let (_, extensions, message) = request.into_parts();
+        let (call, guard) = taken(&extensions)?;
+        let client = call.client().clone();
+        let work = async {
             let (wants, limits) = wire::question(message).map_err(malformed)?;
             if let Some(first) = wants.first() {
                 tracing::Span::current().record("project", first.place.project.as_str());
             }
+            let look_ups = &self.0.look_ups;
+            let _turn = look_ups.take_within(TURN, &client, 1, "look-ups").await?;
             // Before anything is named that it keeps.
             let lease = guard.take_lease().await;
             let import = guard.look_up(wants, &limits).await.map_err(refused)?;
             let lease = lease.map_or(0, |lease| lease.0);
             let parts = wire::import_parts(import.as_ref(), lease);
-            Ok(stream::iter(parts.into_iter().map(Ok)).boxed() as Answers<_>)
-        })
-        .await
+            let bytes = parts.iter().map(prost::Message::encoded_len).sum();
+            let room = self.room(&client, bytes).await?;
+            let parts = stream::iter(parts.into_iter().map(Ok));
+            Ok((parts.boxed() as Answers<_>, room))
+        };
+        let answer = work.instrument(call.span().clone()).await;
+        kept(call.answer(answer))
     }
 
     async fn find_missing(
@@ -111,7 +169,7 @@ impl CacheService for Service {
     ) -> Result<Response<Self::ReadBlobStream>, Status> {
         let (_, extensions, message) = request.into_parts();
         let (call, guard) = taken(&extensions)?;
-        read(call, guard, message).await
+        read(&self.0, call, guard, message).await
     }
 
     async fn write_blob(
@@ -127,9 +185,9 @@ impl CacheService for Service {
         &self,
         request: Request<Streaming<v1::PublishRequest>>,
     ) -> Result<Response<v1::PublishResponse>, Status> {
-        let room = Arc::clone(&self.0.exports);
-        self.unary(request, |guard, messages| async move {
-            let (export, _room) = publication(messages, room).await?;
+        let room = self.0.exports.clone();
+        self.unary_for(request, |client, guard, messages| async move {
+            let (export, _room) = publication(messages, &client, &room).await?;
             tracing::Span::current().record("project", export.place.project.as_str());
             let published = guard.publish(export).await.map_err(refused)?;
             Ok(v1::PublishResponse {
@@ -209,9 +267,14 @@ impl CacheService for Service {
         &self,
         request: Request<v1::SuspectRequest>,
     ) -> Result<Response<v1::SuspectResponse>, Status> {
-        self.unary(request, |guard, message| async move {
+        let suspects = self.0.suspects.clone();
+        self.unary_for(request, |client, guard, message| async move {
             let projects = wire::projects(&message.projects).map_err(malformed)?;
             let digest = wire::digest(&message.digest).map_err(malformed)?;
+            // It is left to those who ask again.
+            let Some(_turn) = suspects.try_take(&client) else {
+                return Ok(v1::SuspectResponse { withdrawn: false });
+            };
             let withdrawn = guard.suspect(&projects, &digest).await.map_err(refused)?;
             Ok(v1::SuspectResponse { withdrawn })
         })
@@ -247,14 +310,16 @@ async fn next(
     messages: &mut Streaming<v1::PublishRequest>,
 ) -> Result<Option<v1::PublishRequest>, Status> {
     let message = tokio::time::timeout(SILENCE, messages.message()).await;
-    message.map_err(|_| Status::deadline_exceeded("nothing came for too long"))?
+    let message = message.map_err(|_| Status::deadline_exceeded("nothing came for too long"))?;
+    message.map_err(unread)
 }
 
 /// An export, put together of its messages, and the `room` that it takes.
 async fn publication(
     mut messages: Streaming<v1::PublishRequest>,
-    room: Arc<Semaphore>,
-) -> Result<(Publication, OwnedSemaphorePermit), Status> {
+    client: &Client,
+    room: &Shares,
+) -> Result<(Publication, Share), Status> {
     use v1::publish_request::Part;
     let first = next(&mut messages).await?.and_then(|message| message.part);
     let Some(Part::Export(export)) = first else {
@@ -272,10 +337,8 @@ async fn publication(
     }
     let steps: Vec<Step> = wire::steps(export.steps).map_err(malformed)?;
     let size = export.config_bytes + export.manifest.len() as u64;
-    let kib = u32::try_from(size >> 10).unwrap_or(u32::MAX).max(1);
-    let room = tokio::time::timeout(ROOM, room.acquire_many_owned(kib)).await;
-    let room = room.map_err(|_| Status::unavailable("too many exports at once: try again"))?;
-    let room = room.map_err(|_| Status::unavailable("the hub is closing"))?;
+    let room = tokio::time::timeout(ROOM, room.take(client, (size >> 10) as usize)).await;
+    let room = room.map_err(|_| Status::unavailable("too many exports at once: try again"))??;
     let config = tokio::time::timeout(PUBLISHING, config(messages, export.config_bytes)).await;
     let config =
         config.map_err(|_| Status::deadline_exceeded("the export did not come to its end"))??;
