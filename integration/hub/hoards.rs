@@ -204,7 +204,7 @@ async fn hoards(manner: Manner, method: &'static str, counted: &str) {
     let main = place("p", "main");
     let mut client = hub.client(Some(&honest)).await;
     // As compressed layers begin, so that it goes out as it is.
-    let layer = BytesMut::from(&[b"\x28\xb5\x2f\xfd", &noise(1, 4 << 20)[..]].concat());
+    let layer = Bytes::from([&b"\x28\xb5\x2f\xfd"[..], &noise(1, 4 << 20)].concat());
     export(&mut client, &main, std::slice::from_ref(&layer), "x").await;
     if method == "LookUp" {
         large_export(&mut client, &main, &layer).await;

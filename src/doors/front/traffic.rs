@@ -69,7 +69,7 @@ impl Traffic {
             () = flow.stalled() => {
                 // Dropping what writes it resets the stream, and lets go of all
                 // that it holds.
-                tracing::info!("a client does not read its answer: it is given up");
+                tracing::debug!("a client does not read its answer: it is given up");
                 return;
             }
         }

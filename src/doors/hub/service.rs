@@ -34,7 +34,7 @@ const PUBLISHING: Duration = Duration::from_secs(30);
 const SILENCE: Duration = Duration::from_secs(10);
 
 /// How long an answer may wait for the memory that it takes, and a look-up for
-/// its turn: a sidecar waits no longer for both.
+/// its turn: a sidecar has 5 s for both.
 const TURN: Duration = Duration::from_secs(2);
 
 /// Bytes of an answer that need no room: most calls are done by the time that
@@ -185,20 +185,26 @@ impl CacheService for Service {
         &self,
         request: Request<Streaming<v1::PublishRequest>>,
     ) -> Result<Response<v1::PublishResponse>, Status> {
-        let room = self.0.exports.clone();
-        self.unary_for(request, |client, guard, messages| async move {
-            let (export, _room) = publication(messages, &client, &room).await?;
+        let (_, extensions, messages) = request.into_parts();
+        let (call, guard) = taken(&extensions)?;
+        let client = call.client().clone();
+        let work = async {
+            let (export, room) = publication(messages, &client, &self.0.exports).await?;
             tracing::Span::current().record("project", export.place.project.as_str());
             let published = guard.publish(export).await.map_err(refused)?;
-            Ok(v1::PublishResponse {
+            let answer = v1::PublishResponse {
                 export: published.id.map_or(0, |id| id.0),
                 records: published.records as u64,
                 layers: published.layers as u64,
                 bytes: published.bytes,
                 steps: published.steps.iter().map(v1::Step::from).collect(),
-            })
-        })
-        .await
+            };
+            // The answer takes no more than the export did, and must not be
+            // refused now.
+            Ok((answer, Some(room)))
+        };
+        let answer = work.instrument(call.span().clone()).await;
+        kept(call.answer(answer))
     }
 
     async fn writable(
