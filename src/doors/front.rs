@@ -14,6 +14,7 @@
 //! | `first_word` | which HTTP a client speaks |
 //! | `reception` | whom a request is for |
 //! | `pages` | what all pages have in common |
+//! | `patient` | bodies that stop coming |
 //! | `traffic` | what runs on a connection |
 //! | `flow` | whether a client takes what it is sent |
 
@@ -22,6 +23,7 @@ mod first_word;
 mod flow;
 mod metrics;
 mod pages;
+mod patient;
 mod peers;
 mod reception;
 mod traffic;

@@ -13,6 +13,7 @@ use hyper::service::Service;
 use tonic::body::Body;
 
 use super::flow::Flowing;
+use super::patient::Patient;
 
 /// What gRPC's requests say they hold; `+proto` and the like may follow.
 const GRPC: &[u8] = b"application/grpc";
@@ -43,6 +44,7 @@ where
             let answering = self.calls.call(request);
             return async { Ok(Flowing::of(answering.await?.map(Either::Left))) }.boxed();
         }
+        let request = request.map(Patient::new);
         let answering = tower_service::Service::call(&mut self.pages.clone(), request);
         async { Ok(Flowing::of(answering.await?.map(Either::Right))) }.boxed()
     }
