@@ -14,6 +14,9 @@ use tonic::{Code, Status};
 
 use crate::harness::HubClient;
 
+/// When all results were made.
+pub const MADE: &str = "2026-01-02T03:04:05.5Z";
+
 /// Bytes that can't be compressed, the same for the same seed.
 pub fn noise(seed: u64, bytes: usize) -> Bytes {
     let mut content = BytesMut::zeroed(bytes);
@@ -34,7 +37,6 @@ pub fn publication(
     mark: &str,
 ) -> Vec<v1::PublishRequest> {
     let step = |at: usize| Digest::of(format!("{mark}/{at}").as_bytes()).to_string();
-    let time = "2026-01-02T03:04:05.5Z";
     let chain: Vec<_> = layers
         .iter()
         .enumerate()
@@ -44,7 +46,7 @@ pub fn publication(
         .map(|at| {
             let mut record = json!({
                 "digest": step(at),
-                "layers": [{"layer": at, "createdAt": time}],
+                "layers": [{"layer": at, "createdAt": MADE}],
             });
             if at > 0 {
                 record["inputs"] = json!([[{"link": at - 1}]]);
@@ -53,6 +55,15 @@ pub fn publication(
         })
         .collect();
     let config = Bytes::from(json!({"layers": chain, "records": records}).to_string());
+    publication_of(place, layers, &config)
+}
+
+/// An export with this config and these layers.
+pub fn publication_of(
+    place: &v1::Place,
+    layers: &[(Digest, u64)],
+    config: &Bytes,
+) -> Vec<v1::PublishRequest> {
     let descriptors = layers.iter().map(|(digest, size)| Descriptor {
         media_type: "application/vnd.oci.image.layer.v1.tar+zstd".to_owned(),
         digest: *digest,
@@ -62,12 +73,12 @@ pub fn publication(
                 "containerd.io/uncompressed".to_owned(),
                 Digest::of(digest.as_bytes()).to_string(),
             ),
-            ("buildkit/createdat".to_owned(), time.to_owned()),
+            ("buildkit/createdat".to_owned(), MADE.to_owned()),
         ]
         .into(),
     });
     let manifest = Manifest {
-        config: Descriptor::of_config(Digest::of(&config), config.len() as u64),
+        config: Descriptor::of_config(Digest::of(config), config.len() as u64),
         layers: descriptors.collect(),
     };
     let manifest = Bytes::from(manifest.to_json().expect("a manifest"));
@@ -84,7 +95,7 @@ pub fn publication(
     let manifest = pieces(&manifest).into_iter().map(Part::Manifest);
     parts.extend(
         manifest
-            .chain(pieces(&config).into_iter().map(Part::Config))
+            .chain(pieces(config).into_iter().map(Part::Config))
             .map(part),
     );
     parts

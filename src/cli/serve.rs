@@ -92,6 +92,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         tls,
         calls,
         pages: axum::Router::new(),
+        max_of_address: args.max_connections_per_address,
         tasks,
         metrics: metrics.front,
     };

@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::{self, Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
@@ -14,12 +15,21 @@ use super::call::{malformed, refused};
 use super::publishing::publish;
 use super::reading::read;
 use super::screen::taken;
+use super::shares::{Client, Kept, Share};
 use super::writing::write;
 use crate::cache::guard::Guard;
 use crate::cache::wire::{self, CacheService, Malformed, v1};
 use crate::cache::{Flush, Saving};
 use crate::catalog::LeaseId;
 use crate::place::Place;
+
+/// How long an answer may wait for the memory that it takes, and a look-up for
+/// its turn: a sidecar has 5 s for both.
+const TURN: Duration = Duration::from_secs(2);
+
+/// Bytes of an answer that need no room: most calls are done by the time that
+/// it is written.
+const SMALL: usize = 4 << 10;
 
 /// A stream of answers.
 pub type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -36,13 +46,81 @@ impl Service {
     ) -> Result<Response<T>, Status>
     where
         F: Future<Output = Result<T, Status>> + Send,
+        M: Send,
+        T: prost::Message,
+    {
+        self.unary_for(request, |_, guard, message| work(guard, message))
+            .await
+    }
+
+    /// The same, where it matters who calls.
+    async fn unary_for<M, T, F>(
+        &self,
+        request: Request<M>,
+        work: impl FnOnce(Client, Guard, M) -> F + Send,
+    ) -> Result<Response<T>, Status>
+    where
+        F: Future<Output = Result<T, Status>> + Send,
+        M: Send,
+        T: prost::Message,
     {
         let (_, extensions, message) = request.into_parts();
         let (call, guard) = taken(&extensions)?;
-        let work = work(guard, message).instrument(call.span().clone());
-        let answer = work.await;
-        call.answer(answer)
+        let client = call.client().clone();
+        let work = async {
+            let answer = work(client.clone(), guard, message).await?;
+            let room = self.room(&client, answer.encoded_len()).await?;
+            Ok((answer, room))
+        };
+        let answer = work.instrument(call.span().clone()).await;
+        kept(call.answer(answer))
     }
+
+    /// Does one call whose answer comes in several messages.
+    async fn streamed<M, T, F>(
+        &self,
+        request: Request<M>,
+        work: impl FnOnce(Client, Guard, M) -> F + Send,
+    ) -> Result<Response<Answers<T>>, Status>
+    where
+        F: Future<Output = Result<Vec<T>, Status>> + Send,
+        M: Send,
+        T: prost::Message + 'static,
+    {
+        let (_, extensions, message) = request.into_parts();
+        let (call, guard) = taken(&extensions)?;
+        let client = call.client().clone();
+        let work = async {
+            let parts = work(client.clone(), guard, message).await?;
+            let bytes = parts.iter().map(prost::Message::encoded_len).sum();
+            let room = self.room(&client, bytes).await?;
+            let parts = stream::iter(parts.into_iter().map(Ok));
+            Ok((parts.boxed() as Answers<_>, room))
+        };
+        let answer = work.instrument(call.span().clone()).await;
+        kept(call.answer(answer))
+    }
+
+    /// Memory for an answer of so many bytes, until its client has read it.
+    async fn room(&self, client: &Client, bytes: usize) -> Result<Option<Share>, Status> {
+        if bytes <= SMALL {
+            return Ok(None);
+        }
+        let (answers, kib) = (&self.0.answers, bytes.div_ceil(1 << 10));
+        let room = answers.take_within(TURN, client, kib, "answers").await?;
+        Ok(Some(room))
+    }
+}
+
+/// An answer, and what is kept for it.
+pub(super) fn kept<T>(
+    answer: Result<Response<(T, Option<Share>)>, Status>,
+) -> Result<Response<T>, Status> {
+    let (metadata, (answer, room), mut extensions) = answer?.into_parts();
+    if let Some(room) = room {
+        extensions.insert(Arc::new(room) as Kept);
+    }
+    Ok(Response::from_parts(metadata, answer, extensions))
 }
 
 #[tonic::async_trait]
@@ -57,17 +135,18 @@ impl CacheService for Service {
         &self,
         request: Request<v1::LookUpRequest>,
     ) -> Result<Response<Self::LookUpStream>, Status> {
-        self.unary(request, |guard, message| async move {
+        self.streamed(request, |client, guard, message| async move {
             let (wants, limits) = wire::question(message).map_err(malformed)?;
             if let Some(first) = wants.first() {
                 tracing::Span::current().record("project", first.place.project.as_str());
             }
+            let look_ups = &self.0.look_ups;
+            let _turn = look_ups.take_within(TURN, &client, 1, "look-ups").await?;
             // Before anything is named that it keeps.
             let lease = guard.take_lease().await;
             let import = guard.look_up(wants, &limits).await.map_err(refused)?;
             let lease = lease.map_or(0, |lease| lease.0);
-            let parts = wire::import_parts(import.as_ref(), lease);
-            Ok(stream::iter(parts.into_iter().map(Ok)).boxed() as Answers<_>)
+            Ok(wire::import_parts(import.as_ref(), lease))
         })
         .await
     }
@@ -101,7 +180,7 @@ impl CacheService for Service {
     ) -> Result<Response<Self::ReadBlobStream>, Status> {
         let (_, extensions, message) = request.into_parts();
         let (call, guard) = taken(&extensions)?;
-        read(call, guard, message).await
+        read(&self.0, call, guard, message).await
     }
 
     async fn write_blob(
@@ -119,7 +198,7 @@ impl CacheService for Service {
     ) -> Result<Response<Self::PublishStream>, Status> {
         let (_, extensions, messages) = request.into_parts();
         let (call, guard) = taken(&extensions)?;
-        publish(Arc::clone(&self.0.exports), call, guard, messages).await
+        publish(&self.0.exports, call, guard, messages).await
     }
 
     async fn writable(
@@ -138,16 +217,15 @@ impl CacheService for Service {
         &self,
         request: Request<v1::StepsRequest>,
     ) -> Result<Response<Self::StepsStream>, Status> {
-        self.unary(request, |guard, message| async move {
+        self.streamed(request, |_, guard, message| async move {
             let project = wire::project(&message.project).map_err(malformed)?;
             let results = wire::results(message.results).map_err(malformed)?;
             let steps = guard.steps(&project, &results).await.map_err(refused)?;
             let parts = wire::steps_parts(&steps).map(|steps| {
                 let steps = Some(steps);
-                Ok(v1::StepsResponse { steps })
+                v1::StepsResponse { steps }
             });
-            let parts: Vec<_> = parts.collect();
-            Ok(stream::iter(parts).boxed() as Answers<_>)
+            Ok(parts.collect())
         })
         .await
     }
@@ -191,9 +269,14 @@ impl CacheService for Service {
         &self,
         request: Request<v1::SuspectRequest>,
     ) -> Result<Response<v1::SuspectResponse>, Status> {
-        self.unary(request, |guard, message| async move {
+        let suspects = self.0.suspects.clone();
+        self.unary_for(request, |client, guard, message| async move {
             let projects = wire::projects(&message.projects).map_err(malformed)?;
             let digest = wire::digest(&message.digest).map_err(malformed)?;
+            // It is left to those who ask again.
+            let Some(_turn) = suspects.try_take(&client) else {
+                return Ok(v1::SuspectResponse { withdrawn: false });
+            };
             let withdrawn = guard.suspect(&projects, &digest).await.map_err(refused)?;
             Ok(v1::SuspectResponse { withdrawn })
         })
