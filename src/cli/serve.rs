@@ -23,13 +23,13 @@ use crate::cache::guard::Guarded;
 use crate::cache::{Cache, LocalCache, Metered};
 use crate::doors::hub::{self, Closing};
 use crate::doors::operator::Shown;
-use crate::tls::{Acceptor, Alpn, ServerTls};
+use crate::tls::Alpn;
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     operate::raise_file_limit();
     let access = Arc::new(access(&args)?);
-    let tls = tls(&args)?;
+    let tls = args.tls.acceptor(Alpn::H2)?;
     let metrics = operate::HubMetrics::new();
     let operate::HubMetrics { mut registry, .. } = metrics;
     let backends = Backends::open(&args.storage(), &mut registry).await?;
@@ -134,19 +134,6 @@ fn access(args: &ServeArgs) -> anyhow::Result<Access> {
             args.listen
         ),
     }
-}
-
-fn tls(args: &ServeArgs) -> anyhow::Result<Option<Acceptor>> {
-    let (Some(cert), Some(key)) = (&args.tls_cert, &args.tls_key) else {
-        return Ok(None);
-    };
-    let tls = ServerTls {
-        cert: cert.clone(),
-        key: key.clone(),
-        client_ca: args.tls_client_ca.clone(),
-        alpn: Alpn::H2,
-    };
-    Ok(Some(tls.acceptor()?))
 }
 
 fn address(listener: &TcpListener, tls: bool) -> anyhow::Result<String> {
