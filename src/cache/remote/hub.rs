@@ -109,10 +109,6 @@ impl Hub {
         Err(troubles.join("; "))
     }
 
-    pub(super) fn metrics(&self) -> &Metrics {
-        &self.metrics
-    }
-
     async fn call<Q, A, F, Answer>(
         &self,
         call: Call,
