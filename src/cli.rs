@@ -6,6 +6,7 @@ mod display;
 mod operate;
 mod serve;
 mod sidecar;
+mod tls;
 mod token;
 
 use std::process::ExitCode;

@@ -25,13 +25,13 @@ use crate::cache::{Cache, LocalCache, Metered};
 use crate::doors::front::{self, Closing};
 use crate::doors::hub;
 use crate::doors::operator::Shown;
-use crate::tls::{Acceptor, Alpn, ServerTls};
+use crate::tls::Alpn;
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     operate::raise_file_limit();
     let access = Arc::new(access(&args)?);
-    let tls = tls(&args)?;
+    let tls = args.tls.acceptor(Alpn::Http)?;
     let metrics = operate::HubMetrics::new();
     let operate::HubMetrics { mut registry, .. } = metrics;
     let backends = Backends::open(&args.storage(), &mut registry).await?;
@@ -145,19 +145,6 @@ fn access(args: &ServeArgs) -> anyhow::Result<Access> {
             args.listen
         ),
     }
-}
-
-fn tls(args: &ServeArgs) -> anyhow::Result<Option<Acceptor>> {
-    let (Some(cert), Some(key)) = (&args.tls_cert, &args.tls_key) else {
-        return Ok(None);
-    };
-    let tls = ServerTls {
-        cert: cert.clone(),
-        key: key.clone(),
-        client_ca: args.tls_client_ca.clone(),
-        alpn: Alpn::Http,
-    };
-    Ok(Some(tls.acceptor()?))
 }
 
 fn address(listener: &TcpListener, tls: bool) -> anyhow::Result<String> {

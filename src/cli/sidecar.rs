@@ -24,7 +24,7 @@ use crate::doors::buildkit::{
     self, Closing, Defaults, ImportCarrier, Listener, PullListener, Upstream,
 };
 use crate::doors::operator::{self, Shown};
-use crate::tls::{Alpn, ClientTls, Roots, ServerTls};
+use crate::tls::{Alpn, ClientTls, Roots};
 
 /// Runs until SIGTERM or SIGINT, or until the child ends.
 pub async fn run(args: SidecarArgs) -> anyhow::Result<ExitCode> {
@@ -238,17 +238,7 @@ async fn listeners(
     args: &SidecarArgs,
     buildkitd: Option<&Endpoint>,
 ) -> anyhow::Result<Vec<Listener>> {
-    let tls = args.tls_cert.clone().zip(args.tls_key.clone());
-    let tls = tls.map(|(cert, key)| {
-        ServerTls {
-            cert,
-            key,
-            client_ca: args.tls_client_ca.clone(),
-            alpn: Alpn::H2,
-        }
-        .acceptor()
-    });
-    let tls = tls.transpose()?;
+    let tls = args.tls.acceptor(Alpn::H2)?;
     let mut listeners = Vec::new();
     for endpoint in &args.listen {
         if Some(endpoint) == buildkitd {
@@ -256,7 +246,7 @@ async fn listeners(
         }
         let listener = Listener::bind(endpoint, tls.clone()).await;
         let listener = listener.with_context(|| format!("can't listen on {endpoint}"))?;
-        if listener.is_open_to_others() && args.tls_client_ca.is_none() {
+        if listener.is_open_to_others() && !args.tls.asks_for_certificates() {
             bail!(
                 "{endpoint} is reachable from other hosts, and whoever can connect can build: give --tls-cert, --tls-key and --tls-client-ca, or listen on loopback"
             );
