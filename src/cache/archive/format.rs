@@ -228,7 +228,9 @@ impl Labels {
         }
         let steps = match (text(STEPS), text(STEPS_SIZE)) {
             (Some(digest), Some(size)) => Some((
-                digest.parse().map_err(|error| format!("{STEPS}: {error}"))?,
+                digest
+                    .parse()
+                    .map_err(|error| format!("{STEPS}: {error}"))?,
                 size.parse()
                     .map_err(|error| format!("{STEPS_SIZE}: {error}"))?,
             )),

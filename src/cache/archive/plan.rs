@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::ArchiveError;
-use super::format::{Index, Labels, MAX_DOCUMENT_BYTES, MAX_NAMED};
+use super::format::{Index, Labels, MAX_NAMED};
 use crate::digest::Digest;
 use crate::graph::Manifest;
 use crate::place::Place;
@@ -22,6 +22,8 @@ pub(super) enum Coming {
     },
     /// A layer of so many bytes.
     Layer { size: u64 },
+    /// What an export may have named that is refused unseen.
+    Stranger,
 }
 
 /// How it stands with an export.
@@ -68,6 +70,8 @@ pub(super) struct Plan {
     named: usize,
     /// The first layer has come.
     documents_over: bool,
+    /// An export was refused before it was known what it names.
+    has_strangers: bool,
 }
 
 impl Plan {
@@ -79,6 +83,7 @@ impl Plan {
             layers: HashMap::new(),
             named: 0,
             documents_over: false,
+            has_strangers: false,
         };
         for (number, listed) in index.manifests.into_iter().enumerate() {
             plan.exports.push(Planned {
@@ -118,8 +123,11 @@ impl Plan {
 
     /// It is dealt with; false where it was already.
     pub(super) fn end(&mut self, number: Number) -> bool {
-        let export = self.exports.get_mut(number);
-        export.is_some_and(|export| !std::mem::replace(&mut export.over, true))
+        let Some(export) = self.exports.get_mut(number) else {
+            return false;
+        };
+        self.has_strangers |= export.labels.is_none();
+        !std::mem::replace(&mut export.over, true)
     }
 
     /// What it is that begins now.
@@ -140,6 +148,7 @@ impl Plan {
             });
         }
         match self.layers.get_mut(digest) {
+            None if self.has_strangers => Ok(Coming::Stranger),
             None => Err(ArchiveError::Malformed(format!(
                 "nothing before {digest} names it"
             ))),
@@ -167,7 +176,9 @@ impl Plan {
     pub(super) fn absent_of(&self, number: Number) -> Option<Digest> {
         let wanted = |layer: &Layer| layer.wanted_by.iter().any(|by| *by as usize == number);
         let mut absent = self.layers.iter().filter(|(_, layer)| !layer.come);
-        absent.find(|(_, layer)| wanted(layer)).map(|(digest, _)| *digest)
+        absent
+            .find(|(_, layer)| wanted(layer))
+            .map(|(digest, _)| *digest)
     }
 
     /// Those who want a document or a layer, and have not been dealt with.
@@ -186,7 +197,10 @@ impl Plan {
         let mut seen = BTreeSet::new();
         let mut places = Vec::new();
         for number in self.wanting(digest) {
-            let labels = self.exports.get(number).and_then(|export| export.labels.as_ref());
+            let labels = self
+                .exports
+                .get(number)
+                .and_then(|export| export.labels.as_ref());
             let Some(place) = labels.map(|labels| &labels.place) else {
                 continue;
             };
@@ -224,11 +238,6 @@ impl Plan {
         }
         let config = (manifest.config.digest, manifest.config.size);
         for (digest, size) in [Some(config), labels.steps].into_iter().flatten() {
-            if size > MAX_DOCUMENT_BYTES {
-                return Ok(Err(format!(
-                    "its {digest} has {size} bytes; more than {MAX_DOCUMENT_BYTES} are not taken"
-                )));
-            }
             self.announce(digest, size, number)?;
         }
         for (digest, size) in &sizes {
@@ -237,7 +246,9 @@ impl Plan {
                 wanted_by: Vec::new(),
                 come: false,
             });
-            layer.wanted_by.push(u32::try_from(number).unwrap_or(u32::MAX));
+            layer
+                .wanted_by
+                .push(u32::try_from(number).unwrap_or(u32::MAX));
         }
         if let Some(export) = self.exports.get_mut(number) {
             export.missing = sizes.len();

@@ -16,7 +16,8 @@ use serde::Serialize;
 
 use super::documents::Documents;
 use super::format::{
-    INDEX, Index, LAYOUT, Labels, MAX_INDEX_BYTES, MAX_LAYOUT_BYTES, blob_of, check_layout,
+    INDEX, Index, LAYOUT, Labels, MAX_DOCUMENT_BYTES, MAX_INDEX_BYTES, MAX_LAYOUT_BYTES, blob_of,
+    check_layout,
 };
 use super::plan::{Coming, Number, Plan, Standing};
 use super::target::{Rehome, Target};
@@ -100,11 +101,7 @@ pub async fn import(
 }
 
 /// The content of the next entry, which must be called so.
-async fn expected(
-    unpacker: &mut Unpacker,
-    name: &str,
-    limit: u64,
-) -> Result<Bytes, ArchiveError> {
+async fn expected(unpacker: &mut Unpacker, name: &str, limit: u64) -> Result<Bytes, ArchiveError> {
     match unpacker.next().await? {
         Some(entry) if entry.name == name => unpacker.whole(&entry, limit).await,
         other => Err(ArchiveError::Malformed(format!(
@@ -145,6 +142,13 @@ impl Reading<'_> {
             };
             match self.plan.comes(&digest)? {
                 Coming::Document { size, manifest_of } => {
+                    if size > MAX_DOCUMENT_BYTES {
+                        let why = format!(
+                            "its document {digest} has {size} bytes; more than {MAX_DOCUMENT_BYTES} are not taken"
+                        );
+                        self.refuse_all(&digest, why);
+                        continue;
+                    }
                     if size != entry.size {
                         self.refuse_all(&digest, wrong_size(&entry, size));
                         continue;
@@ -152,6 +156,7 @@ impl Reading<'_> {
                     let bytes = unpacker.whole(&entry, size).await?;
                     self.document(digest, bytes, manifest_of).await?;
                 }
+                Coming::Stranger => {}
                 Coming::Layer { size } => {
                     self.end_documents();
                     if size != entry.size {
@@ -174,7 +179,6 @@ impl Reading<'_> {
         let mut ended = read;
         // What is wrong with the tar is none of the cache's fault.
         if let Err(ArchiveError::Malformed(_)) = &ended {
-            self.end_documents();
             let late = self.settle(0).await;
             ended = ended.and(late);
         }
@@ -401,7 +405,11 @@ impl Reading<'_> {
             builder: labels.builder,
             manifest,
             config,
-            uploaded: named.layers.iter().map(|layer| layer.digest).collect::<BTreeSet<_>>(),
+            uploaded: named
+                .layers
+                .iter()
+                .map(|layer| layer.digest)
+                .collect::<BTreeSet<_>>(),
             steps,
         });
         match published.await {

@@ -126,7 +126,9 @@ impl Exports {
     async fn lacks(&mut self, export: &Export) -> Result<Option<String>, CacheError> {
         let sizes = export.layers.iter().map(|layer| (layer.digest, layer.size));
         let sizes: BTreeMap<Digest, u64> = sizes.collect();
-        let unknown = sizes.keys().filter(|digest| !self.found.contains_key(*digest));
+        let unknown = sizes
+            .keys()
+            .filter(|digest| !self.found.contains_key(*digest));
         let unknown: Vec<Digest> = unknown.copied().collect();
         let found = self.blobs.sizes(&unknown).await?;
         self.found.extend(unknown.into_iter().zip(found));

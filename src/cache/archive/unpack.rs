@@ -90,11 +90,7 @@ impl Unpacker {
     }
 
     /// All of the entry, which must not be larger than `limit`.
-    pub(super) async fn whole(
-        &mut self,
-        entry: &Entry,
-        limit: u64,
-    ) -> Result<Bytes, ArchiveError> {
+    pub(super) async fn whole(&mut self, entry: &Entry, limit: u64) -> Result<Bytes, ArchiveError> {
         if entry.size > limit {
             return Err(ArchiveError::Malformed(format!(
                 "{} has {} bytes; more than {limit} are not taken",
