@@ -2,12 +2,15 @@
 //! BuildKit itself, and through interruptions.
 
 use std::path::Path;
+use std::process::Stdio;
 
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
 
 use crate::harness::{
-    Build, Client, Lab, MULTISTAGE_STEPS, Outcome, Postgres, Runner, layerd, layerd_with, objects,
-    tree,
+    Build, Client, Lab, MULTISTAGE_STEPS, Outcome, Postgres, Runner, SidecarSpec, layerd,
+    layerd_with, objects, tree, until,
 };
 
 const TO: &str = "type=gha-compatible,mode=max";
@@ -22,15 +25,27 @@ fn multistage(lab: &Lab) -> Build {
     Build::of(&lab.context("multistage"))
 }
 
-/// A cold runner before a store, or a hub: everything comes out of it.
-async fn assert_all_there(lab: &Lab, name: &str, arguments: &[&str]) {
+/// A cold runner before a hub: everything comes out of it.
+async fn assert_all_at(lab: &Lab, name: &str, arguments: &[&str]) {
     let sidecar = lab.sidecar(name).arguments(arguments.iter().copied());
+    assert_all_there(lab, name, sidecar).await;
+}
+
+/// A cold runner before that data directory.
+async fn assert_all_in(lab: &Lab, name: &str, data: &str, arguments: &[&str]) {
+    let sidecar = lab.sidecar(name).data_dir(Path::new(data));
+    let sidecar = sidecar.arguments(arguments.iter().copied());
+    assert_all_there(lab, name, sidecar).await;
+}
+
+async fn assert_all_there(lab: &Lab, name: &str, sidecar: SidecarSpec) {
     let runner = Runner::start(lab.buildkitd(name), sidecar).await;
     let client = lab.buildx(runner.address()).await;
-    let build = build(lab, &client, multistage(lab).cache_from(FROM), name).await;
+    let out = format!("{name}-result");
+    let build = build(lab, &client, multistage(lab).cache_from(FROM), &out).await;
     build.assert_all_cached(MULTISTAGE_STEPS);
     build.assert_no_warning();
-    assert!(tree(&lab.path("first")) == tree(&lab.path(name)));
+    assert!(tree(&lab.path("first")) == tree(&lab.path(&out)));
 }
 
 /// A data directory that a build has exported to.
@@ -71,7 +86,7 @@ async fn a_cache_of_a_laptop_seeds_a_hub_and_comes_back() {
     assert_eq!(imported["layers"], exported["layers"], "{imported:#}");
     let again = cache(&["import", &archive, "--hub", hub.url()]).await;
     assert_eq!((&again["exports"], &again["known"]), (&0.into(), &1.into()));
-    assert_all_there(&lab, "ci", &["--hub", hub.url()]).await;
+    assert_all_at(&lab, "ci", &["--hub", hub.url()]).await;
 
     // By the hub, and by what it stands on.
     let (by_hub, by_store) = (
@@ -84,7 +99,7 @@ async fn a_cache_of_a_laptop_seeds_a_hub_and_comes_back() {
     for (name, archive) in [("back-of-hub", &by_hub), ("back-of-store", &by_store)] {
         let seeded = text(&lab.path(&format!("{name}-data")));
         cache(&["import", archive, "--data-dir", &seeded]).await;
-        assert_all_there(&lab, name, &["--data-dir", &seeded]).await;
+        assert_all_in(&lab, name, &seeded, &[]).await;
         layerd(["cache", "fsck", "--data-dir", &seeded]).await.ok();
     }
 }
@@ -104,15 +119,8 @@ async fn an_archive_passes_through_a_pipe_and_under_another_name() {
     let listed = cache(&["ls", "--data-dir", &seeded]).await;
     assert_eq!(listed[0]["project"], "acme/shop", "{listed:#}");
     assert_eq!(listed[0]["ref"], "refs/heads/dev", "{listed:#}");
-    let place = [
-        "--data-dir",
-        &seeded,
-        "--project",
-        "acme/shop",
-        "--ref",
-        "dev",
-    ];
-    assert_all_there(&lab, "ci", &place).await;
+    let place = ["--project", "acme/shop", "--ref", "dev"];
+    assert_all_in(&lab, "ci", &seeded, &place).await;
 }
 
 #[tokio::test]
@@ -172,7 +180,44 @@ async fn an_import_asks_a_hub_by_its_token_and_says_what_that_may_not() {
         .await
         .ok();
     import(&["--hub-token-file", &all]).await.ok();
-    assert_all_there(&lab, "ci", &["--hub", hub.url(), "--hub-token-file", &dev]).await;
+    assert_all_at(&lab, "ci", &["--hub", hub.url(), "--hub-token-file", &dev]).await;
+}
+
+#[tokio::test]
+async fn an_import_that_is_interrupted_goes_on_where_it_ended() {
+    let lab = Lab::new();
+    let data = laptop(&lab).await;
+    let archive = text(&lab.path("cache.tar.zst"));
+    let exported = cache(&["export", "-o", &archive, "--data-dir", &data]).await;
+    let seeded = lab.path("seeded");
+    let mut import = tokio::process::Command::new(env!("CARGO_BIN_EXE_layerd"))
+        .args(["cache", "import", "-", "--data-dir", &text(&seeded)])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let bytes = std::fs::read(&archive).unwrap();
+    let mut stdin = import.stdin.take().unwrap();
+    let half = &bytes[..bytes.len() * 2 / 3];
+    stdin.write_all(half).await.unwrap();
+    until("a layer is there", async || {
+        let blobs = std::fs::read_dir(seeded.join("blobs/sha256")).ok()?;
+        (blobs.count() > 0).then_some(())
+    })
+    .await;
+    let pid = import.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+    rustix::process::kill_process(pid.unwrap(), Signal::TERM).unwrap();
+    let ended = import.wait_with_output().await.unwrap();
+    let told = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{told}");
+    assert!(told.contains("interrupted"), "{told}");
+    drop(stdin);
+    let imported = cache(&["import", &archive, "--data-dir", &text(&seeded)]).await;
+    assert_eq!(imported["exports"], 1, "{imported:#}");
+    let brought = imported["layers"].as_u64().unwrap();
+    assert!(Some(brought) < exported["layers"].as_u64(), "{imported:#}");
+    assert_all_in(&lab, "ci", &text(&seeded), &[]).await;
 }
 
 #[tokio::test]

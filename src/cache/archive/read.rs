@@ -9,10 +9,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::Read;
 
 use bytes::Bytes;
-use futures::StreamExt as _;
-use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
 use serde::Serialize;
+use tokio::task::JoinSet;
 
 use super::documents::Documents;
 use super::format::{
@@ -88,7 +86,7 @@ pub async fn import(
         progress,
         plan,
         documents,
-        commits: FuturesUnordered::new(),
+        commits: JoinSet::new(),
         next: 0,
         writable: HashMap::new(),
         was_empty: HashMap::new(),
@@ -111,7 +109,8 @@ async fn expected(unpacker: &mut Unpacker, name: &str, limit: u64) -> Result<Byt
     }
 }
 
-type Commit = BoxFuture<'static, (Digest, u64, bool, Result<(), CacheError>)>;
+/// A layer, its size, whether a part of it was there, and how storing it ended.
+type Committed = (Digest, u64, bool, Result<(), CacheError>);
 
 struct Reading<'a> {
     target: &'a Target,
@@ -119,7 +118,7 @@ struct Reading<'a> {
     progress: &'a Progress,
     plan: Plan,
     documents: Documents,
-    commits: FuturesUnordered<Commit>,
+    commits: JoinSet<Committed>,
     /// The export that is to be published next.
     next: Number,
     /// Whether exports to a place are taken, or why not.
@@ -318,19 +317,27 @@ impl Reading<'_> {
             incoming.write(&bytes).await?;
             self.progress.add(bytes.len() as u64);
         }
-        self.commits.push(Box::pin(async move {
+        self.commits.spawn(async move {
             let (digest, resumed) = (incoming.digest(), incoming.is_resumed());
             (digest, size, resumed, incoming.commit().await)
-        }));
+        });
         Ok(())
     }
 
-    /// Waits until at most so many layers are on their way to the disk.
+    /// Takes in what is stored by now, and waits until at most so many layers
+    /// are not.
     async fn settle(&mut self, left: usize) -> Result<(), ArchiveError> {
-        while self.commits.len() > left {
-            let Some((digest, size, resumed, committed)) = self.commits.next().await else {
+        loop {
+            let ended = match self.commits.len() > left {
+                true => self.commits.join_next().await,
+                false => self.commits.try_join_next(),
+            };
+            let Some(ended) = ended else {
                 return Ok(());
             };
+            let (digest, size, resumed, committed) = ended.map_err(|stopped| {
+                CacheError::Unavailable(format!("storing a layer was cut off: {stopped}"))
+            })?;
             match committed {
                 Ok(()) => {
                     self.imported.layers += 1;
@@ -353,7 +360,6 @@ impl Reading<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(())
     }
 
     /// Publishes what is whole, in order.
