@@ -110,11 +110,13 @@ async fn a_wrong_blob_costs_the_exports_that_need_it_and_no_other() {
     }
 }
 
+type Change<'a> = &'a dyn Fn(&mut Value);
+
 #[tokio::test]
 async fn a_wrong_manifest_costs_its_export_alone() {
     let given = Given::new().await;
     let text = |text: &str| Value::from(text);
-    let wrong: [(&str, &dyn Fn(&mut Value), &str); 9] = [
+    let wrong: [(&str, Change, &str); 9] = [
         (
             "project",
             &|m| m["annotations"]["layerd/project"] = text("../etc"),
