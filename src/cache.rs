@@ -5,6 +5,7 @@
 //! blobs, asks what is held already, ingests blobs, and publishes an export;
 //! the log of exports is the only truth, and all that is served derives from it.
 
+pub mod archive;
 pub mod backends;
 pub mod check;
 mod descriptors;
