@@ -7,13 +7,16 @@
 
 pub mod backends;
 pub mod check;
+pub mod collecting;
 mod descriptors;
 pub mod guard;
 mod local;
 pub mod look;
 mod metered;
 mod policy;
+pub mod quotas;
 pub mod remote;
+pub mod retention;
 mod steps;
 mod usage;
 pub mod wire;
@@ -27,7 +30,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-pub use self::local::{LocalCache, Subsumed};
+pub use self::local::{Collected, LocalCache, Orphans, Outlook, Subsumed, Swept};
 pub use self::metered::{Metered, Metrics};
 pub use self::usage::{StoreSize, Usage};
 use crate::access::RefPattern;

@@ -6,14 +6,18 @@
 //! hits and never a start. Several processes share a directory, or a database
 //! and a bucket; nothing that is kept here must be seen by another.
 
+mod collect;
 mod directory;
 mod lease;
 mod open;
+mod pinning;
 mod present;
+mod quota;
 mod served;
 mod shared;
 mod subsume;
 mod unions;
+mod uses;
 mod verify;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -24,15 +28,22 @@ use std::time::Instant;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use jiff::Timestamp;
+use tokio::sync::Notify;
 
+pub use self::collect::{Collected, Orphans, Outlook, Swept};
 use self::open::{Opened, Opener};
+use self::pinning::Pinned;
+use self::quota::Watch;
 use self::served::{Answer, Question, answer};
 use self::shared::HandedOut;
 pub use self::subsume::Subsumed;
 use self::subsume::Subsuming;
 use self::unions::{News, United};
+use self::uses::Used;
 pub(super) use self::verify::Verified;
+use super::collecting;
 use super::descriptors::to_layer;
+use super::quotas::Quotas;
 use super::usage::Usage;
 use super::{
     Cache, CacheError, Document, Flush, Import, Lease, Limits, Publication, Published, Saving,
@@ -51,6 +62,10 @@ pub struct LocalCache {
     verified: Verified,
     subsuming: Subsuming,
     handed: HandedOut,
+    used: Used,
+    watch: Watch,
+    /// Told when something was published.
+    grown: Arc<Notify>,
     /// For reading alone: what a look-up promised is read whatever becomes of
     /// the catalog.
     blobs: Arc<dyn BlobStore>,
@@ -67,6 +82,9 @@ impl LocalCache {
             verified: Verified::default(),
             subsuming: Subsuming::default(),
             handed: HandedOut::default(),
+            used: Used::default(),
+            watch: Watch::default(),
+            grown: Arc::default(),
         }
     }
 
@@ -78,6 +96,9 @@ impl LocalCache {
             verified: Verified::default(),
             subsuming: Subsuming::default(),
             handed: HandedOut::default(),
+            used: Used::default(),
+            watch: Watch::default(),
+            grown: Arc::default(),
         }
     }
 
@@ -87,6 +108,19 @@ impl LocalCache {
             subsuming: Subsuming::new(subsumed),
             ..self
         }
+    }
+
+    /// Holds the quotas of projects, and counts what goes.
+    pub fn keeping(self, quotas: Arc<dyn Quotas>, metrics: collecting::Metrics) -> Self {
+        Self {
+            watch: Watch::new(quotas, metrics),
+            ..self
+        }
+    }
+
+    /// Signalled when something was published.
+    pub fn grown(&self) -> Arc<Notify> {
+        Arc::clone(&self.grown)
     }
 
     /// Opens the data directory, for reading at least; an error says why it
@@ -123,7 +157,7 @@ impl LocalCache {
 
     /// Reads a blob, whose bytes must be what its digest says.
     async fn hash(&self, digest: &Digest) -> Result<(), CacheError> {
-        let mut bytes = self.read(digest, 0, u64::MAX).await?;
+        let mut bytes = self.blobs.read(digest, 0, u64::MAX).await?;
         let mut hasher = Hasher::default();
         while let Some(chunk) = bytes.next().await {
             hasher.update(&chunk?);
@@ -254,8 +288,11 @@ impl Cache for LocalCache {
         }
     }
 
-    async fn writable(&self, _place: &Place) -> Result<(), CacheError> {
+    async fn writable(&self, place: &Place) -> Result<(), CacheError> {
         let opened = self.opener.opened_for_writing().await?;
+        if let Some(allowance) = self.allowance(place).await? {
+            allowance.check(1)?;
+        }
         opened.blobs.probe().await?;
         Ok(opened.catalog.writable().await?)
     }
@@ -279,7 +316,13 @@ impl Cache for LocalCache {
         let opened = self.opener.opened_for_writing().await?;
         // No project id holds a NUL: names of two projects never meet.
         let name = format!("{}\0{name}", place.project);
-        Ok(opened.blobs.ingest(&name, expected).await?)
+        let allowance = self.allowance(place).await?;
+        let ingest = opened.blobs.ingest(&name, expected).await?;
+        Ok(Box::new(Pinned {
+            ingest,
+            opened,
+            allowance,
+        }))
     }
 
     async fn read(
@@ -288,6 +331,7 @@ impl Cache for LocalCache {
         offset: u64,
         length: u64,
     ) -> Result<BlobStream, CacheError> {
+        self.used.read(digest);
         Ok(self.blobs.read(digest, offset, length).await?)
     }
 
@@ -328,14 +372,27 @@ impl Cache for LocalCache {
         let (manifest, config) = parse(export.manifest, export.config.clone()).await?;
         let opened = self.opener.opened_for_writing().await?;
         let sizes = BTreeMap::from_iter(manifest.sizes()?);
+        let names: Vec<Digest> = sizes.keys().copied().collect();
+        // Before it is looked whether they are there.
+        let pinned = Instant::now();
+        let condemned = pinning::name(&opened, &names).await?;
+        if !condemned.is_empty() {
+            return Err(CacheError::Missing(condemned));
+        }
         let missing = missing(&opened, &export.place.project, &export.uploaded, &sizes).await?;
         if !missing.is_empty() {
             return Err(CacheError::Missing(missing));
         }
         let steps = steps(&opened, &export.place.project, &config, export.steps).await;
+        self.make_room(&opened, &export.place, &sizes).await?;
         // The log must never name what a crash of the machine could still take.
         opened.blobs.persist().await?;
         let place = export.place.clone();
+        if pinned.elapsed() > pinning::NAMED / 2 {
+            return Err(CacheError::Unavailable(
+                "publishing the export took too long".to_owned(),
+            ));
+        }
         let id = opened
             .catalog
             .append(NewExport {
@@ -348,6 +405,7 @@ impl Cache for LocalCache {
                 steps: steps.clone(),
             })
             .await?;
+        self.grown.notify_one();
         self.subsuming.begin(opened, place, id);
         Ok(Published {
             id: Some(id),
@@ -368,6 +426,7 @@ impl Cache for LocalCache {
     }
 
     async fn report(&self, saving: &Saving) -> Result<(), CacheError> {
+        self.used.hit(saving);
         let opened = self.opener.opened().await?;
         if opened.catalog.refusal().is_some() {
             return Ok(());

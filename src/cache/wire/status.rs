@@ -15,7 +15,9 @@ pub fn status_of(error: &CacheError) -> Status {
     let text = error.to_string();
     match error {
         CacheError::Denied(_) => Status::permission_denied(text),
-        CacheError::Refused(_) => Status::invalid_argument(text),
+        CacheError::Refused(_) | CacheError::Blob(BlobError::Refused(_)) => {
+            Status::invalid_argument(text)
+        }
         CacheError::Lost(_) => Status::data_loss(text),
         CacheError::Missing(digests) => {
             let missing = v1::MissingBlobs {
