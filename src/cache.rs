@@ -16,6 +16,7 @@ mod metered;
 mod policy;
 pub mod quotas;
 pub mod remote;
+pub mod repair;
 pub mod retention;
 mod steps;
 mod usage;
@@ -353,6 +354,11 @@ pub enum CacheError {
 }
 
 impl CacheError {
+    /// What only one process at a time does is being done by another one.
+    pub(crate) fn collecting() -> Self {
+        Self::Unavailable("another process collects now: try again later".to_owned())
+    }
+
     /// Whether a blob of which this was said can't be what it should be, however
     /// often it is read.
     pub fn is_final(&self) -> bool {

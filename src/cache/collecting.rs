@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use self::metrics::{Eviction, Metrics};
-use super::LocalCache;
 use super::retention::Limits;
+use super::{CacheError, Collected, LocalCache};
 
 /// How often it is collected though nothing was published here.
 const EVERY: Duration = Duration::from_secs(300);
@@ -37,7 +37,7 @@ impl Collecting {
         let mut looked: Option<Instant> = None;
         loop {
             let began = Instant::now();
-            match self.cache.collect(&self.limits).await {
+            match self.collect_once().await {
                 Ok(Some(collected)) if collected.swept.blobs > 0 => {
                     let swept = collected.swept;
                     tracing::info!(
@@ -63,6 +63,12 @@ impl Collecting {
             // Whether it grew or the time is over, it is looked again.
             let _ = tokio::time::timeout(EVERY, grown.notified()).await;
         }
+    }
+
+    /// A data directory that is lost is not made anew.
+    async fn collect_once(&self) -> Result<Option<Collected>, CacheError> {
+        self.cache.ready().await?;
+        self.cache.collect(&self.limits).await
     }
 
     /// Notes what builds read, for ever.

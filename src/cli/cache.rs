@@ -1,8 +1,10 @@
-//! `layerd cache`: look at and check a data directory.
+//! `layerd cache`: look at, check and clear a cache.
 
+mod backing;
 mod diff;
 mod dot;
 mod fsck;
+mod gc;
 mod graph;
 mod ls;
 mod savings;
@@ -17,7 +19,7 @@ use clap::{Args, Subcommand};
 use super::display;
 use crate::catalog::{Catalog as _, Export, ExportId, SqliteCatalog};
 
-/// Look at and check a data directory.
+/// Look at, check and clear a cache.
 #[derive(Debug, Args)]
 pub struct CacheArgs {
     #[command(subcommand)]
@@ -32,6 +34,7 @@ enum Command {
     Diff(diff::DiffArgs),
     Savings(savings::SavingsArgs),
     Fsck(fsck::FsckArgs),
+    Gc(Box<gc::GcArgs>),
 }
 
 /// Which data directory.
@@ -88,6 +91,7 @@ pub async fn run(args: CacheArgs) -> anyhow::Result<ExitCode> {
         Command::Diff(args) => diff::run(args).await,
         Command::Savings(args) => savings::run(args).await,
         Command::Fsck(args) => fsck::run(args).await,
+        Command::Gc(args) => gc::run(*args).await,
     }
 }
 

@@ -4,7 +4,7 @@
 //! One process at a time does it, and any number may build meanwhile. Whatever
 //! moment it is cut off at, the next one goes on: what has left the log is
 //! purged from the catalog when no lease keeps it, its blobs are candidates
-//! until they are gone, and what is condemned is so for a minute only.
+//! until they are gone, and what is condemned is so for half a minute only.
 
 mod orphans;
 mod sweep;

@@ -21,7 +21,7 @@ const UPLOADED: Duration = Duration::from_secs(6 * 3600);
 pub(super) const NAMED: Duration = Duration::from_secs(3600);
 /// How long somebody who was killed may hold others up: longer than anything is
 /// condemned.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(45);
 /// How often it is looked.
 const LOOK: Duration = Duration::from_millis(50);
 

@@ -86,6 +86,7 @@ impl LocalCache {
         if uses.is_empty() {
             return Ok(());
         }
+        self.ready().await?;
         let opened = self.opener.opened().await?;
         if opened.catalog.refusal().is_some() {
             return Ok(());

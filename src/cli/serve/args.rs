@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::{ArgAction, Args, ValueEnum};
 
+use crate::cli::retention::RetentionArgs;
 use crate::config::MetricsAddress;
 use crate::units::parse_size;
 
@@ -115,6 +116,9 @@ pub struct ServeArgs {
         default_value = "0"
     )]
     pub(super) disk_cache_size: u64,
+
+    #[command(flatten)]
+    pub(super) retention: RetentionArgs,
 
     /// Layers that are uploaded at a time; others wait.
     #[arg(

@@ -8,6 +8,7 @@ use clap::builder::ArgPredicate;
 
 use super::child;
 use super::hub::HubArgs;
+use crate::cli::retention::RetentionArgs;
 use crate::config::{Endpoint, MetricsAddress};
 use crate::doors::buildkit::ImportCarrier;
 use crate::place::{GitRef, ProjectId};
@@ -77,6 +78,9 @@ pub struct SidecarArgs {
 
     #[command(flatten)]
     pub(super) hub: HubArgs,
+
+    #[command(flatten)]
+    pub(super) retention: RetentionArgs,
 
     /// The project of builds that name none: usually the repository.
     #[arg(

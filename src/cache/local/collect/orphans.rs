@@ -31,7 +31,9 @@ impl LocalCache {
     /// Looks at every blob of the store: what nothing names is a candidate in
     /// an hour.
     pub async fn nominate_orphans(&self) -> Result<Orphans, CacheError> {
-        self.orphans(false).await?.ok_or_else(|| busy())
+        self.orphans(false)
+            .await?
+            .ok_or_else(CacheError::collecting)
     }
 
     /// The same, and removes them at once; none where another process collects.
@@ -66,8 +68,4 @@ impl LocalCache {
         self.watch.metrics.freed(orphans.removed);
         Ok(Some(orphans))
     }
-}
-
-fn busy() -> CacheError {
-    CacheError::Unavailable("another process collects now".to_owned())
 }

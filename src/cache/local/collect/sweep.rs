@@ -18,11 +18,11 @@ const BATCH: u32 = 256;
 /// And removed at a time.
 const AT_ONCE: usize = 8;
 /// How long they are condemned.
-const CONDEMNED: Duration = Duration::from_secs(60);
+const CONDEMNED: Duration = Duration::from_secs(30);
 /// Until when, of that, a removal begins; and how long one may take. The rest
 /// is for requests that arrive late.
-const WINDOW: Duration = Duration::from_secs(20);
-const REMOVAL: Duration = Duration::from_secs(10);
+const WINDOW: Duration = Duration::from_secs(10);
+const REMOVAL: Duration = Duration::from_secs(5);
 /// The longest pause between batches; it is as long as the batch took.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Candidates that are looked at to say what would go.
