@@ -32,7 +32,7 @@ use tokio::sync::Notify;
 
 pub use self::collect::{Collected, Orphans, Outlook, Swept};
 use self::open::{Opened, Opener};
-use self::pinning::Pinned;
+use self::pinning::{Names, Pinned};
 use self::quota::Watch;
 use self::served::{Answer, Question, answer};
 use self::shared::HandedOut;
@@ -372,27 +372,20 @@ impl Cache for LocalCache {
         let (manifest, config) = parse(export.manifest, export.config.clone()).await?;
         let opened = self.opener.opened_for_writing().await?;
         let sizes = BTreeMap::from_iter(manifest.sizes()?);
-        let names: Vec<Digest> = sizes.keys().copied().collect();
-        // Before it is looked whether they are there.
-        let pinned = Instant::now();
-        let condemned = pinning::name(&opened, &names).await?;
-        if !condemned.is_empty() {
-            return Err(CacheError::Missing(condemned));
-        }
+        let names = Names::pin(&opened, sizes.keys().copied().collect()).await?;
         let missing = missing(&opened, &export.place.project, &export.uploaded, &sizes).await?;
         if !missing.is_empty() {
             return Err(CacheError::Missing(missing));
         }
         let steps = steps(&opened, &export.place.project, &config, export.steps).await;
-        self.make_room(&opened, &export.place, &sizes).await?;
+        if let Err(refused) = self.make_room(&opened, &export.place, &sizes).await {
+            self.subsuming.let_go(opened, names);
+            return Err(refused);
+        }
         // The log must never name what a crash of the machine could still take.
         opened.blobs.persist().await?;
         let place = export.place.clone();
-        if pinned.elapsed() > pinning::NAMED / 2 {
-            return Err(CacheError::Unavailable(
-                "publishing the export took too long".to_owned(),
-            ));
-        }
+        names.check()?;
         let id = opened
             .catalog
             .append(NewExport {
@@ -406,6 +399,7 @@ impl Cache for LocalCache {
             })
             .await?;
         self.grown.notify_one();
+        self.subsuming.let_go(Arc::clone(&opened), names);
         self.subsuming.begin(opened, place, id);
         Ok(Published {
             id: Some(id),

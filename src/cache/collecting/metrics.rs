@@ -110,6 +110,7 @@ impl Metrics {
             "Exports that a project has in the log",
             metrics.exports.clone(),
         );
+        metrics.unknown();
         metrics
     }
 
@@ -125,6 +126,11 @@ impl Metrics {
 
     pub(in crate::cache) fn refused(&self) {
         self.refusals.inc();
+    }
+
+    #[cfg(test)]
+    pub(in crate::cache) fn refusals(&self) -> u64 {
+        self.refusals.get()
     }
 
     pub(in crate::cache) async fn measured<T>(
@@ -146,29 +152,27 @@ impl Metrics {
         sizes.retain(|size| size.exports > 0 || size.bytes > 0);
         sizes.sort_by_key(|size| Reverse(size.bytes));
         self.unknown();
-        let show = |name: &str, exports: u64, bytes: u64| {
-            let labels = vec![("project", name.to_owned())];
-            let set = |family: &ByProject, value: u64| {
-                let value = i64::try_from(value).unwrap_or(i64::MAX);
-                family.get_or_create(&labels).set(value);
-            };
-            set(&self.bytes, bytes);
-            set(&self.exports, exports);
-        };
         let (shown, others) = sizes.split_at(sizes.len().min(PROJECTS));
         for size in shown {
-            show(size.project.as_str(), size.exports, size.bytes);
+            self.show(size.project.as_str(), size.exports, size.bytes);
         }
-        if !others.is_empty() {
-            let sum = |of: fn(&ProjectSize) -> u64| others.iter().map(of).sum();
-            show(OTHERS, sum(|size| size.exports), sum(|size| size.bytes));
-        }
+        let sum = |of: fn(&ProjectSize) -> u64| others.iter().map(of).sum();
+        self.show(OTHERS, sum(|size| size.exports), sum(|size| size.bytes));
     }
 
     /// Somebody else looks at projects from now on.
     pub fn unknown(&self) {
         self.bytes.clear();
         self.exports.clear();
+        self.show(OTHERS, 0, 0);
+    }
+
+    fn show(&self, name: &str, exports: u64, bytes: u64) {
+        let labels = vec![("project", name.to_owned())];
+        for (family, value) in [(&self.bytes, bytes), (&self.exports, exports)] {
+            let value = i64::try_from(value).unwrap_or(i64::MAX);
+            family.get_or_create(&labels).set(value);
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! A blob that is being removed right now is waited for: that takes moments,
 //! and where whoever removes it was killed, until it is condemned no more.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
@@ -12,13 +13,14 @@ use tokio::time::sleep;
 use super::open::Opened;
 use super::quota::Allowance;
 use crate::blobs::{BlobError, Ingest};
-use crate::catalog::{Catalog, CatalogError};
+use crate::cache::CacheError;
+use crate::catalog::{Catalog, CatalogError, PinHolder};
 use crate::digest::Digest;
 
 /// How long an upload is kept for its export.
-const UPLOADED: Duration = Duration::from_secs(6 * 3600);
+const UPLOADED: Duration = Duration::from_secs(2 * 3600);
 /// How long what an export names is kept for it to be published.
-pub(super) const NAMED: Duration = Duration::from_secs(3600);
+const NAMED: Duration = Duration::from_secs(3600);
 /// How long somebody who was killed may hold others up: longer than anything is
 /// condemned.
 const PATIENCE: Duration = Duration::from_secs(45);
@@ -29,28 +31,69 @@ const LOOK: Duration = Duration::from_millis(50);
 /// still are when the patience is over.
 async fn pin(
     catalog: &dyn Catalog,
+    holder: PinHolder,
     blobs: &[Digest],
     ttl: Duration,
 ) -> Result<Vec<Digest>, CatalogError> {
     let since = Instant::now();
-    let mut condemned = catalog.pin(blobs, ttl).await?;
+    let mut condemned = catalog.pin(holder, blobs, ttl).await?;
     while !condemned.is_empty() && since.elapsed() < PATIENCE {
         sleep(LOOK).await;
-        condemned = catalog.pin(&condemned, ttl).await?;
+        condemned = catalog.pin(holder, &condemned, ttl).await?;
     }
     Ok(condemned)
 }
 
-/// Pins what an export names. What can't be had is missing.
-pub(super) async fn name(opened: &Opened, blobs: &[Digest]) -> Result<Vec<Digest>, CatalogError> {
-    pin(&*opened.catalog, blobs, NAMED).await
+/// What an export names, until it is published.
+#[derive(Debug)]
+pub(super) struct Names {
+    holder: PinHolder,
+    blobs: Vec<Digest>,
+    since: Instant,
+}
+
+impl Names {
+    /// Pins all of it, which must be before it is looked whether it is there.
+    /// What can't be had is missing.
+    pub(super) async fn pin(opened: &Opened, blobs: Vec<Digest>) -> Result<Self, CacheError> {
+        let names = Self {
+            holder: PinHolder::random(),
+            blobs,
+            since: Instant::now(),
+        };
+        let condemned = pin(&*opened.catalog, names.holder, &names.blobs, NAMED).await?;
+        match condemned.is_empty() {
+            true => Ok(names),
+            false => Err(CacheError::Missing(condemned)),
+        }
+    }
+
+    /// Whether the pins are good for long enough to publish.
+    pub(super) fn check(&self) -> Result<(), CacheError> {
+        match self.since.elapsed() > NAMED / 2 {
+            true => Err(CacheError::Unavailable(
+                "publishing the export took too long".to_owned(),
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// An export names it now, or none will. What can't be let go now is when
+    /// its time is over.
+    pub(super) async fn let_go(self, opened: &Opened) {
+        for holder in [self.holder, opened.uploads] {
+            if let Err(error) = opened.catalog.unpin(holder, &self.blobs).await {
+                tracing::debug!(%error, "pins are left to expire");
+            }
+        }
+    }
 }
 
 /// An upload that is pinned before it is stored, and that its project has room
 /// for.
 pub(super) struct Pinned {
     pub(super) ingest: Box<dyn Ingest>,
-    pub(super) opened: std::sync::Arc<Opened>,
+    pub(super) opened: Arc<Opened>,
     pub(super) allowance: Option<Allowance>,
 }
 
@@ -92,7 +135,8 @@ impl Ingest for Pinned {
         let digest = self.ingest.digest();
         // What is not what it should be is not stored, either.
         if expected.is_none_or(|expected| expected == digest) {
-            let condemned = pin(&*self.opened.catalog, &[digest], UPLOADED).await;
+            let catalog = &*self.opened.catalog;
+            let condemned = pin(catalog, self.opened.uploads, &[digest], UPLOADED).await;
             let condemned = condemned.map_err(unpinned)?;
             if !condemned.is_empty() {
                 return Err(unpinned("it is still being removed"));

@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 use tokio::task::JoinSet;
 
 use super::open::Opened;
+use super::pinning::Names;
 use crate::cache::CacheError;
 use crate::cache::descriptors::to_descriptor;
 use crate::catalog::{CatalogError, Export, ExportId, Filter};
@@ -91,6 +92,12 @@ impl Subsuming {
     pub(super) fn running(&self) -> MutexGuard<'_, JoinSet<()>> {
         // A panic elsewhere has harmed nothing in there.
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets go of what was pinned for an export.
+    pub(super) fn let_go(&self, opened: Arc<Opened>, names: Names) {
+        let letting_go = async move { names.let_go(&opened).await };
+        self.running().spawn(letting_go);
     }
 
     /// Holds the export against older ones of its place, later.

@@ -52,6 +52,8 @@ label! {
         TryOwn = "try_own",
         /// Blobs were pinned.
         Pin = "pin",
+        /// And let go.
+        Unpin = "unpin",
         /// Blobs that may be named no more were listed.
         Candidates = "candidates",
         /// And added to.
