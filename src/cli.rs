@@ -4,6 +4,7 @@ pub mod cache;
 mod config_file;
 mod display;
 mod operate;
+mod retention;
 mod serve;
 mod sidecar;
 mod tls;

@@ -1,10 +1,12 @@
-//! `layerd cache`: look at, check and move a cache.
+//! `layerd cache`: look at, check, clear and move a cache.
 
 mod backend;
+mod backing;
 mod diff;
 mod dot;
 mod export;
 mod fsck;
+mod gc;
 mod graph;
 mod import;
 mod ls;
@@ -21,7 +23,7 @@ use clap::{Args, Subcommand};
 use super::display;
 use crate::catalog::{Catalog as _, Export, ExportId, SqliteCatalog};
 
-/// Look at, check and move a cache.
+/// Look at, check, clear and move a cache.
 #[derive(Debug, Args)]
 pub struct CacheArgs {
     #[command(subcommand)]
@@ -38,6 +40,7 @@ enum Command {
     Fsck(fsck::FsckArgs),
     Export(Box<export::ExportArgs>),
     Import(Box<import::ImportArgs>),
+    Gc(Box<gc::GcArgs>),
 }
 
 /// Which data directory.
@@ -96,6 +99,7 @@ pub async fn run(args: CacheArgs) -> anyhow::Result<ExitCode> {
         Command::Fsck(args) => fsck::run(args).await,
         Command::Export(args) => export::run(*args).await,
         Command::Import(args) => import::run(*args).await,
+        Command::Gc(args) => gc::run(*args).await,
     }
 }
 

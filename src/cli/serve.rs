@@ -20,6 +20,7 @@ use self::backends::Backends;
 use self::housekeeping::House;
 use super::operate;
 use crate::access::{Access, Keys};
+use crate::cache::collecting::Collecting;
 use crate::cache::guard::Guarded;
 use crate::cache::{Cache, LocalCache, Metered};
 use crate::doors::front::{self, Closing};
@@ -43,6 +44,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let shown_at = operate::listen(args.metrics, operate::HUB_PORT).await?;
     let closing = closed_by_signal()?;
     let local = LocalCache::over(Arc::clone(&backends.catalog), Arc::clone(&backends.blobs));
+    let local = local.keeping(args.retention.quotas(), metrics.collecting.clone());
     let local = Arc::new(local.counting(metrics.subsumed));
     let cache: Arc<dyn Cache> = Arc::new(Metered::new(local.clone(), metrics.cache.clone()));
     let mut ready = format!("ready listen={}", address(&listener, tls.is_some())?);
@@ -57,6 +59,11 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         size: metrics.store,
         grown: metrics.cache.grown(),
         leases: metrics.leases,
+        collecting: Collecting {
+            cache: local.clone(),
+            limits: args.retention.limits(None),
+        },
+        projects: metrics.collecting,
     };
     let keeping = tokio::spawn(house.keep());
     let showing = shown_at.map(|shown_at| {

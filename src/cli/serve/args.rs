@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use clap::{ArgAction, Args, ValueEnum};
 
 use crate::cli::config_file::ConfigArgs;
+use crate::cli::retention::RetentionArgs;
 use crate::cli::tls::TlsArgs;
 use crate::config::MetricsAddress;
 use crate::units::parse_size;
@@ -92,6 +93,9 @@ pub struct ServeArgs {
         default_value = "0"
     )]
     pub(super) disk_cache_size: u64,
+
+    #[command(flatten)]
+    pub(super) retention: RetentionArgs,
 
     /// Layers that are uploaded at a time, of one client half of that; others
     /// wait.
