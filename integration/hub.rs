@@ -1,6 +1,7 @@
 //! A hub, asked in its own wire.
 
 mod access;
+mod adversary;
 mod ask;
 mod badinput;
 mod blobs;
@@ -9,6 +10,7 @@ mod crowds;
 mod many;
 mod memory;
 mod model;
+mod revoked;
 mod slow;
 mod start;
 

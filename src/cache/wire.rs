@@ -13,7 +13,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::civil::Date;
 
-pub use self::import::{ImportReader, import_parts};
+pub use self::import::{ImportReader, import_parts, nothing};
 pub use self::status::{error_of, status_of};
 pub use self::v1::cache_client::CacheClient;
 pub use self::v1::cache_server::{Cache as CacheService, CacheServer};

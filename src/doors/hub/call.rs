@@ -1,14 +1,15 @@
 //! One call: who makes it, what it is for, how long it took and how it ended.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use http::HeaderMap;
-use jiff::Timestamp;
 use tonic::{Code, Status};
 use tracing::Span;
 
 use super::Door;
 use super::metrics::{Method, Metrics, Outcome};
+use crate::access::{Denied, Pass};
 use crate::cache::CacheError;
 use crate::cache::guard::Guard;
 use crate::cache::wire::{Malformed, status_of};
@@ -30,12 +31,13 @@ pub struct Call {
 }
 
 impl Call {
-    /// A call with these headers, and what its client may do; an error is its
-    /// answer.
-    pub fn begin(
+    /// A call with these headers from `peer`, and what its client may do; an
+    /// error is its answer.
+    pub async fn begin(
         door: &Door,
         method: Method,
         headers: &HeaderMap,
+        peer: Option<SocketAddr>,
     ) -> Result<(Self, Guard), Status> {
         let id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
         let id = match id {
@@ -45,7 +47,7 @@ impl Call {
         let span = tracing::info_span!(
             "call",
             method = method.name(),
-            request = id,
+            request = id.as_str(),
             project = tracing::field::Empty,
         );
         telemetry::continued(&span, headers);
@@ -61,11 +63,11 @@ impl Call {
             Ok(token) => token,
             Err(status) => return Err(call.ended(status)),
         };
-        match door.access.grant(token, Timestamp::now()) {
-            Ok(grant) => Ok((call, door.cache.to(grant))),
+        match Pass::new(&door.access, token).await {
+            Ok(pass) => Ok((call, door.cache.to(pass, peer, &id))),
             Err(denied) => {
                 tracing::info!(parent: &call.span, reason = denied.reason(), "a call without a valid token");
-                Err(call.ended(Status::unauthenticated(denied.to_string())))
+                Err(call.ended(unauthenticated(denied)))
             }
         }
     }
@@ -132,6 +134,11 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Status> {
             "the authorization header is not `Bearer TOKEN`",
         )),
     }
+}
+
+/// Why a token does not count, or not any more, as an answer.
+pub fn unauthenticated(denied: Denied) -> Status {
+    Status::unauthenticated(denied.to_string())
 }
 
 /// The engine's errors as answers.

@@ -5,10 +5,11 @@
 //! the message can't be read, is counted and logged here.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::future::{self, BoxFuture, FutureExt as _};
+use futures::future::{BoxFuture, FutureExt as _};
 use http::{Extensions, Request, Response};
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -84,14 +85,16 @@ impl Service<Request<Incoming>> for Screen {
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let method = Method::at(request.uri().path());
-        let begun = match Call::begin(&self.door, method, request.headers()) {
-            Ok(begun) => Begun::new(begun),
-            Err(status) => return future::ready(Ok(status.into_http())).boxed(),
-        };
-        request.extensions_mut().insert(begun.clone());
-        let room = Arc::clone(&self.door.messages);
+        let peer = request.extensions().get::<SocketAddr>().copied();
+        let door = Arc::clone(&self.door);
         let routes = self.routes.clone();
         async move {
+            let begun = match Call::begin(&door, method, request.headers(), peer).await {
+                Ok(begun) => Begun::new(begun),
+                Err(status) => return Ok(status.into_http()),
+            };
+            request.extensions_mut().insert(begun.clone());
+            let room = Arc::clone(&door.messages);
             let answering = async {
                 // As long as the message is on its way.
                 let Ok(room) = room.acquire().await else {

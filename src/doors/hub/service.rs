@@ -13,13 +13,13 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument as _;
 
 use super::Door;
-use super::call::{malformed, refused};
+use super::call::{malformed, refused, unauthenticated};
 use super::reading::read;
 use super::screen::taken;
 use super::writing::write;
 use crate::cache::guard::Guard;
 use crate::cache::wire::{self, CacheService, Malformed, v1};
-use crate::cache::{Document, Flush, Publication, Saving};
+use crate::cache::{Document, Flush, LookedUp, Publication, Saving};
 use crate::catalog::LeaseId;
 use crate::place::Place;
 use crate::step::Step;
@@ -74,9 +74,12 @@ impl CacheService for Service {
             }
             // Before anything is named that it keeps.
             let lease = guard.take_lease().await;
-            let import = guard.look_up(wants, &limits).await.map_err(refused)?;
+            let found = guard.look_up(wants, &limits).await.map_err(refused)?;
             let lease = lease.map_or(0, |lease| lease.0);
-            let parts = wire::import_parts(import.as_ref(), lease);
+            let parts = match found {
+                LookedUp::Import(import) => wire::import_parts(Some(&import), lease),
+                LookedUp::Nothing(flushed) => wire::nothing(flushed.as_ref()),
+            };
             Ok(stream::iter(parts.into_iter().map(Ok)).boxed() as Answers<_>)
         })
         .await
@@ -128,9 +131,10 @@ impl CacheService for Service {
         request: Request<Streaming<v1::PublishRequest>>,
     ) -> Result<Response<v1::PublishResponse>, Status> {
         let room = Arc::clone(&self.0.exports);
-        self.unary(request, |guard, messages| async move {
+        self.unary(request, |mut guard, messages| async move {
             let (export, _room) = publication(messages, room).await?;
             tracing::Span::current().record("project", export.place.project.as_str());
+            guard.still_granted().await.map_err(unauthenticated)?;
             let published = guard.publish(export).await.map_err(refused)?;
             Ok(v1::PublishResponse {
                 export: published.id.map_or(0, |id| id.0),
@@ -226,7 +230,12 @@ impl CacheService for Service {
             let flush = Flush::try_from(message).map_err(malformed)?;
             tracing::Span::current().record("project", flush.project.as_str());
             let exports = guard.flush(&flush).await.map_err(refused)?;
-            tracing::info!(exports, ?flush, by = guard.grant().subject(), "flushed");
+            tracing::info!(
+                exports,
+                ?flush,
+                by = guard.grant().actor().name(),
+                "flushed"
+            );
             Ok(v1::FlushResponse { exports })
         })
         .await
