@@ -11,9 +11,12 @@
 //! | what does it grant? | [`Grant`], [`RefPattern`] |
 //! | which keys count, and which one signs? | [`Keys`] |
 //! | why was a token refused? | [`Denied`] |
+//! | how does a job of a CI get one? | [`identity`] |
 
 mod denied;
+mod glob;
 mod grant;
+pub mod identity;
 mod jwk;
 mod key;
 mod key_file;
@@ -52,6 +55,22 @@ impl Access {
             (Self::Open, _) => Ok(Arc::new(Grant::everything())),
             (Self::Token(_), None) => Err(Denied::NoToken),
             (Self::Token(keys), Some(token)) => keys.verify(token, now),
+        }
+    }
+
+    /// Signs a token that will be taken here.
+    pub fn mint(&self, new: &NewToken, now: Timestamp) -> Result<Minted, MintError> {
+        match self {
+            Self::Open => Err(MintError::NoKey),
+            Self::Token(keys) => keys.mint(new, now),
+        }
+    }
+
+    /// Whether there is a key to sign with.
+    pub fn mints(&self) -> bool {
+        match self {
+            Self::Open => false,
+            Self::Token(keys) => keys.signer().is_some(),
         }
     }
 }
