@@ -6,6 +6,7 @@ mod badinput;
 mod blobs;
 mod crash;
 mod crowds;
+mod front;
 mod many;
 mod memory;
 mod model;

@@ -4,5 +4,6 @@
 //! and answers in the client's own terms. Doors never name each other.
 
 pub mod buildkit;
+pub mod front;
 pub mod hub;
 pub mod operator;

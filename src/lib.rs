@@ -6,7 +6,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`cli`] | parse, wire up, run |
-//! | [`doors`] | one protocol each: BuildKit's Control API, the hub's own, and the operator's metrics |
+//! | [`doors`] | one protocol each: BuildKit's Control API, the hub's own, and the operator's metrics; and the port of a hub |
 //! | [`cache`] | the engine that doors call |
 //! | [`access`] | who is asking, and what they may |
 //! | [`graph`] | pure: cache configs and manifests |

@@ -5,12 +5,28 @@ pub mod metrics;
 mod traces;
 
 use clap::ValueEnum;
+use http::HeaderMap;
 use tracing_subscriber::filter::{EnvFilter, LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use self::traces::Traces;
 pub use self::traces::{continued, sent_with};
+
+/// The header with the number that a client gave its request.
+const REQUEST_ID: &str = "x-request-id";
+/// Bytes of such a number that are logged.
+const MAX_REQUEST_ID: usize = 64;
+
+/// What a request is called in the log: as its client says, or a number of our
+/// own.
+pub fn request_id(headers: &HeaderMap) -> String {
+    let id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
+    match id {
+        Some(id) if id.len() <= MAX_REQUEST_ID => id.to_owned(),
+        _ => format!("{:016x}", rand::random::<u64>()),
+    }
+}
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -12,7 +12,7 @@ use crate::blobs::TierMetrics;
 use crate::cache::{self, StoreSize, Subsumed, remote};
 use crate::config::MetricsAddress;
 use crate::doors::operator::Listener;
-use crate::doors::{buildkit, hub};
+use crate::doors::{buildkit, front, hub};
 
 /// Where a sidecar shows its metrics when nobody says where.
 pub const SIDECAR_PORT: u16 = 9464;
@@ -57,6 +57,8 @@ impl SidecarMetrics {
 pub struct HubMetrics {
     /// All of them.
     pub registry: Registry,
+    /// Those of its connections.
+    pub front: front::Metrics,
     /// Those of the door.
     pub door: hub::Metrics,
     /// Those of the cache.
@@ -81,6 +83,7 @@ impl HubMetrics {
         );
         Self {
             leases,
+            front: front::Metrics::register(&mut registry),
             door: hub::Metrics::register(&mut registry),
             cache: cache::Metrics::register(&mut registry),
             subsumed: Subsumed::register(&mut registry),

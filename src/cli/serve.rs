@@ -12,6 +12,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::task::TaskTracker;
 
 pub use self::args::ServeArgs;
 use self::args::{Auth, Storage};
@@ -21,7 +22,8 @@ use super::operate;
 use crate::access::{Access, Keys};
 use crate::cache::guard::Guarded;
 use crate::cache::{Cache, LocalCache, Metered};
-use crate::doors::hub::{self, Closing};
+use crate::doors::front::{self, Closing};
+use crate::doors::hub;
 use crate::doors::operator::Shown;
 use crate::tls::{Acceptor, Alpn, ServerTls};
 
@@ -77,15 +79,23 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     );
     // Scripts wait for this line; one that has gone away needs none.
     let _ = writeln!(std::io::stdout(), "{ready}");
-    let config = hub::Config {
-        listener,
-        tls,
+    let tasks = TaskTracker::new();
+    let calls = hub::open(hub::Config {
         access,
         cache: Guarded::new(cache, local),
         uploads: args.max_uploads,
+        tasks: tasks.clone(),
         metrics: metrics.door,
+    });
+    let front = front::Config {
+        listener,
+        tls,
+        calls,
+        pages: axum::Router::new(),
+        tasks,
+        metrics: metrics.front,
     };
-    hub::serve(config, closing).await;
+    front::serve(front, closing).await;
     keeping.abort();
     if let Some(showing) = showing {
         showing.abort();
@@ -144,7 +154,7 @@ fn tls(args: &ServeArgs) -> anyhow::Result<Option<Acceptor>> {
         cert: cert.clone(),
         key: key.clone(),
         client_ca: args.tls_client_ca.clone(),
-        alpn: Alpn::H2,
+        alpn: Alpn::Http,
     };
     Ok(Some(tls.acceptor()?))
 }

@@ -8,7 +8,6 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `connections` | accepting, TLS, limits, draining |
 //! | `screen` | what a call passes before its message is read |
 //! | `call` | one call: who, how long, how it ended |
 //! | `service` | the methods |
@@ -16,9 +15,7 @@
 //! | `pieces` | the bytes of a blob on the wire, uncopied |
 
 mod call;
-mod connections;
 mod metrics;
-mod peers;
 mod pieces;
 mod reading;
 mod screen;
@@ -27,40 +24,54 @@ mod writing;
 
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::codec::CompressionEncoding;
+use tonic::service::Routes;
 
-pub use self::connections::serve;
 pub use self::metrics::Metrics;
+use self::pieces::Uncopied;
+pub use self::screen::Screen;
+use self::service::Service;
 use crate::access::Access;
 use crate::cache::guard::Guarded;
-use crate::tls::Acceptor;
+use crate::cache::wire::{CacheServer, MAX_MESSAGE};
+
+/// Calls whose message, of up to 4 MiB, is on its way; others wait.
+const MESSAGES: usize = 64;
+/// Memory for exports that come in, in KiB; others wait.
+const EXPORTS: usize = 96 << 10;
 
 /// What one door needs.
 pub struct Config {
-    /// Where clients connect.
-    pub listener: TcpListener,
-    /// Whether they speak TLS.
-    pub tls: Option<Acceptor>,
     /// Who may what.
     pub access: Arc<Access>,
     /// The engine.
     pub cache: Guarded,
     /// Uploads at a time; others wait until one ends.
     pub uploads: usize,
+    /// Where uploads run: they go on until their client ends them.
+    pub tasks: TaskTracker,
     /// What is counted.
     pub metrics: Metrics,
 }
 
-/// How a door is told to end.
-#[derive(Clone, Default)]
-pub struct Closing {
-    /// Take no more clients and calls; let what runs end, for a while.
-    pub drain: CancellationToken,
-    /// End now.
-    pub hang_up: CancellationToken,
+/// A door for requests of gRPC; clones are the same.
+pub fn open(config: Config) -> Screen {
+    let door = Arc::new(Door {
+        access: config.access,
+        cache: config.cache,
+        uploads: Arc::new(Semaphore::new(config.uploads)),
+        messages: Arc::new(Semaphore::new(MESSAGES)),
+        exports: Arc::new(Semaphore::new(EXPORTS)),
+        metrics: config.metrics,
+        tasks: config.tasks,
+    });
+    let service = CacheServer::new(Service(Arc::clone(&door)))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .accept_compressed(CompressionEncoding::Zstd)
+        .send_compressed(CompressionEncoding::Zstd);
+    Screen::new(door, Routes::new(Uncopied(service)).prepare())
 }
 
 /// What all calls share.
@@ -73,6 +84,5 @@ struct Door {
     /// Memory for exports that come in, in KiB.
     exports: Arc<Semaphore>,
     metrics: Metrics,
-    /// Uploads, which go on until their client ends them.
     tasks: TaskTracker,
 }

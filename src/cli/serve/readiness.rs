@@ -1,6 +1,6 @@
 //! What makes a hub ready.
 
-use crate::doors::hub::Closing;
+use crate::doors::front::Closing;
 use crate::doors::operator::Check;
 
 use super::backends::Backends;

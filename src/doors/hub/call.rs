@@ -14,11 +14,6 @@ use crate::cache::guard::Guard;
 use crate::cache::wire::{Malformed, status_of};
 use crate::telemetry;
 
-/// The header with the number that a client gave its request.
-const REQUEST_ID: &str = "x-request-id";
-/// Bytes of such a number that are logged.
-const MAX_REQUEST_ID: usize = 64;
-
 /// A call that runs. It counts when it is dropped: as cancelled, unless it was
 /// told how it ended.
 pub struct Call {
@@ -37,15 +32,10 @@ impl Call {
         method: Method,
         headers: &HeaderMap,
     ) -> Result<(Self, Guard), Status> {
-        let id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
-        let id = match id {
-            Some(id) if id.len() <= MAX_REQUEST_ID => id.to_owned(),
-            _ => format!("{:016x}", rand::random::<u64>()),
-        };
         let span = tracing::info_span!(
             "call",
             method = method.name(),
-            request = id,
+            request = telemetry::request_id(headers),
             project = tracing::field::Empty,
         );
         telemetry::continued(&span, headers);

@@ -112,7 +112,6 @@ pub struct Metrics {
     requests: CounterBy<(Method, Outcome)>,
     seconds: SecondsBy<Method>,
     running: Gauge,
-    connections: Gauge,
     uploads: Gauge,
 }
 
@@ -136,11 +135,6 @@ impl Metrics {
             metrics.running.clone(),
         );
         registry.register(
-            "layerd_hub_connections",
-            "Connections of sidecars",
-            metrics.connections.clone(),
-        );
-        registry.register(
             "layerd_hub_uploads",
             "Blobs that are being uploaded",
             metrics.uploads.clone(),
@@ -156,11 +150,6 @@ impl Metrics {
         self.running.dec();
         self.requests.count((method, outcome));
         self.seconds.observe(method, took);
-    }
-
-    /// A connection, until what this gives is dropped.
-    pub(super) fn connected(&self) -> Counted {
-        Counted::one(&self.connections)
     }
 
     /// An upload, until what this gives is dropped.

@@ -26,7 +26,8 @@ use crate::cache::guard::Guard;
 /// How long a message may be on its way where there is one.
 const MESSAGE: Duration = Duration::from_secs(10);
 
-/// The calls of one connection.
+/// Takes requests; clones are the same.
+#[derive(Clone)]
 pub struct Screen {
     door: Arc<Door>,
     routes: TowerToHyperService<Routes>,
@@ -68,8 +69,8 @@ pub fn taken(extensions: &Extensions) -> Result<(Call, Guard), Status> {
 }
 
 impl Screen {
-    /// For one client.
-    pub fn new(door: Arc<Door>, routes: Routes) -> Self {
+    /// For calls of `routes`.
+    pub(super) fn new(door: Arc<Door>, routes: Routes) -> Self {
         Self {
             door,
             routes: TowerToHyperService::new(routes),

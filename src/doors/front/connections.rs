@@ -4,25 +4,30 @@
 //! What a client may send unasked is bounded for each connection, connections
 //! are counted, and an address has at most half of them.
 
+use std::convert::Infallible;
+use std::error::Error;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tonic::codec::CompressionEncoding;
-use tonic::service::Routes;
+use tonic::body::Body;
 
+use super::first_word::{Spoken, first_word};
+use super::metrics::Metrics;
+use super::pages::furnished;
 use super::peers::{Guest, Peers};
-use super::pieces::Uncopied;
-use super::screen::Screen;
-use super::service::Service;
-use super::{Closing, Config, Door};
-use crate::cache::wire::{CacheServer, MAX_MESSAGE};
+use super::reception::Reception;
+use super::{Closing, Config};
 use crate::tls::Acceptor;
 
 /// What a client may send on one stream before it is taken in, in bytes.
@@ -46,32 +51,21 @@ pub(super) const MAX_OF_PEER: usize = 2048;
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(20));
 /// How long calls may go on after the door was told to close.
 const DRAIN: Duration = Duration::from_secs(30);
-/// Calls whose message, of up to 4 MiB, is on its way; others wait.
-const MESSAGES: usize = 64;
-/// Memory for exports that come in, in KiB; others wait.
-const EXPORTS: usize = 96 << 10;
-/// How long a client may take to say the first thing: these bytes (RFC 9113,
-/// 3.4).
-const FIRST_WORD: Duration = Duration::from_secs(10);
-const PREFACE: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
+/// How long a client of HTTP/1 may take over the head of a request, the time
+/// before its first byte included: an idle connection is closed then.
+const HEAD: Duration = Duration::from_secs(30);
+/// What is read ahead of such a client, and the largest head, in bytes.
+const HEAD_BUFFER: usize = 128 << 10;
 
 /// Serves until `closing` says so, and what runs by then has ended.
-pub async fn serve(config: Config, closing: Closing) {
-    let tasks = TaskTracker::new();
-    let door = Arc::new(Door {
-        access: config.access,
-        cache: config.cache,
-        uploads: Arc::new(Semaphore::new(config.uploads)),
-        messages: Arc::new(Semaphore::new(MESSAGES)),
-        exports: Arc::new(Semaphore::new(EXPORTS)),
-        metrics: config.metrics,
-        tasks: tasks.clone(),
-    });
-    let service = CacheServer::new(Service(Arc::clone(&door)))
-        .max_decoding_message_size(MAX_MESSAGE)
-        .accept_compressed(CompressionEncoding::Zstd)
-        .send_compressed(CompressionEncoding::Zstd);
-    let routes = Routes::new(Uncopied(service)).prepare();
+pub async fn serve<G>(config: Config<G>, closing: Closing)
+where
+    G: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+    G: Clone + Send + 'static,
+    G::Future: Send + 'static,
+{
+    let tasks = config.tasks;
+    let pages = furnished(config.pages, config.metrics.clone());
     let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let peers = Peers::default();
     loop {
@@ -84,9 +78,14 @@ pub async fn serve(config: Config, closing: Closing) {
                 let Some(guest) = peers.admit(&stream) else {
                     continue;
                 };
+                let reception = Reception {
+                    calls: config.calls.clone(),
+                    pages: pages.clone(),
+                    peer: guest.address(),
+                };
                 let connection = Connection {
-                    door: Arc::clone(&door),
-                    routes: routes.clone(),
+                    reception,
+                    metrics: config.metrics.clone(),
                     drain: closing.drain.clone(),
                     _seat: seat,
                     _guest: guest,
@@ -119,20 +118,25 @@ async fn next(
 }
 
 /// One client.
-struct Connection {
-    door: Arc<Door>,
-    routes: Routes,
+struct Connection<G> {
+    reception: Reception<G>,
+    metrics: Metrics,
     drain: CancellationToken,
     _seat: OwnedSemaphorePermit,
     _guest: Guest,
 }
 
-impl Connection {
+impl<G> Connection<G>
+where
+    G: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+    G: Clone + Send + 'static,
+    G::Future: Send + 'static,
+{
     async fn run(self, stream: TcpStream, tls: Option<Acceptor>) {
-        let peer = stream.peer_addr().ok();
+        let peer = self.reception.peer;
         // Small answers must not wait for large ones to fill a packet.
         let _ = stream.set_nodelay(true);
-        let _open = self.door.metrics.connected();
+        let _open = self.metrics.connected();
         let ended = match tls {
             None => self.converse(stream).await,
             Some(tls) => match tls.accept(stream).await {
@@ -141,41 +145,70 @@ impl Connection {
             },
         };
         if let Err(error) = ended {
-            tracing::debug!(?peer, %error, "a client broke off");
+            tracing::debug!(%peer, %error, "a client broke off");
         }
     }
 
-    async fn converse<S>(
-        self,
-        mut stream: S,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+    async fn converse<S>(self, mut stream: S) -> Result<(), Box<dyn Error + Send + Sync>>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        // One that says nothing, or byte after byte, keeps no seat.
-        let mut preface = [0; PREFACE];
-        let spoken = tokio::time::timeout(FIRST_WORD, stream.read_exact(&mut preface)).await;
-        spoken.map_err(|_| "it said nothing")??;
+        let (spoken, heard) = first_word(&mut stream).await?;
         let (reading, writing) = tokio::io::split(stream);
-        let stream = tokio::io::join(io::Cursor::new(preface).chain(reading), writing);
-        let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-        builder
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_frame_size(MAX_FRAME)
-            .max_send_buf_size(SEND_BUFFER)
-            .max_concurrent_streams(MAX_CALLS)
-            .max_header_list_size(MAX_HEADER_LIST)
-            .keep_alive_interval(KEEP_ALIVE.0)
-            .keep_alive_timeout(KEEP_ALIVE.1);
-        let service = Screen::new(self.door, self.routes);
-        let mut connection =
-            std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
-        tokio::select! {
-            ended = connection.as_mut() => return Ok(ended?),
-            () = self.drain.cancelled() => connection.as_mut().graceful_shutdown(),
+        let stream = tokio::io::join(io::Cursor::new(heard).chain(reading), writing);
+        let (stream, drain) = (TokioIo::new(stream), self.drain);
+        match spoken {
+            Spoken::Http1 => {
+                let served = over_http1().serve_connection(stream, self.reception);
+                until_drained(served, http1::Connection::graceful_shutdown, drain).await?;
+            }
+            Spoken::Http2 => {
+                let served = over_http2().serve_connection(stream, self.reception);
+                until_drained(served, http2::Connection::graceful_shutdown, drain).await?;
+            }
         }
-        Ok(connection.await?)
+        Ok(())
     }
+}
+
+fn over_http1() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(HEAD_BUFFER);
+    builder
+}
+
+fn over_http2() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(MAX_FRAME)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_concurrent_streams(MAX_CALLS)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .keep_alive_interval(KEEP_ALIVE.0)
+        .keep_alive_timeout(KEEP_ALIVE.1);
+    builder
+}
+
+/// Serves a connection to its end, and has it take no more requests once
+/// `drain` says so.
+async fn until_drained<C>(
+    served: C,
+    wind_up: impl FnOnce(Pin<&mut C>),
+    drain: CancellationToken,
+) -> hyper::Result<()>
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let mut served = std::pin::pin!(served);
+    tokio::select! {
+        ended = served.as_mut() => return ended,
+        () = drain.cancelled() => wind_up(served.as_mut()),
+    }
+    served.await
 }

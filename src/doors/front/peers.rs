@@ -1,7 +1,7 @@
 //! How many connections each address has, so that one alone can't take all.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::net::TcpStream;
@@ -15,15 +15,22 @@ pub struct Peers(Arc<Mutex<HashMap<IpAddr, usize>>>);
 /// A connection that is counted until it is dropped.
 pub struct Guest {
     peers: Peers,
-    address: IpAddr,
+    address: SocketAddr,
+}
+
+impl Guest {
+    /// Where it comes from.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
 }
 
 impl Peers {
     /// Counts a connection, unless its address has too many.
     pub fn admit(&self, stream: &TcpStream) -> Option<Guest> {
-        let address = stream.peer_addr().ok()?.ip();
+        let address = stream.peer_addr().ok()?;
         let mut peers = self.lock();
-        let connections = peers.entry(address).or_default();
+        let connections = peers.entry(address.ip()).or_default();
         if *connections >= MAX_OF_PEER {
             tracing::warn!(%address, "a client has too many connections");
             return None;
@@ -43,10 +50,10 @@ impl Peers {
 impl Drop for Guest {
     fn drop(&mut self) {
         let mut peers = self.peers.lock();
-        if let Some(connections) = peers.get_mut(&self.address) {
+        if let Some(connections) = peers.get_mut(&self.address.ip()) {
             *connections -= 1;
             if *connections == 0 {
-                peers.remove(&self.address);
+                peers.remove(&self.address.ip());
             }
         }
     }
