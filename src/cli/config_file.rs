@@ -4,7 +4,8 @@
 //! file says is given to clap as if it stood on the command line, unless the
 //! command line or the environment says it already: so there is one parser, and
 //! one place where each option is described. A command that is run now and then
-//! may name the file of a daemon: keys that are the daemon's own are passed over.
+//! may name the file of a daemon: keys that are the daemon's own are passed over,
+//! as are the tables that a hub reads itself.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -19,6 +20,9 @@ const CONFIG: &str = "config";
 
 /// Options that only the command line can say.
 const NO_KEYS: [&str; 2] = [CONFIG, "help"];
+
+/// Tables of a hub's file that are no options.
+const TABLES: [&str; 2] = ["issuer", "rule"];
 
 /// Parses `args`, and with them the file that they name, if they name one.
 pub fn matches(command: Command, args: Vec<OsString>) -> Result<ArgMatches, Error> {
@@ -48,6 +52,9 @@ pub fn matches(command: Command, args: Vec<OsString>) -> Result<ArgMatches, Erro
     let file = read(path).map_err(|why| command.clone().error(ErrorKind::Io, why))?;
     let mut extra = Vec::new();
     for (key, value) in file {
+        if TABLES.contains(&key.as_str()) && (names == ["serve"] || names.len() > 1) {
+            continue;
+        }
         let mistake = |why: String| {
             command.clone().error(
                 ErrorKind::InvalidValue,

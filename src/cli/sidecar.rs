@@ -3,6 +3,7 @@
 mod args;
 mod child;
 mod hub;
+mod identity;
 mod readiness;
 mod signals;
 

@@ -152,8 +152,8 @@ pub struct ServeArgs {
     #[arg(long, env = "LAYERD_METRICS", value_name = "ADDR|off")]
     pub(super) metrics: Option<MetricsAddress>,
 
-    /// Check all of this, and whether the database and the bucket are reached,
-    /// and end.
+    /// Check all of this, and whether the database, the bucket and the keys of
+    /// issuers are reached, and end.
     #[arg(
         long,
         env = "LAYERD_CHECK_CONFIG",
@@ -166,9 +166,10 @@ pub struct ServeArgs {
     )]
     pub(super) check_config: bool,
 
-    /// A TOML file with these options as keys: `data-dir = "/cache"`.
+    /// A TOML file with these options as keys: `data-dir = "/cache"`; its tables
+    /// [[issuer]] and [[rule]] say which identities of a CI get which tokens.
     #[arg(long, env = "LAYERD_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
 }
 
 /// Who may use a hub.

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use clap::{ArgAction, Args};
 
 use super::args::SidecarArgs;
+use super::identity::IdentityArgs;
 use super::readiness;
 use crate::blobs::TierOptions;
 use crate::cache::backends::{Allowed, Backends, HubSettings};
@@ -48,6 +49,9 @@ pub(super) struct HubArgs {
         requires = "hub"
     )]
     token_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    who: IdentityArgs,
 
     /// https: authorities to trust for hubs besides those of this system, PEM.
     #[arg(
@@ -132,14 +136,15 @@ impl Caches {
         if args.hub.hubs.is_empty() {
             return Self::own(args, metrics).await;
         }
-        let token = match &args.hub.token_file {
-            None => TokenSource::none(),
-            Some(file) => TokenSource::file(file).context("--hub-token-file")?,
-        };
         let settings = settings(args, metrics).await?;
         let tls = args.hub.tls(args.hub.identity())?;
         let hub = Hub::new(args.hub.hubs.clone(), tls, metrics.hub.clone());
         let hub = Arc::new(hub);
+        let token = match (&args.hub.token_file, args.hub.who.identity(&args.hub.hubs)?) {
+            (Some(file), _) => TokenSource::file(file).context("--hub-token-file")?,
+            (None, Some(identity)) => TokenSource::exchanged(hub.clone(), identity),
+            (None, None) => TokenSource::none(),
+        };
         let outbox = match args.hub.async_export {
             false => {
                 let left = std::fs::read_dir(args.data_dir.join("outbox"));
