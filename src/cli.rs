@@ -68,7 +68,7 @@ pub async fn run() -> ExitCode {
         Command::Sidecar(args) => sidecar::run(*args).await,
         Command::Serve(args) => serve::run(*args).await,
         Command::Cache(args) => cache::run(args).await,
-        Command::Token(args) => token::run(args),
+        Command::Token(args) => token::run(args).await,
         Command::Tether(args) => sidecar::tether(&args),
     };
     outcome.unwrap_or_else(|error| {

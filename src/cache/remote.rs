@@ -45,11 +45,11 @@ use jiff::Timestamp;
 use tonic::Status;
 
 pub use self::address::{HubAddress, InvalidHubAddress};
+pub use self::exchange::Given;
 use self::holding::Holding;
 pub use self::hub::Hub;
-pub use self::identity::Identity;
-pub use self::exchange::Given;
 use self::hub::{Call, Caller, Failure};
+pub use self::identity::Identity;
 use self::ingest::RemoteIngest;
 use self::leases::{Heartbeat, Leases};
 use self::metrics::Method;

@@ -20,8 +20,8 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, PRAGMA, RETRY_AFTER};
 use http::StatusCode;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, PRAGMA, RETRY_AFTER};
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
@@ -143,14 +143,17 @@ fn plain(text: &str) -> String {
     text.replace('…', "...").chars().map(shown).collect()
 }
 
-async fn exchanged(
-    exchange: &Exchange,
-    headers: &HeaderMap,
-    body: &[u8],
-) -> Result<Value, Error> {
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default();
-    if !kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+async fn exchanged(exchange: &Exchange, headers: &HeaderMap, body: &[u8]) -> Result<Value, Error> {
+    let kind = headers
+        .get(CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok());
+    let kind = kind
+        .and_then(|kind| kind.split(';').next())
+        .unwrap_or_default();
+    if !kind
+        .trim()
+        .eq_ignore_ascii_case("application/x-www-form-urlencoded")
+    {
         return Err(Error {
             status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
             ..Error::request("a form is expected: application/x-www-form-urlencoded")
@@ -158,7 +161,8 @@ async fn exchanged(
     }
     let fields = fields(body)?;
     let field = |name: &str| fields.get(name).map(String::as_str);
-    let needed = |name: &str| field(name).ok_or_else(|| Error::request(format!("{name} is missing")));
+    let needed =
+        |name: &str| field(name).ok_or_else(|| Error::request(format!("{name} is missing")));
     if needed("grant_type")? != EXCHANGE {
         let text = format!("only {EXCHANGE} is answered here");
         return Err(Error::of("unsupported_grant_type", text));
@@ -169,7 +173,9 @@ async fn exchanged(
         return Err(Error::request(text));
     }
     if field("actor_token").is_some() {
-        return Err(Error::request("nobody can act for another here: no actor_token"));
+        return Err(Error::request(
+            "nobody can act for another here: no actor_token",
+        ));
     }
     if field("requested_token_type").is_some_and(|kind| ![ACCESS_TOKEN, JWT].contains(&kind)) {
         return Err(Error::request(format!("only {ACCESS_TOKEN} is made here")));

@@ -294,7 +294,8 @@ impl IssuerTable {
             }
         };
         let [skew, most] = SKEW;
-        let skew = length(self.skew.as_deref(), skew, most).map_err(|why| format!("skew: {why}"))?;
+        let skew =
+            length(self.skew.as_deref(), skew, most).map_err(|why| format!("skew: {why}"))?;
         let [lasting, most] = LASTING;
         let lasting = length(self.max_lifetime.as_deref(), lasting, most)
             .map_err(|why| format!("max-lifetime: {why}"))?;
@@ -369,12 +370,15 @@ impl RuleTable {
                 who.push(condition(key, claim, list)?);
             }
         }
-        if !who.iter().any(|condition| !condition.claim.ends_with("_id")) {
+        if !who
+            .iter()
+            .any(|condition| !condition.claim.ends_with("_id"))
+        {
             return Err("say owners or repositories: all others would get in".to_owned());
         }
-        let default_branch = self.default_branch.ok_or(
-            "default-branch is missing: the branch that every job reads, such as main",
-        )?;
+        let default_branch = self
+            .default_branch
+            .ok_or("default-branch is missing: the branch that every job reads, such as main")?;
         preset.rules(&Told {
             name: name(&self.name)?,
             issuer: self.issuer,

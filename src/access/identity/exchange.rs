@@ -91,8 +91,8 @@ impl Exchange {
     pub fn open(config: &Config, access: Arc<Access>, metrics: Metrics) -> Result<Self, String> {
         let mut issuers = BTreeMap::new();
         for (url, issuer) in &config.issuers {
-            let keyring = Keyring::open(issuer)
-                .map_err(|why| format!("issuer {:?}: {why}", issuer.name))?;
+            let keyring =
+                Keyring::open(issuer).map_err(|why| format!("issuer {:?}: {why}", issuer.name))?;
             issuers.insert(url.clone(), (issuer.clone(), keyring));
         }
         for rule in &config.rules {

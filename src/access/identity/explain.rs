@@ -75,7 +75,10 @@ impl Explained {
 
     /// Why a hub would not give a token for it, as far as that is known here.
     pub fn refused(&self) -> Option<&Rejected> {
-        let unfit = self.matched.as_ref().and_then(|(_, granted)| granted.as_ref().err());
+        let unfit = self
+            .matched
+            .as_ref()
+            .and_then(|(_, granted)| granted.as_ref().err());
         self.rejected.as_ref().or(unfit)
     }
 }

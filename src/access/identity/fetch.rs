@@ -46,17 +46,13 @@ pub async fn keys(
 }
 
 /// Where an issuer's keys are, by its own word (OpenID Connect Discovery 1.0, 4).
-async fn discover(
-    issuer: &str,
-    url: &Url,
-    authorities: Option<&PathBuf>,
-) -> Result<Url, String> {
+async fn discover(issuer: &str, url: &Url, authorities: Option<&PathBuf>) -> Result<Url, String> {
     let mut document = url.clone();
     let path = url.path().trim_end_matches('/');
     document.set_path(&format!("{path}/.well-known/openid-configuration"));
     let json = get(&document, authorities).await?;
-    let found: Discovery = serde_json::from_slice(&json)
-        .map_err(|_| format!("{document}: no discovery document"))?;
+    let found: Discovery =
+        serde_json::from_slice(&json).map_err(|_| format!("{document}: no discovery document"))?;
     if found.issuer != issuer {
         return Err(format!(
             "{document} is about issuer {:?}, not {issuer:?}: write the url as it is there",
@@ -74,16 +70,26 @@ async fn get(url: &Url, authorities: Option<&PathBuf>) -> Result<Vec<u8>, String
     let failed = |why: String| format!("{url}: {why}");
     let client = client(url, authorities).map_err(failed)?;
     let asked = client.get(url.clone()).header(ACCEPT, "application/json");
-    let mut answer = asked.send().await.map_err(|error| failed(innermost(&error)))?;
+    let mut answer = asked
+        .send()
+        .await
+        .map_err(|error| failed(innermost(&error)))?;
     if answer.status() != http::StatusCode::OK {
         return Err(failed(format!("it answers {}", answer.status())));
     }
     let too_long = || failed(format!("the answer is longer than {MAX_ANSWER} bytes"));
-    if answer.content_length().is_some_and(|length| length > MAX_ANSWER as u64) {
+    if answer
+        .content_length()
+        .is_some_and(|length| length > MAX_ANSWER as u64)
+    {
         return Err(too_long());
     }
     let mut bytes = Vec::new();
-    while let Some(more) = answer.chunk().await.map_err(|error| failed(innermost(&error)))? {
+    while let Some(more) = answer
+        .chunk()
+        .await
+        .map_err(|error| failed(innermost(&error)))?
+    {
         if bytes.len() + more.len() > MAX_ANSWER {
             return Err(too_long());
         }

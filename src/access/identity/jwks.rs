@@ -158,9 +158,11 @@ impl PublicKeys {
             }
         }
         match keys.is_empty() {
-            true => Err("no key of the set can be used here: RSA, EC and Ed25519 keys with a kid \
+            true => Err(
+                "no key of the set can be used here: RSA, EC and Ed25519 keys with a kid \
                          are"
-                .to_owned()),
+                .to_owned(),
+            ),
             false => Ok(Self(keys)),
         }
     }
@@ -220,8 +222,7 @@ impl Jwk {
     /// Uncompressed (SEC 1, 2.3.3).
     fn point(&self, length: usize) -> Option<Material> {
         let [x, y] = [bytes(&self.x)?, bytes(&self.y)?];
-        (x.len() == length && y.len() == length)
-            .then(|| Material::Point([vec![4], x, y].concat()))
+        (x.len() == length && y.len() == length).then(|| Material::Point([vec![4], x, y].concat()))
     }
 }
 

@@ -124,9 +124,8 @@ impl Fetched {
 
     fn key(&self, kid: &str, now: Instant) -> Result<PublicKey, Rejected> {
         let held = self.held();
-        let unavailable = |why: &str| {
-            Rejected::Unavailable(self.issuer.name.clone(), why.to_owned())
-        };
+        let unavailable =
+            |why: &str| Rejected::Unavailable(self.issuer.name.clone(), why.to_owned());
         let trouble = held.trouble.as_deref();
         match &held.keys {
             Some((keys, fetched)) if now.saturating_duration_since(*fetched) < STALE => {

@@ -50,8 +50,7 @@ impl<'a> Presented<'a> {
             return Err(Rejected::TooLong);
         }
         let mut parts = token.split('.');
-        let [Some(header), Some(payload), Some(signature), None] =
-            [(); 4].map(|()| parts.next())
+        let [Some(header), Some(payload), Some(signature), None] = [(); 4].map(|()| parts.next())
         else {
             return Err(Rejected::Malformed("it has not three parts"));
         };
@@ -60,7 +59,9 @@ impl<'a> Presented<'a> {
         if header.crit.is_some() {
             return Err(Rejected::Malformed("its header asks for what is not known"));
         }
-        let kid = header.kid.filter(|kid| !kid.is_empty() && kid.len() <= MAX_KID);
+        let kid = header
+            .kid
+            .filter(|kid| !kid.is_empty() && kid.len() <= MAX_KID);
         let claims: Map<String, Value> = serde_json::from_slice(&decoded(payload, "its claims")?)
             .map_err(|_| Rejected::Malformed("its claims"))?;
         let issuer = claims.get("iss").and_then(Value::as_str);
@@ -91,7 +92,10 @@ impl<'a> Presented<'a> {
         let audience = self.claims.texts("aud");
         if !audience.iter().any(|aud| issuer.audience.contains(aud)) {
             let quoted = |texts: &[String]| {
-                let each = texts.iter().take(5).map(|text| format!("{:?}", shortened(text)));
+                let each = texts
+                    .iter()
+                    .take(5)
+                    .map(|text| format!("{:?}", shortened(text)));
                 each.collect::<Vec<_>>().join(" or ")
             };
             return Err(Rejected::Audience {
@@ -107,7 +111,9 @@ impl<'a> Presented<'a> {
             return Err(Rejected::Expired(late));
         }
         for claim in ["nbf", "iat"] {
-            let early = self.time(claim)?.and_then(|from| beyond(from, now, issuer.skew));
+            let early = self
+                .time(claim)?
+                .and_then(|from| beyond(from, now, issuer.skew));
             if let Some(early) = early {
                 return Err(Rejected::NotYet(early));
             }

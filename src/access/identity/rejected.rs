@@ -21,10 +21,14 @@ pub enum Rejected {
     #[error("the identity token is by issuer {0:?}, which the hub is not configured for")]
     Issuer(String),
     /// It is signed in a way that is not taken, or that its key is not for.
-    #[error("the identity token is signed by an algorithm that is not taken, or that its key is not for")]
+    #[error(
+        "the identity token is signed by an algorithm that is not taken, or that its key is not for"
+    )]
     Algorithm,
     /// Its issuer does not publish that key.
-    #[error("the identity token is signed with key {0:?}, which its issuer does not publish; if it is new, try again in 30 s")]
+    #[error(
+        "the identity token is signed with key {0:?}, which its issuer does not publish; if it is new, try again in 30 s"
+    )]
     UnknownKey(String),
     /// The issuer's keys are not to be had.
     #[error("the keys of issuer {0:?} can't be fetched: {1}")]
@@ -33,7 +37,9 @@ pub enum Rejected {
     #[error("the signature of the identity token is wrong")]
     Signature,
     /// It is for somebody else.
-    #[error("the identity token is for {got}, and has to be for {wanted}: have the CI make one for that audience")]
+    #[error(
+        "the identity token is for {got}, and has to be for {wanted}: have the CI make one for that audience"
+    )]
     Audience {
         /// Who it is for.
         got: String,
@@ -53,7 +59,9 @@ pub enum Rejected {
     #[error("the identity token has no claim {0:?} that can be used")]
     Claim(&'static str),
     /// Nobody gets anything for it.
-    #[error("none of the hub's rules is about this identity ({0}); `layerd token explain --config` with the hub's file says why")]
+    #[error(
+        "none of the hub's rules is about this identity ({0}); `layerd token explain --config` with the hub's file says why"
+    )]
     NoRule(String),
     /// A rule is about it, and can't make a grant of it.
     #[error("what the identity token says can't be granted: {0}")]

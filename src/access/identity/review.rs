@@ -102,7 +102,9 @@ fn too_wide(rule: &Rule, issuer: &Issuer) -> Option<String> {
         });
     };
     let narrow = rule.conditions.iter().any(|condition| {
-        let known = identities.iter().find(|(claim, _)| *claim == condition.claim);
+        let known = identities
+            .iter()
+            .find(|(claim, _)| *claim == condition.claim);
         known.is_some_and(|(_, start)| condition.any.iter().all(|glob| names(glob, start)))
     });
     (!narrow).then(|| {

@@ -182,8 +182,7 @@ impl ProjectTemplate {
     pub fn fill(&self, claims: &Claims) -> Result<ProjectId, Unfit> {
         let filled = self.0.fill(claims)?;
         let parsed = filled.parse();
-        parsed
-            .map_err(|error: crate::place::InvalidName| Unfit::Whole(filled, error.to_string()))
+        parsed.map_err(|error: crate::place::InvalidName| Unfit::Whole(filled, error.to_string()))
     }
 }
 

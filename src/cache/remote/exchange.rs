@@ -92,7 +92,10 @@ async fn ask(mut wire: Wire, form: String) -> Result<Given, Ending> {
         });
     }
     let said = serde_json::from_slice::<Error>(&body);
-    let said = said.map_or_else(|_| format!("it answers {status}"), |error| error.error_description);
+    let said = said.map_or_else(
+        |_| format!("it answers {status}"),
+        |error| error.error_description,
+    );
     Err(match status {
         StatusCode::NOT_FOUND => Ending::Refused(Box::new(Status::unimplemented(
             "the hub takes no identities: its configuration names no issuer",

@@ -94,7 +94,8 @@ impl Github {
 
     async fn ask(&self) -> Result<Secret, String> {
         let asked = tokio::time::timeout(LIMIT, self.get()).await;
-        let asked = asked.unwrap_or_else(|_| Err(format!("no answer within {} s", LIMIT.as_secs())));
+        let asked =
+            asked.unwrap_or_else(|_| Err(format!("no answer within {} s", LIMIT.as_secs())));
         asked.map_err(|why| format!("GitHub gave no identity: {why}"))
     }
 
@@ -110,7 +111,9 @@ impl Github {
             .build()
             .map_err(|error| error.to_string())?;
         let shown = |error: reqwest::Error| error.without_url().to_string();
-        let asked = client.get(self.url.clone()).bearer_auth(self.token.expose());
+        let asked = client
+            .get(self.url.clone())
+            .bearer_auth(self.token.expose());
         let mut answer = asked.send().await.map_err(shown)?;
         let status = answer.status();
         let mut body = Vec::new();
