@@ -1,6 +1,7 @@
 //! What rules, presets and tokens promise.
 
 mod configs;
+mod keyring;
 mod keys;
 mod presets;
 mod properties;
