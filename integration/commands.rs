@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::harness::{Build, Lab, Outcome, Runner, layerd};
+use crate::harness::{Build, Lab, Outcome, Runner, layerd, layerd_with};
 
 /// A data directory with two exports: `multistage` in two scopes of two refs.
 struct Filled {
@@ -148,5 +148,41 @@ async fn wrong_usage_is_exit_code_two() {
         let outcome = layerd(arguments).await;
         assert_eq!(outcome.code, Some(2), "{outcome:?}");
         assert!(!outcome.stderr.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_secret_in_an_address_is_never_shown() {
+    let lab = Lab::new();
+    let data = lab.path("data").display().to_string();
+    let sidecar = |option, url| vec!["sidecar", option, url];
+    let serve = |option, url| {
+        let mut words = vec!["serve", "--check-config", "--metrics=off", "--data-dir"];
+        words.extend([data.as_str(), option, url]);
+        words
+    };
+    for arguments in [
+        sidecar("--hub", "http://user:hunter2@cache:8700"),
+        sidecar("--hub", "http://cache/hunter2"),
+        sidecar("--allow-hub", "https://user:hunter2@cache"),
+        serve("--catalog", "postgres://user:hunter2@host:port/db"),
+        serve("--catalog", "mysql://user:hunter2@host/db"),
+        serve("--blobs", "s3://user:hunter2@bucket/prefix"),
+        serve(
+            "--blobs",
+            "s3://bucket?secret_access_key=hunter2&nonsense=1",
+        ),
+        serve("--blobs", "hunter2@bucket"),
+    ] {
+        let outcome = layerd(&arguments).await;
+        assert_ne!(outcome.code, Some(0), "{outcome:?}");
+        let said = format!("{}{}", outcome.stdout, outcome.stderr);
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+    let environment = [("LAYERD_HUB", "http://user:hunter2@cache")];
+    for arguments in [&["sidecar"][..], &["sidecar", "--help"]] {
+        let outcome = layerd_with(arguments, &environment, "").await;
+        let said = format!("{}{}", outcome.stdout, outcome.stderr);
+        assert!(!said.contains("hunter2"), "{said}");
     }
 }

@@ -39,6 +39,12 @@ use crate::graph::{Compression, GraphError, LeftOut};
 use crate::place::{GitRef, Place, ProjectId, Scope};
 use crate::step::Step;
 
+/// The most that the manifest and the config of one export may have together,
+/// in bytes.
+pub const MAX_DOCUMENTS: u64 = 64 << 20;
+/// Steps that are kept with one export.
+pub const MAX_STEPS: usize = 10_000;
+
 /// A cache that a door can serve from.
 ///
 /// - `look_up` never names a blob that cannot be read: presence and size are
@@ -299,6 +305,8 @@ pub struct Publication {
     /// the config they made. Those of the other records are known from the
     /// project's earlier exports.
     pub steps: Vec<Step>,
+    /// Of which refs those may be; none: of every one.
+    pub readable: Option<Vec<RefPattern>>,
 }
 
 /// What a publication became.

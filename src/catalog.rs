@@ -6,12 +6,14 @@
 //! [`PostgresCatalog`] in a database that many hubs share, and [`Metered`]
 //! measures either.
 
+mod collecting;
 mod columns;
 #[cfg(test)]
 mod conformance;
 mod context;
 mod error;
 mod file_system;
+pub mod ledger;
 mod metered;
 mod ownership;
 mod packed;
@@ -32,8 +34,10 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
+pub use self::collecting::{Collecting, KeptExport, KeptFilter, ProjectSize, Uses};
 pub use self::error::CatalogError;
 pub use self::file_system::network_file_system;
+pub use self::ledger::Ledger;
 pub use self::metered::{Metered, Metrics};
 pub use self::ownership::Ownership;
 pub use self::postgres::{PostgresCatalog, PostgresOptions};
@@ -56,10 +60,11 @@ use crate::step::Step;
 ///   readers never wait for writers.
 /// - *Bounded*: where the catalog can't be reached, every call fails with
 ///   [`CatalogError::Unavailable`] within seconds; the next one tries anew.
-/// - *Cost*: `holds`, each digest of `held` and each result of `steps` are a few
-///   index look-ups; `get` reads the whole config; `list` and `count` never do.
+/// - *Cost*: `holds`, each digest of `held` and `visible`, each result of `steps`
+///   and each ref of `refs` are a few index look-ups, however many are asked for
+///   at once; `get` reads the whole config; `list` and `count` never do.
 #[async_trait]
-pub trait Catalog: fmt::Debug + Send + Sync + 'static {
+pub trait Catalog: Collecting + Ledger + fmt::Debug + Send + Sync + 'static {
     /// Appends an export.
     async fn append(&self, export: NewExport) -> Result<ExportId, CatalogError>;
 
@@ -116,16 +121,19 @@ pub trait Catalog: fmt::Debug + Send + Sync + 'static {
         ttl: Duration,
     ) -> Result<(), CatalogError>;
 
-    /// The refs of the project with an export that names the blob, one that has
-    /// left the log while a lease keeps it included, or for which it was
-    /// [uploaded](Catalog::possess); each once, the one with the newest such
-    /// export first; at most `limit`.
-    async fn holders(
+    /// The refs of the project with an export, one that has left the log while a
+    /// lease keeps it included, or for which a blob was
+    /// [uploaded](Catalog::possess); each once.
+    async fn holding_refs(&self, project: &ProjectId) -> Result<Vec<GitRef>, CatalogError>;
+
+    /// As [`held`](Catalog::held), by exports of these refs or uploads for them
+    /// alone.
+    async fn visible(
         &self,
         project: &ProjectId,
-        digest: &Digest,
-        limit: u32,
-    ) -> Result<Vec<GitRef>, CatalogError>;
+        refs: &[GitRef],
+        digests: &[Digest],
+    ) -> Result<Vec<Digest>, CatalogError>;
 
     /// Every blob that any export names, retired ones included, or that any
     /// project possesses, with its size in bytes, by digest.
@@ -154,10 +162,11 @@ pub trait Catalog: fmt::Debug + Send + Sync + 'static {
     async fn subsumed(&self, exports: &[ExportId]) -> Result<Vec<ExportId>, CatalogError>;
 
     /// Those of the results, each a record and its date, whose step an export of
-    /// the project has kept.
+    /// the project has kept; of one of `refs`, where those are given.
     async fn steps(
         &self,
         project: &ProjectId,
+        refs: Option<&[GitRef]>,
         results: &[(RecordDigest, Timestamp)],
     ) -> Result<Vec<Step>, CatalogError>;
 

@@ -7,6 +7,7 @@ mod operate;
 mod serve;
 mod sidecar;
 mod token;
+mod unshown;
 
 use std::process::ExitCode;
 

@@ -88,7 +88,7 @@ name!(
     Scope,
     |text| {
         let text = bounded(text, MAX_NAME)?;
-        if text.chars().any(char::is_control) { Err(InvalidName::Forbidden) } else { Ok(text.to_owned()) }
+        if text.chars().any(is_unseen) { Err(InvalidName::Forbidden) } else { Ok(text.to_owned()) }
     }
 );
 
@@ -125,9 +125,40 @@ fn bounded(text: &str, limit: usize) -> Result<&str, InvalidName> {
     }
 }
 
+/// Whether nothing of a character is seen, or it turns what is seen around: two
+/// names that look alike would be two. The control characters, the line and
+/// paragraph separators, and Unicode's format characters (Cf, as of Unicode 17).
+fn is_unseen(letter: char) -> bool {
+    letter.is_control()
+        || matches!(
+            letter,
+            '\u{ad}'
+                | '\u{600}'..='\u{605}'
+                | '\u{61c}'
+                | '\u{6dd}'
+                | '\u{70f}'
+                | '\u{890}'..='\u{891}'
+                | '\u{8e2}'
+                | '\u{180e}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{2064}'
+                | '\u{2066}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}'
+                | '\u{110bd}'
+                | '\u{110cd}'
+                | '\u{13430}'..='\u{1343f}'
+                | '\u{1bca0}'..='\u{1bca3}'
+                | '\u{1d173}'..='\u{1d17a}'
+                | '\u{e0001}'
+                | '\u{e0020}'..='\u{e007f}'
+        )
+}
+
 /// The rules of `git check-ref-format` that matter for a name with slashes.
 fn path_like(text: &str) -> Result<String, InvalidName> {
-    let bad_char = |c: char| c.is_control() || c.is_whitespace() || "~^:?*[\\".contains(c);
+    let bad_char = |c: char| is_unseen(c) || c.is_whitespace() || "~^:?*[\\".contains(c);
     let bad_part = |part: &str| {
         part.is_empty() || part.starts_with('.') || part.ends_with(".lock") || part.ends_with('.')
     };
@@ -204,6 +235,40 @@ mod tests {
             "x".repeat(2000).parse::<GitRef>(),
             Err(InvalidName::TooLong(MAX_REF))
         );
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_in_no_name() {
+        for letter in [
+            '\u{ad}',
+            '\u{61c}',
+            '\u{200b}',
+            '\u{200d}',
+            '\u{202e}',
+            '\u{2028}',
+            '\u{2029}',
+            '\u{2066}',
+            '\u{feff}',
+            '\u{e0041}',
+        ] {
+            let text = format!("ma{letter}in");
+            let (project, git_ref, scope) = (text.parse(), text.parse(), text.parse());
+            assert_eq!(
+                project,
+                Err::<ProjectId, _>(InvalidName::Forbidden),
+                "{text:?}"
+            );
+            assert_eq!(
+                git_ref,
+                Err::<GitRef, _>(InvalidName::Forbidden),
+                "{text:?}"
+            );
+            assert_eq!(scope, Err::<Scope, _>(InvalidName::Forbidden), "{text:?}");
+        }
+        for text in ["größe", "分支", "ветка", "\u{1f980}"] {
+            assert!(text.parse::<GitRef>().is_ok(), "{text:?}");
+            assert!(text.parse::<Scope>().is_ok(), "{text:?}");
+        }
     }
 
     proptest! {

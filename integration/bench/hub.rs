@@ -18,6 +18,7 @@ use self::files::Files;
 pub use self::look_up::measure as look_up;
 use self::shape::{Blob, Shape};
 use self::stream::Stream;
+pub use self::stream::run as stream;
 use crate::Scale;
 use crate::harness::{Hub, Lab};
 use crate::s3::S3;
@@ -30,6 +31,8 @@ use crate::turns::turns;
 enum Way {
     ReadFile,
     ReadStream,
+    ReadApart,
+    ReadPlain,
     ReadHttp,
     ReadHub,
     ReadBucket,
@@ -42,9 +45,11 @@ enum Way {
 }
 
 impl Way {
-    const READS: [Self; 6] = [
+    const READS: [Self; 8] = [
         Self::ReadFile,
         Self::ReadStream,
+        Self::ReadApart,
+        Self::ReadPlain,
         Self::ReadHttp,
         Self::ReadHub,
         Self::ReadBucket,
@@ -63,6 +68,8 @@ impl Way {
         match self {
             Self::ReadFile => "read: a file, no network",
             Self::ReadStream => "read: a tonic stream out of memory",
+            Self::ReadApart => "read: the same, in a process of its own",
+            Self::ReadPlain => "read: a tonic stream out of files, likewise",
             Self::ReadHttp => "read: hyper, GET of a file",
             Self::ReadHub => "read: hub, disk",
             Self::ReadBucket => "read: hub, S3",
@@ -80,6 +87,8 @@ impl Way {
         let streams = matches!(
             self,
             Self::ReadStream
+                | Self::ReadApart
+                | Self::ReadPlain
                 | Self::ReadHub
                 | Self::ReadBucket
                 | Self::WriteStream
@@ -96,10 +105,12 @@ pub async fn measure(scale: Scale) -> Section {
         "{} MB that do not compress, in one blob or in eight, to `layerd serve` and back, by a \
          client that has a sidecar's windows and looks at every checksum. Beside it, on the same \
          loopback and disk and with the same client: a tonic service that gives the same messages \
-         out of memory and forgets those that it gets, with no checksum; hyper with files and \
-         HTTP/1.1; and the files alone. Whatever writes to the disk hashes, and ends once all is \
-         durable. Reads find the page cache warm. S3 is versitygw on the same disk, and makes \
-         nothing durable.",
+         out of memory, one piece again and again, and forgets those that it gets; it runs in the \
+         client's process, and once more in a process of its own, as a hub does; the same service \
+         in a process of its own with the hub's files, as tokio reads them; hyper with files and \
+         HTTP/1.1; and the files alone. None of those has a checksum. Whatever writes to the disk \
+         hashes, and ends once all is durable. Reads find the page cache warm. S3 is versitygw on \
+         the same disk, and makes nothing durable.",
         shape::bytes(scale) / 1_000_000
     );
     let rows = [Way::READS.as_slice(), &Way::WRITES].concat();
@@ -126,6 +137,24 @@ pub async fn measure(scale: Scale) -> Section {
         (
             "read, time of the tonic stream's: eight connections",
             Way::ReadStream,
+            Way::ReadHub,
+            Shape::Clients,
+        ),
+        (
+            "read, time of the stream's out of files: one blob",
+            Way::ReadPlain,
+            Way::ReadHub,
+            Shape::One,
+        ),
+        (
+            "read, time of the stream's out of files: eight, one connection",
+            Way::ReadPlain,
+            Way::ReadHub,
+            Shape::Streams,
+        ),
+        (
+            "read, time of the stream's out of files: eight connections",
+            Way::ReadPlain,
             Way::ReadHub,
             Shape::Clients,
         ),
@@ -163,6 +192,8 @@ pub async fn measure(scale: Scale) -> Section {
 /// What serves in one round.
 struct Servers {
     stream: Stream,
+    apart: Stream,
+    plain: Stream,
     files: Files,
     hub: Hub,
     bucket: Hub,
@@ -173,11 +204,15 @@ async fn round(scale: Scale, section: &mut Section) {
     let lab = Lab::new();
     let s3 = S3::start(lab.folder("s3")).await;
     let folder = lab.folder("files");
+    let data = lab.folder("data");
+    let stored = data.join("blobs/sha256");
     let bucket = lab.hub("bucket").arguments(["--blobs", &s3.store("hub")]);
     let servers = Servers {
         stream: Stream::start().await,
+        apart: Stream::start_apart(&lab.path("apart.log"), None).await,
+        plain: Stream::start_apart(&lab.path("plain.log"), Some(&stored)).await,
         files: Files::start(folder.clone()).await,
-        hub: lab.hub("disk").start().await,
+        hub: lab.hub("disk").data_dir(&data).start().await,
         bucket: bucket.start().await,
         folder,
     };
@@ -195,7 +230,7 @@ async fn round(scale: Scale, section: &mut Section) {
             if way.takes(shape) {
                 let wrote = match way {
                     Way::ReadBucket | Way::ReadUrl => Way::WriteBucket,
-                    Way::ReadHub => Way::WriteHub,
+                    Way::ReadHub | Way::ReadPlain => Way::WriteHub,
                     Way::ReadHttp => Way::WriteHttp,
                     _ => Way::WriteFile,
                 };
@@ -237,6 +272,8 @@ impl Servers {
         match way {
             Way::ReadHub | Way::WriteHub => self.hub.url(),
             Way::ReadBucket | Way::WriteBucket | Way::ReadUrl => self.bucket.url(),
+            Way::ReadApart => &self.apart.url,
+            Way::ReadPlain => &self.plain.url,
             _ => &self.stream.url,
         }
     }
@@ -252,7 +289,7 @@ impl Servers {
         match way {
             Way::ReadFile => Box::pin(files::load(path, blob)),
             Way::ReadHttp | Way::ReadUrl => Box::pin(files::get(url, blob)),
-            Way::ReadStream | Way::ReadHub | Way::ReadBucket => {
+            Way::ReadStream | Way::ReadApart | Way::ReadPlain | Way::ReadHub | Way::ReadBucket => {
                 Box::pin(client::read(client, blob))
             }
             Way::WriteFile => Box::pin(files::save(path, blob)),

@@ -66,6 +66,9 @@ struct Options {
     /// What cargo calls every benchmark with.
     #[arg(long, hide = true)]
     bench: bool,
+    /// What a process of its own is told that this one starts.
+    #[arg(long, hide = true)]
+    stream: Option<Option<PathBuf>>,
 }
 
 /// One section of the page each.
@@ -102,6 +105,9 @@ impl Scale {
 #[tokio::main]
 async fn main() {
     let options = Options::parse();
+    if let Some(folder) = options.stream {
+        return hub::stream(folder).await;
+    }
     let scale = Scale {
         rounds: if options.quick { 1 } else { options.rounds },
         quick: options.quick,

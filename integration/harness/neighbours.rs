@@ -165,5 +165,6 @@ async fn publication(
         config,
         uploaded,
         steps: Vec::new(),
+        readable: None,
     }
 }

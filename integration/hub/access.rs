@@ -8,12 +8,15 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use jiff::Timestamp;
 use layerd::cache::wire::v1;
+use layerd::cache::wire::v1::publish_request::Part;
 use layerd::digest::Digest;
 use ring::hmac;
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 
-use super::ask::{described, export, held, look_up, missing, noise, publish, suspect};
+use super::ask::{
+    described, export, held, look_up, missing, noise, publication, publish, send, suspect,
+};
 use super::blobs::{begin, commit, open, piece};
 use super::{place, read, upload};
 use crate::harness::{Hub, HubClient, Lab, until};
@@ -293,6 +296,52 @@ async fn nothing_of_a_ref_that_may_not_be_read_shows() {
         [Some(size)]
     );
     assert_eq!(read(&mut ours, "p", &digest, 0).await.unwrap(), layer);
+}
+
+#[tokio::test]
+async fn a_step_is_told_to_those_who_may_read_an_export_that_has_it() {
+    let gate = Gate::new().await;
+    let record = Digest::of(b"secret/0").to_string();
+    let result = v1::steps_request::Result {
+        record: record.clone(),
+        created_at_ns: 1_767_323_045_500_000_000,
+    };
+    let mut theirs = gate.client(&claims(&[PULL], &[PULL])).await;
+    let (layer, pull) = (noise(6, 1000), place("p", PULL));
+    upload(&mut theirs, &pull, &layer).await.unwrap();
+    let mut messages = publication(&pull, &[described(&layer)], "secret");
+    if let Some(Part::Export(export)) = &mut messages[0].part {
+        export.steps = 1;
+    }
+    let step = v1::Step {
+        record,
+        created_at_ns: result.created_at_ns,
+        name: "RUN secret".to_owned(),
+        ..v1::Step::default()
+    };
+    messages.push(v1::PublishRequest {
+        part: Some(Part::Steps(v1::Steps { steps: vec![step] })),
+    });
+    assert_eq!(send(&mut theirs, messages).await.unwrap().steps.len(), 1);
+    for (read, known) in [
+        (&["main"][..], 0),
+        (&["refs/tags/**"], 0),
+        (&[PULL], 1),
+        (&["main", "refs/pull/*/merge"], 1),
+        (&["**"], 1),
+    ] {
+        let mut client = gate.client(&claims(read, &["main"])).await;
+        let request = v1::StepsRequest {
+            project: "p".to_owned(),
+            results: vec![result.clone()],
+        };
+        let mut parts = client.steps(request).await.unwrap().into_inner();
+        let mut told = 0;
+        while let Some(part) = parts.message().await.unwrap() {
+            told += part.steps.unwrap().steps.len();
+        }
+        assert_eq!(told, known, "{read:?}");
+    }
 }
 
 #[tokio::test]

@@ -2,18 +2,20 @@
 
 use bytes::{Bytes, BytesMut};
 use layerd::cache::wire::v1::publish_request::{Export, Part};
-use layerd::cache::wire::{self, ImportReader, v1};
-use layerd::cache::{Form, Import, Limits};
+use layerd::cache::wire::{self, ImportReader, PIECE, PublishedReader, v1};
+use layerd::cache::{Form, Import, Limits, Published};
 use layerd::digest::Digest;
 use layerd::graph::{Descriptor, Manifest};
 use layerd::place::Place;
-use prost::Message as _;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
 use tonic::{Code, Status};
 
 use crate::harness::HubClient;
+
+/// When all results were made.
+pub const MADE: &str = "2026-01-02T03:04:05.5Z";
 
 /// Bytes that can't be compressed, the same for the same seed.
 pub fn noise(seed: u64, bytes: usize) -> Bytes {
@@ -35,7 +37,6 @@ pub fn publication(
     mark: &str,
 ) -> Vec<v1::PublishRequest> {
     let step = |at: usize| Digest::of(format!("{mark}/{at}").as_bytes()).to_string();
-    let time = "2026-01-02T03:04:05.5Z";
     let chain: Vec<_> = layers
         .iter()
         .enumerate()
@@ -45,7 +46,7 @@ pub fn publication(
         .map(|at| {
             let mut record = json!({
                 "digest": step(at),
-                "layers": [{"layer": at, "createdAt": time}],
+                "layers": [{"layer": at, "createdAt": MADE}],
             });
             if at > 0 {
                 record["inputs"] = json!([[{"link": at - 1}]]);
@@ -54,6 +55,15 @@ pub fn publication(
         })
         .collect();
     let config = Bytes::from(json!({"layers": chain, "records": records}).to_string());
+    publication_of(place, layers, &config)
+}
+
+/// An export with this config and these layers.
+pub fn publication_of(
+    place: &v1::Place,
+    layers: &[(Digest, u64)],
+    config: &Bytes,
+) -> Vec<v1::PublishRequest> {
     let descriptors = layers.iter().map(|(digest, size)| Descriptor {
         media_type: "application/vnd.oci.image.layer.v1.tar+zstd".to_owned(),
         digest: *digest,
@@ -63,23 +73,53 @@ pub fn publication(
                 "containerd.io/uncompressed".to_owned(),
                 Digest::of(digest.as_bytes()).to_string(),
             ),
-            ("buildkit/createdat".to_owned(), time.to_owned()),
+            ("buildkit/createdat".to_owned(), MADE.to_owned()),
         ]
         .into(),
     });
     let manifest = Manifest {
-        config: Descriptor::of_config(Digest::of(&config), config.len() as u64),
+        config: Descriptor::of_config(Digest::of(config), config.len() as u64),
         layers: descriptors.collect(),
     };
+    let manifest = Bytes::from(manifest.to_json().expect("a manifest"));
     let export = Export {
         place: Some(place.clone()),
         builder: "runner".to_owned(),
-        manifest: manifest.to_json().expect("a manifest").into(),
-        steps: Vec::new(),
+        manifest_bytes: manifest.len() as u64,
         config_bytes: config.len() as u64,
+        steps: 0,
     };
     let part = |part| v1::PublishRequest { part: Some(part) };
-    vec![part(Part::Export(export)), part(Part::Config(config))]
+    let mut parts = vec![part(Part::Export(export))];
+    let pieces = |whole: &Bytes| Vec::from_iter(whole.chunks(PIECE).map(|at| whole.slice_ref(at)));
+    let manifest = pieces(&manifest).into_iter().map(Part::Manifest);
+    parts.extend(
+        manifest
+            .chain(pieces(config).into_iter().map(Part::Config))
+            .map(part),
+    );
+    parts
+}
+
+/// Sends those, and reads what comes of it; a refusal has what is missing as its
+/// details.
+pub async fn send(
+    client: &mut HubClient,
+    messages: Vec<v1::PublishRequest>,
+) -> Result<Published, Status> {
+    let answers = client.publish(tokio_stream::iter(messages)).await?;
+    let (mut answers, mut reader) = (answers.into_inner(), PublishedReader::default());
+    loop {
+        match answers.message().await {
+            Ok(Some(answer)) => reader.take(answer).expect("a part of an answer"),
+            Ok(None) => return Ok(reader.finish().expect("a whole answer")),
+            Err(status) => {
+                let missing = wire::joined(&reader.missing());
+                let (code, text) = (status.code(), status.message());
+                return Err(Status::with_details(code, text, missing));
+            }
+        }
+    }
 }
 
 /// Publishes such an export.
@@ -88,10 +128,8 @@ pub async fn publish(
     place: &v1::Place,
     layers: &[(Digest, u64)],
     mark: &str,
-) -> Result<v1::PublishResponse, Status> {
-    let messages = publication(place, layers, mark);
-    let answer = client.publish(tokio_stream::iter(messages)).await?;
-    Ok(answer.into_inner())
+) -> Result<Published, Status> {
+    send(client, publication(place, layers, mark)).await
 }
 
 /// Publishes one whose layers are these, after it has uploaded them.
@@ -162,6 +200,5 @@ pub async fn suspect(
 #[track_caller]
 pub fn missing(refused: &Status) -> Vec<Digest> {
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
-    let missing = v1::MissingBlobs::decode(refused.details()).expect("what is missing");
-    wire::digests(&missing.digests).expect("digests")
+    wire::digests(refused.details()).expect("digests")
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::join_all;
 use http::HeaderMap;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::ask::{described, export, look_up, noise};
@@ -33,7 +33,9 @@ async fn assert_back_to(hub: &Hub, name: &str, value: f64) {
 #[tokio::test]
 async fn thousands_of_connections_and_streams_take_little_and_keep_nobody_out() {
     let lab = Lab::new();
-    let hub = lab.hub("one").start().await;
+    let hub = lab.hub("one");
+    let hub = hub.arguments(["--max-connections-per-address", "2100"]);
+    let hub = hub.start().await;
     let idle = join_all((0..2000).map(|_| async {
         let mut stream = TcpStream::connect(hub.address()).await.unwrap();
         stream.write_all(HELLO).await.unwrap();
@@ -115,4 +117,27 @@ async fn calls_that_were_cancelled_wait_for_nothing_and_are_counted() {
     let cancelled = "layerd_hub_calls_total{method=\"write_blob\",outcome=\"cancelled\"}";
     assert!(metrics.value(cancelled) >= 300.0, "{metrics:#?}");
     assert_eq!(upload(&mut client, &main, &noise(2, 10)).await.unwrap(), 10);
+}
+
+#[tokio::test]
+async fn an_address_has_no_more_connections_than_it_may() {
+    let lab = Lab::new();
+    let hub = lab.hub("one");
+    let hub = hub.arguments(["--max-connections-per-address", "3"]);
+    let hub = hub.start().await;
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(hub.address()).await.unwrap();
+        stream.write_all(HELLO).await.unwrap();
+        open.push(stream);
+    }
+    assert_back_to(&hub, "layerd_hub_connections", 3.0).await;
+    let mut one_more = TcpStream::connect(hub.address()).await.unwrap();
+    let ended = one_more.read(&mut [0]).await;
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    open.pop();
+    assert_back_to(&hub, "layerd_hub_connections", 2.0).await;
+    let main = place("p", "main");
+    let mut client = hub.client(None).await;
+    assert!(look_up(&mut client, &main, false).await.unwrap().is_none());
 }

@@ -80,10 +80,11 @@ async fn connections_that_never_say_hello_are_ended() {
 
 #[tokio::test]
 async fn silent_uploads_give_their_places_up_and_go_on() {
+    // Of which one client has half.
     let lab = Lab::new();
     let hub = lab
         .hub("one")
-        .arguments(["--max-uploads", "4"])
+        .arguments(["--max-uploads", "8"])
         .start()
         .await;
     let mut client = hub.client(None).await;

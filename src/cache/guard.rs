@@ -9,7 +9,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 
 use super::{
@@ -27,8 +26,6 @@ use crate::step::Step;
 const POSSESSED: Duration = Duration::from_secs(24 * 3600);
 /// How long a blob can be read by the address that a reader is given.
 const LOCATED: Duration = Duration::from_secs(600);
-/// Questions to the catalog at a time, on behalf of one call.
-const AT_ONCE: usize = 16;
 
 /// An engine that is shared by clients who may do different things.
 #[derive(Clone)]
@@ -102,32 +99,17 @@ impl Guard {
         if self.grant.reads_all() {
             return Ok(sizes);
         }
-        let mut visible = Vec::with_capacity(sizes.len());
-        let asked: Vec<_> = digests.iter().copied().zip(sizes).collect();
-        let mut answers = stream::iter(asked)
-            .map(|(digest, size)| self.visible(place, digest, size))
-            .buffered(AT_ONCE);
-        while let Some(size) = answers.try_next().await? {
-            visible.push(size);
-        }
-        Ok(visible)
-    }
-
-    /// The size of a blob that is there, if this client may know.
-    async fn visible(
-        &self,
-        place: &Place,
-        digest: Digest,
-        size: Option<u64>,
-    ) -> Result<Option<u64>, CacheError> {
-        let seen = match size {
-            None => false,
-            Some(_) => {
-                let own = Some(&place.git_ref);
-                self.sees(&place.project, own, &digest).await?
-            }
-        };
-        Ok(size.filter(|_| seen))
+        let there = digests
+            .iter()
+            .zip(&sizes)
+            .filter(|(_, size)| size.is_some());
+        let there: Vec<Digest> = there.map(|(digest, _)| *digest).collect();
+        let own = self.readable(Some(&place.git_ref));
+        let visible = self.local.visible(&place.project, own.as_deref(), &there);
+        let visible = visible.await?;
+        let asked = digests.iter().zip(sizes);
+        let seen = asked.map(|(digest, size)| size.filter(|_| visible.contains(digest)));
+        Ok(seen.collect())
     }
 
     /// As [`Cache::ingest`]. The name is the ref's alone: what others have sent of
@@ -197,7 +179,7 @@ impl Guard {
 
     /// As [`Cache::publish`]; what it names was uploaded through a hub, or is
     /// there for this client.
-    pub async fn publish(&self, export: Publication) -> Result<Published, CacheError> {
+    pub async fn publish(&self, mut export: Publication) -> Result<Published, CacheError> {
         let place = &export.place;
         self.grant.check_write(&place.project, &place.git_ref)?;
         if !self.grant.reads_all() {
@@ -211,21 +193,24 @@ impl Guard {
                 return Err(CacheError::Missing(missing));
             }
         }
+        export.readable = self.readable(Some(&export.place.git_ref));
         self.cache.publish(export).await
     }
 
-    /// As [`Cache::steps`]; none for a client that may not read every ref,
-    /// since it is not kept which ref a step is of.
+    /// As [`Cache::steps`], of exports that may be read.
     pub async fn steps(
         &self,
         project: &ProjectId,
         results: &[(RecordDigest, Timestamp)],
     ) -> Result<Vec<Step>, CacheError> {
         self.grant.check_project(project)?;
-        if !self.grant.reads_all() {
-            return Ok(Vec::new());
+        match self.readable(None) {
+            None => self.cache.steps(project, results).await,
+            readable => {
+                let kept = self.local.steps_of(project, readable.as_deref(), results);
+                kept.await
+            }
         }
-        self.cache.steps(project, results).await
     }
 
     /// As [`Cache::report`], of a ref that may be read or written.
@@ -268,26 +253,22 @@ impl Guard {
     async fn check_blob(&self, projects: &[ProjectId], digest: &Digest) -> Result<(), CacheError> {
         for project in projects {
             self.grant.check_project(project)?;
-            if self.sees(project, None, digest).await? {
+            let readable = self.readable(None);
+            let blob = std::slice::from_ref(digest);
+            let seen = self.local.visible(project, readable.as_deref(), blob);
+            if !seen.await?.is_empty() {
                 return Ok(());
             }
         }
         Err(BlobError::NotFound(*digest).into())
     }
 
-    /// Whether an export that may be read names the blob, or it was uploaded
-    /// for such a ref or for `own`.
-    async fn sees(
-        &self,
-        project: &ProjectId,
-        own: Option<&GitRef>,
-        digest: &Digest,
-    ) -> Result<bool, CacheError> {
+    /// The refs that may be read, and `own`; none: every one.
+    fn readable(&self, own: Option<&GitRef>) -> Option<Vec<RefPattern>> {
         if self.grant.reads_all() {
-            return self.local.has_named(project, digest).await;
+            return None;
         }
-        let holders = self.local.holders(project, digest).await?;
-        let seen = |git_ref: &GitRef| self.grant.may_read(git_ref) || own == Some(git_ref);
-        Ok(holders.iter().any(seen))
+        let own = own.cloned().map(RefPattern::from);
+        Some(self.grant.read().iter().cloned().chain(own).collect())
     }
 }

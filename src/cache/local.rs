@@ -38,6 +38,7 @@ use super::{
     Cache, CacheError, Document, Flush, Import, Lease, Limits, Publication, Published, Saving,
     Want, policy, steps,
 };
+use crate::access::RefPattern;
 use crate::blobs::{BlobError, BlobStore, BlobStream, DiskStore, Ingest};
 use crate::catalog::{Catalog, ExportHead, ExportId, Filter, NewExport};
 use crate::digest::{Digest, Hasher, RecordDigest};
@@ -110,7 +111,8 @@ impl LocalCache {
         let wants = [Want::all_of(head.place)];
         let mut united = opened.unions.of(&opened, policy::sights(&wants)).await?;
         let question = self.question(&opened, &wants, limits, &united).await;
-        self.answer(&opened, &mut united, question).await?;
+        let wrong = HashSet::new();
+        self.answer(&opened, &mut united, question, wrong).await?;
         Ok(united.heads.len())
     }
 
@@ -159,16 +161,19 @@ impl LocalCache {
         }
     }
 
-    /// What `question` gets of what `united` has, and what is absent of that.
+    /// What `question` gets of what `united` has, and what is absent of that,
+    /// what was found `wrong` included.
     async fn answer(
         &self,
         opened: &Opened,
         united: &mut United,
         question: Question,
+        wrong: HashSet<Digest>,
     ) -> Result<(Arc<Answer>, HashSet<Digest>), CacheError> {
         let known = united.lately.get(&question);
-        let known = known.filter(|_| !self.verified.is_suspect());
-        let absent = self.absent(opened, united, question.generation).await?;
+        let known = known.filter(|_| wrong.is_empty() && !self.verified.is_suspect());
+        let mut absent = self.absent(opened, united, question.generation).await?;
+        absent.extend(wrong);
         if let Some(known) = known {
             return Ok((known, absent));
         }
@@ -224,11 +229,20 @@ impl Cache for LocalCache {
         // Before anything is named that it keeps.
         let lease = Lease::of(opened.leases.hold(&opened.catalog).await);
         let mut united = opened.unions.of(&opened, policy::sights(wants)).await?;
+        let mut wrong = HashSet::new();
+        if self.is_to_look() {
+            let named = Arc::clone(&united.blobs);
+            // Others are answered meanwhile.
+            drop(united);
+            wrong = self.wrong(&named).await;
+            united = opened.unions.of(&opened, policy::sights(wants)).await?;
+        }
         if united.heads.is_empty() {
             return Ok(None);
         }
         let question = self.question(&opened, wants, limits, &united).await;
-        let (answer, absent) = self.answer(&opened, &mut united, question).await?;
+        let answered = self.answer(&opened, &mut united, question, wrong).await;
+        let (answer, absent) = answered?;
         let news = united.news(absent);
         let heads = united.heads.clone();
         let trimmed: u64 = united.trimmed.values().sum();
@@ -332,7 +346,11 @@ impl Cache for LocalCache {
         if !missing.is_empty() {
             return Err(CacheError::Missing(missing));
         }
-        let steps = steps(&opened, &export.place.project, &config, export.steps).await;
+        let of = (&export.place.project, export.readable.as_deref());
+        let steps = steps(&opened, of, &config, export.steps).await;
+        // As exactly as it is kept.
+        let time = Timestamp::now();
+        let time = Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time);
         // The log must never name what a crash of the machine could still take.
         opened.blobs.persist().await?;
         let place = export.place.clone();
@@ -340,12 +358,12 @@ impl Cache for LocalCache {
             .catalog
             .append(NewExport {
                 place: export.place,
-                time: Timestamp::now(),
+                time,
                 builder: export.builder,
                 records: config.records.len() as u64,
                 config: export.config.bytes,
                 layers: manifest.layers.into_iter().map(to_layer).collect(),
-                steps: steps.clone(),
+                steps: steps::with_cut_dates(&steps, time),
             })
             .await?;
         self.subsuming.begin(opened, place, id);
@@ -364,7 +382,7 @@ impl Cache for LocalCache {
         results: &[(RecordDigest, Timestamp)],
     ) -> Result<Vec<Step>, CacheError> {
         let opened = self.opener.opened().await?;
-        Ok(opened.catalog.steps(project, results).await?)
+        Ok(opened.catalog.steps(project, None, results).await?)
     }
 
     async fn report(&self, saving: &Saving) -> Result<(), CacheError> {
@@ -434,9 +452,14 @@ async fn missing(
 
 /// The steps of an export's records: `ran` by its build, or known from earlier
 /// exports of the project. An export is worth more than its names.
-async fn steps(opened: &Opened, project: &ProjectId, config: &Config, ran: Vec<Step>) -> Vec<Step> {
+async fn steps(
+    opened: &Opened,
+    (project, readable): (&ProjectId, Option<&[RefPattern]>),
+    config: &Config,
+    ran: Vec<Step>,
+) -> Vec<Step> {
     let nameless = steps::nameless(config, &ran);
-    let kept = opened.catalog.steps(project, &nameless).await;
+    let kept = shared::kept_steps(opened.catalog.as_ref(), project, readable, &nameless).await;
     let kept = kept.unwrap_or_else(|error| {
         tracing::warn!(%error, "the names of steps of earlier exports can't be read");
         Vec::new()

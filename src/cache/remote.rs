@@ -62,7 +62,8 @@ use self::upload::Subject;
 use super::local::Verified;
 use super::wire::{self, ImportReader, v1};
 use super::{
-    Cache, CacheError, Flush, Import, Lease, Limits, Publication, Published, Saving, Want,
+    Cache, CacheError, Flush, Import, Lease, Limits, MAX_STEPS, Publication, Published, Saving,
+    Want,
 };
 use crate::blobs::{BlobError, BlobStream, Ingest};
 use crate::digest::{Digest, Hasher, RecordDigest};
@@ -228,11 +229,26 @@ impl Cache for RemoteCache {
         let request = v1::WritableRequest {
             place: Some(place.into()),
         };
-        let asked = ask!(self, WRITABLE, Writable, writable, request).map(drop);
-        match (&self.outbox, asked) {
-            // It waits for the hub.
-            (Some(outbox), Err(CacheError::Unavailable(_))) => outbox.writable().await,
-            (_, asked) => asked,
+        let [mut pause, longest] = publish::PAUSES;
+        loop {
+            let asked = ask!(self, WRITABLE, Writable, writable, request.clone()).map(drop);
+            match (&self.outbox, asked) {
+                // It waits for the hub.
+                (Some(outbox), Err(CacheError::Unavailable(_))) => return outbox.writable().await,
+                // One that restarts is back soon; one that has been away for
+                // longer than that is not waited for by every build.
+                (None, Err(CacheError::Unavailable(why)))
+                    if self
+                        .hub()
+                        .silent_for()
+                        .is_some_and(|silent| silent < self.patience) =>
+                {
+                    tracing::debug!(why, "the hub is asked again whether it takes an export");
+                    tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
+                    pause = (pause * 2).min(longest);
+                }
+                (_, asked) => return asked,
+            }
         }
     }
 
@@ -361,12 +377,14 @@ impl Cache for RemoteCache {
         project: &ProjectId,
         results: &[(RecordDigest, Timestamp)],
     ) -> Result<Vec<Step>, CacheError> {
-        if results.is_empty() {
-            return Ok(Vec::new());
+        let mut steps = Vec::new();
+        for results in results.chunks(MAX_STEPS) {
+            let request = wire::steps_request(project, results);
+            let call = Call::within(Method::Steps, LIMIT);
+            let known = self.caller.call(call, request, read_steps).await;
+            steps.extend(known.map_err(|failure| failure.cache_error(None))?);
         }
-        let request = wire::steps_request(project, results);
-        let known = ask!(self, LIMIT, Steps, steps, request)?;
-        wire::steps(known.steps).map_err(|why| strange(&why))
+        Ok(steps)
     }
 
     async fn report(&self, saving: &Saving) -> Result<(), CacheError> {
@@ -385,7 +403,6 @@ async fn read_import(
     request: tonic::Request<v1::LookUpRequest>,
     place: Place,
 ) -> Result<Option<(Import, Option<i64>)>, Status> {
-    let strange = |why| Status::unavailable(format!("a strange answer: {why}"));
     let mut parts = client.look_up(request).await?.into_inner();
     let mut reader = ImportReader::default();
     while let Some(part) = parts.message().await? {
@@ -394,8 +411,25 @@ async fn read_import(
     reader.finish(place).map_err(strange)
 }
 
-fn strange(why: &wire::Malformed) -> CacheError {
-    CacheError::Unavailable(format!("the hub gave a strange answer: {why}"))
+/// The same for steps.
+async fn read_steps(
+    mut client: hub::Client,
+    request: tonic::Request<v1::StepsRequest>,
+) -> Result<Vec<Step>, Status> {
+    let mut parts = client.steps(request).await?.into_inner();
+    let mut steps = Vec::new();
+    while let Some(part) = parts.message().await? {
+        let more = wire::steps(part.steps.unwrap_or_default().steps).map_err(strange)?;
+        if steps.len() + more.len() > MAX_STEPS {
+            return Err(Status::unavailable("a strange answer: too many steps"));
+        }
+        steps.extend(more);
+    }
+    Ok(steps)
+}
+
+fn strange(why: wire::Malformed) -> Status {
+    Status::unavailable(format!("a strange answer: {why}"))
 }
 
 #[cfg(test)]

@@ -8,12 +8,10 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
+use super::MAX_STEPS;
 use crate::digest::RecordDigest;
 use crate::graph::Config;
 use crate::step::Step;
-
-/// Steps that are kept with one export.
-const MAX_STEPS: usize = 10_000;
 
 /// A result of a record: what a step is known by.
 type Made = (RecordDigest, Timestamp);
@@ -37,6 +35,17 @@ pub(super) fn of_export(config: &Config, ran: Vec<Step>, kept: Vec<Step>) -> Vec
         .filter(|step| wanted.remove(&made(step)))
         .take(MAX_STEPS)
         .collect()
+}
+
+/// The steps, and those dated after the export itself by its date, too: so a
+/// union dates their results.
+pub(super) fn with_cut_dates(steps: &[Step], time: Timestamp) -> Vec<Step> {
+    let late = steps.iter().filter(|step| step.created_at > time);
+    let cut = late.map(|step| Step {
+        created_at: time,
+        ..step.clone()
+    });
+    steps.iter().cloned().chain(cut).collect()
 }
 
 fn made(step: &Step) -> Made {
@@ -89,5 +98,13 @@ mod tests {
             .map(|step| step.name.to_string())
             .collect();
         assert_eq!(names, ["ran", "kept"]);
+    }
+    #[test]
+    fn a_step_from_the_future_is_known_by_the_date_that_its_result_gets_too() {
+        let steps = [step("sha256:a", 5, "late"), step("sha256:b", 3, "in time")];
+        let time = Timestamp::from_second(4).unwrap();
+        let kept = with_cut_dates(&steps, time);
+        assert_eq!(kept[..2], steps);
+        assert_eq!(kept[2..], [step("sha256:a", 4, "late")]);
     }
 }

@@ -5,19 +5,25 @@
 //! of a sidecar translate here, so that each fact of the wire stands once. All
 //! that comes in is checked: an error says what is wrong with it.
 
+mod export;
 mod import;
 mod status;
 
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use jiff::civil::Date;
 
+pub use self::export::{
+    PublicationReader, PublishedReader, missing_parts, publication_parts, published_parts,
+    steps_parts,
+};
 pub use self::import::{ImportReader, import_parts};
 pub use self::status::{error_of, status_of};
 pub use self::v1::cache_client::CacheClient;
 pub use self::v1::cache_server::{Cache as CacheService, CacheServer};
-use super::{Flush, Form, Limits, Saving, Want};
+use super::{Flush, Form, Limits, MAX_STEPS, Saving, Want};
 use crate::digest::{Digest, RecordDigest};
 use crate::graph::Compression;
 use crate::place::{GitRef, Place, ProjectId, Scope};
@@ -104,7 +110,7 @@ pub fn digests(bytes: &[u8]) -> Result<Vec<Digest>, Malformed> {
 }
 
 /// Writes digests one after the other.
-pub fn joined<'a>(digests: impl IntoIterator<Item = &'a Digest>) -> bytes::Bytes {
+pub fn joined<'a>(digests: impl IntoIterator<Item = &'a Digest>) -> Bytes {
     let bytes = digests.into_iter().flat_map(|digest| *digest.as_bytes());
     bytes.collect::<Vec<u8>>().into()
 }
@@ -117,6 +123,25 @@ pub fn is_compressed(beginning: &[u8]) -> bool {
     [GZIP, ZSTD]
         .iter()
         .any(|magic| beginning.starts_with(magic))
+}
+
+/// What is longer than a message may be, in pieces.
+fn pieces(whole: Bytes) -> impl Iterator<Item = Bytes> {
+    let starts = (0..whole.len()).step_by(PIECE);
+    starts.map(move |at| whole.slice(at..whole.len().min(at + PIECE)))
+}
+
+/// Puts pieces together again.
+fn append(to: &mut BytesMut, bytes: &[u8], announced: u64) -> Result<(), Malformed> {
+    if (to.len() + bytes.len()) as u64 > announced {
+        return Err(Malformed::new("a document longer than announced"));
+    }
+    to.extend_from_slice(bytes);
+    Ok(())
+}
+
+fn count(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 /// The checksum of a piece.
@@ -283,7 +308,7 @@ pub fn steps(steps: Vec<v1::Step>) -> Result<Vec<Step>, Malformed> {
     steps.into_iter().map(Step::try_from).collect()
 }
 
-/// Results whose steps are asked for.
+/// Results whose steps are asked for: at most [`MAX_STEPS`].
 pub fn steps_request(
     project: &ProjectId,
     results: &[(RecordDigest, Timestamp)],
@@ -304,6 +329,9 @@ pub fn steps_request(
 pub fn results(
     results: Vec<v1::steps_request::Result>,
 ) -> Result<Vec<(RecordDigest, Timestamp)>, Malformed> {
+    if results.len() > MAX_STEPS {
+        return Err(Malformed(format!("more than {MAX_STEPS} results")));
+    }
     let results = results.into_iter().map(|result| {
         let record = name("record", &result.record)?;
         Ok((record, timestamp(result.created_at_ns)?))

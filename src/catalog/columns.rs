@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::CatalogError;
 use super::context::Context;
+use super::ledger;
 use crate::step::{Origin, Step, StepName};
 
 /// A time as nanoseconds since 1970. Beyond the year 2262 there is no room, and
@@ -46,4 +47,14 @@ pub(super) fn step(
         duration: Duration::from_millis(context.count(duration)?),
         origin,
     })
+}
+
+/// A time out of microseconds since 1970.
+pub(super) fn microsecond(context: &Context, time: i64) -> Result<Timestamp, CatalogError> {
+    Timestamp::from_microsecond(time).map_err(|error| context.corrupt(error))
+}
+
+/// So much of a text from outside as is kept of it.
+pub(super) fn short(text: Option<&str>) -> Option<String> {
+    text.map(ledger::cut)
 }

@@ -1,8 +1,10 @@
 //! What every [`Catalog`] promises, as functions that each implementation runs
 //! on an empty catalog of its own.
 
+mod collecting;
 mod holding;
 mod leases;
+mod ledger;
 mod log;
 mod model;
 mod savings;
@@ -14,7 +16,10 @@ use std::time::Duration;
 
 use futures::TryStreamExt as _;
 
-pub(super) use self::{holding::*, leases::*, log::*, model::*, savings::*, steps::*, tasks::*};
+pub(super) use self::{
+    collecting::*, holding::*, leases::*, ledger::*, log::*, model::*, savings::*, steps::*,
+    tasks::*,
+};
 use super::*;
 use crate::step::{Origin, StepName};
 
@@ -50,9 +55,27 @@ macro_rules! catalog_conformance {
             ten_thousand_layers_and_a_large_config_are_read_back,
             who_uploaded_a_blob_may_name_it_for_a_while_and_nobody_else_may,
             possession_is_extended_and_never_shortened,
-            the_refs_that_hold_a_blob_are_listed_newest_first,
+            a_blob_is_seen_by_the_refs_that_hold_it_alone,
+            many_blobs_are_seen_by_many_refs_at_once,
+            steps_are_told_of_the_refs_that_are_asked_for_alone,
             names_of_leases_are_positive_and_not_in_order,
             a_task_has_one_owner_until_it_lets_go,
+            what_was_done_is_kept_and_listed_newest_first,
+            only_what_is_old_is_trimmed_from_the_audit_log,
+            a_flush_takes_its_place_out_of_the_log_and_no_other,
+            a_flush_is_told_until_its_place_is_exported_to,
+            what_is_revoked_stays_so_and_is_told_once,
+            what_is_settled_for_a_project_replaces_what_was,
+            projects_and_refs_are_listed_by_name_in_pages,
+            what_is_named_is_never_condemned,
+            what_loses_its_last_name_becomes_a_candidate,
+            a_pin_tells_what_is_condemned_and_keeps_all_else,
+            of_a_pin_and_a_judge_at_once_one_sees_the_other,
+            what_is_condemned_is_so_once_and_for_a_while,
+            what_is_nominated_is_due_later_and_what_is_named_is_not_nominated,
+            exports_are_kept_with_their_blobs_oldest_first,
+            a_use_is_noted_of_the_newest_export_of_each_place_and_once_an_hour,
+            sizes_of_projects_count_each_blob_once,
             whatever_happens_agrees_with_a_simple_model,
         }
     };

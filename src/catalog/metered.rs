@@ -1,6 +1,8 @@
 //! A catalog whose every call is measured: how long it took, and what it could
 //! not do.
 
+mod collecting;
+mod ledger;
 mod metrics;
 
 use std::sync::Arc;
@@ -125,14 +127,22 @@ impl Catalog for Metered {
         .await
     }
 
-    async fn holders(
+    async fn holding_refs(&self, project: &ProjectId) -> Result<Vec<GitRef>, CatalogError> {
+        self.measured(Operation::HoldingRefs, self.inner.holding_refs(project))
+            .await
+    }
+
+    async fn visible(
         &self,
         project: &ProjectId,
-        digest: &Digest,
-        limit: u32,
-    ) -> Result<Vec<GitRef>, CatalogError> {
-        let call = self.inner.holders(project, digest, limit);
-        self.measured(Operation::Holders, call).await
+        refs: &[GitRef],
+        digests: &[Digest],
+    ) -> Result<Vec<Digest>, CatalogError> {
+        self.measured(
+            Operation::Visible,
+            self.inner.visible(project, refs, digests),
+        )
+        .await
     }
 
     /// Only its errors are counted: how long it takes is its reader's doing.
@@ -174,9 +184,10 @@ impl Catalog for Metered {
     async fn steps(
         &self,
         project: &ProjectId,
+        refs: Option<&[GitRef]>,
         results: &[(RecordDigest, Timestamp)],
     ) -> Result<Vec<Step>, CatalogError> {
-        self.measured(Operation::Steps, self.inner.steps(project, results))
+        self.measured(Operation::Steps, self.inner.steps(project, refs, results))
             .await
     }
 

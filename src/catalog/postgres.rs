@@ -11,10 +11,13 @@
 
 mod address;
 mod append;
+mod collecting;
 mod connections;
 mod errors;
 mod holding;
+mod kept;
 mod leases;
+mod ledger;
 mod log;
 mod savings;
 mod schema;
@@ -147,6 +150,11 @@ fn arrays(digests: &[Digest]) -> Vec<&[u8]> {
         .collect()
 }
 
+/// Refs as an array of `text`.
+fn texts(refs: &[GitRef]) -> Vec<&str> {
+    refs.iter().map(GitRef::as_str).collect()
+}
+
 /// Exports as an array of `bigint`.
 fn numbers(exports: &[ExportId]) -> Vec<i64> {
     exports.iter().map(|export| export.0).collect()
@@ -208,7 +216,7 @@ impl Catalog for PostgresCatalog {
         project: &ProjectId,
         digests: &[Digest],
     ) -> Result<Vec<Digest>, CatalogError> {
-        let call = self.held_of(project, digests);
+        let call = self.held_by(project, None, digests);
         self.connections.bounded(call).await
     }
 
@@ -223,13 +231,17 @@ impl Catalog for PostgresCatalog {
         self.connections.bounded(call).await
     }
 
-    async fn holders(
+    async fn holding_refs(&self, project: &ProjectId) -> Result<Vec<GitRef>, CatalogError> {
+        self.connections.bounded(self.refs_of(project)).await
+    }
+
+    async fn visible(
         &self,
         project: &ProjectId,
-        digest: &Digest,
-        limit: u32,
-    ) -> Result<Vec<GitRef>, CatalogError> {
-        let call = self.refs_holding(project, digest, limit);
+        refs: &[GitRef],
+        digests: &[Digest],
+    ) -> Result<Vec<Digest>, CatalogError> {
+        let call = self.held_by(project, Some(refs), digests);
         self.connections.bounded(call).await
     }
 
@@ -268,9 +280,10 @@ impl Catalog for PostgresCatalog {
     async fn steps(
         &self,
         project: &ProjectId,
+        refs: Option<&[GitRef]>,
         results: &[(RecordDigest, Timestamp)],
     ) -> Result<Vec<Step>, CatalogError> {
-        let call = self.steps_of_results(project, results);
+        let call = self.steps_of_results(project, refs, results);
         self.connections.bounded(call).await
     }
 

@@ -5,9 +5,12 @@
 //! survives a power cut; a busy timeout, so that writers take turns. A
 //! directory that takes no writes opens for reading.
 
+mod collecting;
 mod errors;
 mod holding;
+mod kept;
 mod leases;
+mod ledger;
 mod open;
 mod rows;
 mod savings;
@@ -128,6 +131,7 @@ impl SqliteCatalog {
             .map_err(failed)?;
         }
         steps::insert(&self.context, tx, (id, project), &export.steps).await?;
+        self.answer_flushes(tx, project, place).await?;
         Ok(ExportId(id))
     }
 
@@ -290,13 +294,17 @@ impl Catalog for SqliteCatalog {
             .await
     }
 
-    async fn holders(
+    async fn holding_refs(&self, project: &ProjectId) -> Result<Vec<GitRef>, CatalogError> {
+        self.refs_of(project).await
+    }
+
+    async fn visible(
         &self,
         project: &ProjectId,
-        digest: &Digest,
-        limit: u32,
-    ) -> Result<Vec<GitRef>, CatalogError> {
-        self.refs_holding(project, digest, limit).await
+        refs: &[GitRef],
+        digests: &[Digest],
+    ) -> Result<Vec<Digest>, CatalogError> {
+        self.held_by(project, refs, digests).await
     }
 
     fn referenced(&self) -> BoxStream<'_, Result<(Digest, u64), CatalogError>> {
@@ -330,9 +338,10 @@ impl Catalog for SqliteCatalog {
     async fn steps(
         &self,
         project: &ProjectId,
+        refs: Option<&[GitRef]>,
         results: &[(RecordDigest, Timestamp)],
     ) -> Result<Vec<Step>, CatalogError> {
-        steps::of_results(&self.context, self.readers(), project, results).await
+        steps::of_results(&self.context, self.readers(), (project, refs), results).await
     }
 
     async fn add_saving(&self, saving: &Saving) -> Result<(), CatalogError> {

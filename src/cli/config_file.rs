@@ -119,8 +119,12 @@ fn has(command: &Command, long: &str) -> bool {
 fn read(path: &Path) -> Result<toml::Table, String> {
     let text =
         std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    text.parse()
-        .map_err(|error| format!("{}: {error}", path.display()))
+    // What is around the mistake may be secret, and is not shown.
+    text.parse().map_err(|error: toml::de::Error| {
+        let before = error.span().and_then(|span| text.get(..span.start));
+        let line = before.map_or(1, |before| before.matches('\n').count() + 1);
+        format!("{}: line {line}: {}", path.display(), error.message())
+    })
 }
 
 fn texts(value: Value) -> Option<Vec<String>> {
@@ -247,6 +251,11 @@ mod tests {
                 .to_string()
                 .contains("project")
         );
-        assert!(parse("not toml", &[]).is_err());
+        let error = parse("project = 'x'\nlisten = \"u:hunter2@h", &[]).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains("line 2") && !error.contains("hunter2"),
+            "{error}"
+        );
     }
 }

@@ -96,6 +96,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         tls,
         calls,
         pages: identities.pages(),
+        max_of_address: args.max_connections_per_address,
         tasks,
         metrics: metrics.front,
     };

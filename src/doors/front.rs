@@ -4,7 +4,8 @@
 //! whether they speak HTTP/1.1 or HTTP/2. A request goes to the calls, where its
 //! content type is gRPC's, and else to the pages. Neither of them is known here,
 //! nor do they know this: a request says where it comes from by the
-//! [`SocketAddr`](std::net::SocketAddr) in its extensions.
+//! [`SocketAddr`](std::net::SocketAddr) in its extensions, and an `Arc<dyn Any +
+//! Send + Sync>` in those of a response is kept until its last byte is written.
 //!
 //! | file | what |
 //! |---|---|
@@ -13,13 +14,19 @@
 //! | `first_word` | which HTTP a client speaks |
 //! | `reception` | whom a request is for |
 //! | `pages` | what all pages have in common |
+//! | `patient` | bodies that stop coming |
+//! | `traffic` | what runs on a connection |
+//! | `flow` | whether a client takes what it is sent |
 
 mod connections;
 mod first_word;
+mod flow;
 mod metrics;
 mod pages;
+mod patient;
 mod peers;
 mod reception;
+mod traffic;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +48,8 @@ pub struct Config<G> {
     /// by an extractor; a route that needs more layers another
     /// [`DefaultBodyLimit`](axum::extract::DefaultBodyLimit) over itself.
     pub pages: axum::Router,
+    /// Connections that one address may have; one more is closed.
+    pub max_of_address: usize,
     /// What goes on beside requests, and is waited for at the end.
     pub tasks: TaskTracker,
     /// What is counted.

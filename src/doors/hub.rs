@@ -12,19 +12,22 @@
 //! | `call` | one call: who, how long, how it ended |
 //! | `service` | the methods |
 //! | `reading`, `writing` | the streams of blobs |
+//! | `publishing` | the parts of an export |
+//! | `shares` | what one client may take of what all need |
 //! | `pieces` | the bytes of a blob on the wire, uncopied |
 
 mod call;
 mod metrics;
 mod pieces;
+mod publishing;
 mod reading;
 mod screen;
 mod service;
+mod shares;
 mod writing;
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
@@ -33,14 +36,26 @@ pub use self::metrics::Metrics;
 use self::pieces::Uncopied;
 pub use self::screen::Screen;
 use self::service::Service;
+use self::shares::Shares;
 use crate::access::Access;
 use crate::cache::guard::Guarded;
 use crate::cache::wire::{CacheServer, MAX_MESSAGE};
 
 /// Calls whose message, of up to 4 MiB, is on its way; others wait.
 const MESSAGES: usize = 64;
-/// Memory for exports that come in, in KiB; others wait.
-const EXPORTS: usize = 96 << 10;
+/// Memory for exports that come in, in KiB, and how much of it one client has:
+/// the largest export has to fit. Others wait.
+const EXPORTS: [usize; 2] = [96 << 10, 72 << 10];
+/// Blobs that are read at a time: one that its client does not read takes about
+/// a MiB.
+const READS: usize = 128;
+/// Look-ups that are worked on at a time.
+const LOOK_UPS: usize = 32;
+/// Memory for answers that are not on the wire yet, in KiB, and how much of it
+/// one client has: the largest import has to fit.
+const ANSWERS: [usize; 2] = [64 << 10, 48 << 10];
+/// Blobs that are looked at because somebody found them wrong.
+const SUSPECTS: usize = 2;
 
 /// What one door needs.
 pub struct Config {
@@ -48,7 +63,8 @@ pub struct Config {
     pub access: Arc<Access>,
     /// The engine.
     pub cache: Guarded,
-    /// Uploads at a time; others wait until one ends.
+    /// Uploads at a time, of one client half of that; others wait until one
+    /// ends.
     pub uploads: usize,
     /// Where uploads run: they go on until their client ends them.
     pub tasks: TaskTracker,
@@ -61,9 +77,13 @@ pub fn open(config: Config) -> Screen {
     let door = Arc::new(Door {
         access: config.access,
         cache: config.cache,
-        uploads: Arc::new(Semaphore::new(config.uploads)),
-        messages: Arc::new(Semaphore::new(MESSAGES)),
-        exports: Arc::new(Semaphore::new(EXPORTS)),
+        uploads: Shares::halved(config.uploads),
+        messages: Shares::halved(MESSAGES),
+        exports: Shares::new(EXPORTS[0], EXPORTS[1]),
+        reads: Shares::halved(READS),
+        look_ups: Shares::halved(LOOK_UPS),
+        answers: Shares::new(ANSWERS[0], ANSWERS[1]),
+        suspects: Shares::halved(SUSPECTS),
         metrics: config.metrics,
         tasks: config.tasks,
     });
@@ -78,11 +98,16 @@ pub fn open(config: Config) -> Screen {
 struct Door {
     access: Arc<Access>,
     cache: Guarded,
-    uploads: Arc<Semaphore>,
+    uploads: Shares,
     /// Calls whose message is on its way.
-    messages: Arc<Semaphore>,
+    messages: Shares,
     /// Memory for exports that come in, in KiB.
-    exports: Arc<Semaphore>,
+    exports: Shares,
+    reads: Shares,
+    look_ups: Shares,
+    /// Memory for answers, in KiB.
+    answers: Shares,
+    suspects: Shares,
     metrics: Metrics,
     tasks: TaskTracker,
 }

@@ -230,9 +230,9 @@ impl Actor {
         let mark = format!("{}/{}", self.number, self.serial);
         let place = self.place();
         let published = publish(self.hub(), &place, &layers, &mark).await?;
-        assert_eq!(published.layers, layers.len() as u64);
+        assert_eq!(published.layers, layers.len());
         let export = &mut self.world.state().exports[export];
-        export.id = published.export;
+        export.id = published.id.unwrap().0;
         export.fate = Fate::Published;
         Ok(())
     }

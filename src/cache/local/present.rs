@@ -3,7 +3,7 @@
 //! Thousands of files are looked at, so that what was found is kept as long as
 //! nothing came or went in the store.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::LocalCache;
@@ -17,8 +17,8 @@ use crate::digest::Digest;
 const SUSPICION: Duration = Duration::from_secs(1);
 
 impl LocalCache {
-    /// Blobs of `united` that are not as recorded: gone, of another size, or
-    /// rotted.
+    /// Blobs of `united` that are not as recorded, gone or of another size, or
+    /// that could not be read.
     pub(super) async fn absent(
         &self,
         opened: &Opened,
@@ -27,22 +27,30 @@ impl LocalCache {
     ) -> Result<HashSet<Digest>, CacheError> {
         let mut absent = self.gone(opened, united, generation).await?;
         absent.extend(self.verified.avoided(Instant::now()));
-        if self.verified.is_suspect() && self.verified.may_look(Instant::now()) {
-            let recorded = united.blobs.keys().copied();
-            let there: Vec<Digest> = recorded.filter(|blob| !absent.contains(blob)).collect();
-            let looking = async {
-                for blob in &there {
-                    if self.verify(blob).await.is_err() {
-                        absent.insert(*blob);
-                    }
-                }
-            };
-            // What is not reached now may be by the next look-up.
-            if tokio::time::timeout(SUSPICION, looking).await.is_ok() {
-                self.verified.trust();
-            }
-        }
         Ok(absent)
+    }
+
+    /// Whether blobs are under suspicion, and it is for this look-up to hash
+    /// them; not to be done while it keeps others from the union.
+    pub(super) fn is_to_look(&self) -> bool {
+        self.verified.is_suspect() && self.verified.may_look(Instant::now())
+    }
+
+    /// Hashes these, for a while; gives those that are not what they should be.
+    pub(super) async fn wrong(&self, blobs: &HashMap<Digest, u64>) -> HashSet<Digest> {
+        let mut wrong = HashSet::new();
+        let looking = async {
+            for blob in blobs.keys() {
+                if self.verify(blob).await.is_err() {
+                    wrong.insert(*blob);
+                }
+            }
+        };
+        // What is not reached now may be by the next look-up.
+        if tokio::time::timeout(SUSPICION, looking).await.is_ok() {
+            self.verified.trust();
+        }
+        wrong
     }
 
     /// Blobs of `united` that are gone or of another size; looked for once

@@ -2,18 +2,21 @@
 //! clients that are elsewhere: who holds a blob, and leases that are kept by
 //! their number.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
 use super::LocalCache;
+use crate::access::RefPattern;
 use crate::blobs::Location;
 use crate::cache::{Cache as _, CacheError};
-use crate::catalog::LeaseId;
-use crate::digest::Digest;
+use crate::catalog::{Catalog, CatalogError, LeaseId};
+use crate::digest::{Digest, RecordDigest};
 use crate::place::{GitRef, Place, ProjectId};
+use crate::step::Step;
 
 /// How long a lease lasts that nobody renews.
 const TTL: Duration = Duration::from_secs(180);
@@ -22,8 +25,6 @@ const TTL: Duration = Duration::from_secs(180);
 const YOUNG: Duration = Duration::from_secs(30);
 /// How long taking one may hold a look-up up.
 const LIMIT: Duration = Duration::from_millis(500);
-/// Refs that are looked at for one that may be read: more than a project has.
-const MAX_HOLDERS: u32 = 100_000;
 /// The smallest blob that is worth a way of its own, in bytes.
 const LOCATED: u64 = 1 << 20;
 /// Blobs that are hashed at a time because somebody found them wrong.
@@ -72,27 +73,35 @@ impl LocalCache {
         Ok(digests.iter().map(size).collect())
     }
 
-    /// Whether an export of the project names the blob, or it was uploaded for
-    /// one.
-    pub async fn has_named(
+    /// Those of the blobs that an export of the project names, or that were
+    /// uploaded for one; of refs that `readable` matches, where that is given.
+    pub async fn visible(
         &self,
         project: &ProjectId,
-        digest: &Digest,
-    ) -> Result<bool, CacheError> {
-        let opened = self.opener.opened().await?;
-        let held = opened.catalog.held(project, &[*digest]).await?;
-        Ok(!held.is_empty())
+        readable: Option<&[RefPattern]>,
+        digests: &[Digest],
+    ) -> Result<HashSet<Digest>, CacheError> {
+        let catalog = &self.opener.opened().await?.catalog;
+        let visible = match readable {
+            None => catalog.held(project, digests).await?,
+            Some(readable) => {
+                let refs = matching(catalog.as_ref(), project, readable).await?;
+                catalog.visible(project, &refs, digests).await?
+            }
+        };
+        Ok(visible.into_iter().collect())
     }
 
-    /// The refs of which that is true.
-    pub async fn holders(
+    /// The steps that made those results, as far as exports of such refs have
+    /// kept them.
+    pub async fn steps_of(
         &self,
         project: &ProjectId,
-        digest: &Digest,
-    ) -> Result<Vec<GitRef>, CacheError> {
+        readable: Option<&[RefPattern]>,
+        results: &[(RecordDigest, Timestamp)],
+    ) -> Result<Vec<Step>, CacheError> {
         let opened = self.opener.opened().await?;
-        let holders = opened.catalog.holders(project, digest, MAX_HOLDERS);
-        Ok(holders.await?)
+        Ok(kept_steps(opened.catalog.as_ref(), project, readable, results).await?)
     }
 
     /// A blob was uploaded for an export to `place`, which may name it for so
@@ -190,4 +199,36 @@ impl LocalCache {
     fn handed(&self) -> MutexGuard<'_, Handed> {
         self.handed.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The steps of results that exports have kept; of refs that `readable` matches,
+/// where that is given.
+pub(super) async fn kept_steps(
+    catalog: &dyn Catalog,
+    project: &ProjectId,
+    readable: Option<&[RefPattern]>,
+    results: &[(RecordDigest, Timestamp)],
+) -> Result<Vec<Step>, CatalogError> {
+    match readable {
+        None => catalog.steps(project, None, results).await,
+        Some(readable) => {
+            let refs = matching(catalog, project, readable).await?;
+            catalog.steps(project, Some(&refs), results).await
+        }
+    }
+}
+
+/// The refs of the project that one of these matches; the catalog is asked for
+/// them only where they can't be told from the patterns.
+async fn matching(
+    catalog: &dyn Catalog,
+    project: &ProjectId,
+    patterns: &[RefPattern],
+) -> Result<Vec<GitRef>, CatalogError> {
+    if let Some(exact) = patterns.iter().map(RefPattern::exact).collect() {
+        return Ok(exact);
+    }
+    let mut refs = catalog.holding_refs(project).await?;
+    refs.retain(|git_ref| patterns.iter().any(|pattern| pattern.matches(git_ref)));
+    Ok(refs)
 }

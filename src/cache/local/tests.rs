@@ -4,6 +4,7 @@ mod copies;
 mod faults;
 mod steps;
 mod subsumed;
+mod suspicion;
 mod unions;
 
 use std::collections::BTreeSet;
@@ -126,6 +127,7 @@ fn export(place: Place, layers: &[&str]) -> Publication {
         config,
         uploaded: BTreeSet::new(),
         steps: Vec::new(),
+        readable: None,
     }
 }
 

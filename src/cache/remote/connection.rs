@@ -28,6 +28,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 const STREAM_WINDOW: u32 = 4 << 20;
 /// The same for all streams of one connection together.
 const CONNECTION_WINDOW: u32 = 16 << 20;
+/// Names that an error may begin with, and keep as they are.
+const NAMES: [&str; 3] = ["Postgres", "Azure", "Google"];
 /// The largest frame that is taken.
 const FRAME: u32 = 1 << 20;
 /// How much may wait to be sent on one stream.
@@ -101,11 +103,31 @@ impl Connection {
     }
 }
 
+/// A sentence as a part of another: its first letter is small, unless the word is
+/// an acronym or a name.
+pub(super) fn begun_small(text: &str) -> String {
+    let mut letters = text.chars();
+    let Some(first) = letters.next() else {
+        return String::new();
+    };
+    let word = text.split(|letter: char| !letter.is_alphanumeric()).next();
+    let word = word.unwrap_or_default();
+    let named = NAMES.contains(&word)
+        || word
+            .chars()
+            .skip(1)
+            .any(|letter| letter.is_uppercase() || letter.is_ascii_digit());
+    if named {
+        return text.to_owned();
+    }
+    first.to_lowercase().chain(letters).collect()
+}
+
 /// The system's words, without its number.
 fn said(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or(&text);
-    text.to_lowercase()
+    begun_small(text)
 }
 
 async fn connected<T>(stream: T) -> Result<SendRequest<tonic::body::Body>, String>
@@ -226,5 +248,25 @@ impl tower_service::Service<Request<tonic::body::Body>> for Wire {
         *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
         *request.version_mut() = Version::HTTP_2;
         Box::pin(self.sender.send_request(request))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_first_letter_of_a_plain_word_becomes_small() {
+        for (said, told) in [
+            ("Connection refused", "connection refused"),
+            ("TLS handshake eof", "TLS handshake eof"),
+            ("S3 said No", "S3 said No"),
+            ("Postgres is away", "Postgres is away"),
+            ("HTTP/2 error", "HTTP/2 error"),
+            ("no CA of Acme", "no CA of Acme"),
+            ("", ""),
+        ] {
+            assert_eq!(begun_small(said), told);
+        }
     }
 }

@@ -14,7 +14,7 @@ use tonic::{Code, Status};
 
 use super::address::HubAddress;
 use super::breaker::{Breaker, Change};
-use super::connection::{Connection, Wire};
+use super::connection::{Connection, Wire, begun_small};
 use super::metrics::{Method, Metrics, Outcome};
 use super::token::TokenSource;
 use crate::access::Secret;
@@ -32,6 +32,8 @@ pub struct Hub {
     peers: Vec<Peer>,
     /// The one that answered last.
     preferred: AtomicUsize,
+    /// Since when none has answered; none while one does.
+    silent_since: Mutex<Option<Instant>>,
     metrics: Metrics,
 }
 
@@ -54,7 +56,7 @@ impl Failure {
     pub(super) fn of(status: Status) -> Self {
         match Ending::of(status) {
             Ending::Refused(status) => Self::Refused(status),
-            Ending::Failed(why) | Ending::Broken(why) => {
+            Ending::Failed(why) | Ending::Said(why) | Ending::Broken(why) => {
                 Self::Unreachable(format!("the hub: {why}"))
             }
         }
@@ -83,6 +85,7 @@ impl Hub {
         Self {
             peers: addresses.into_iter().map(peer).collect(),
             preferred: AtomicUsize::new(0),
+            silent_since: Mutex::default(),
             metrics,
         }
     }
@@ -107,6 +110,24 @@ impl Hub {
             }
         }
         Err(troubles.join("; "))
+    }
+
+    /// For how long no address has answered, not even that it can't; none
+    /// where one did last.
+    pub(super) fn silent_for(&self) -> Option<Duration> {
+        self.silence().map(|since| since.elapsed())
+    }
+
+    fn silence(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.silent_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// That address has answered.
+    fn heard(&self, at: usize) {
+        self.preferred.store(at, Ordering::Relaxed);
+        *self.silence() = None;
     }
 
     pub(super) fn metrics(&self) -> &Metrics {
@@ -147,6 +168,7 @@ impl Hub {
         let first = self.preferred.load(Ordering::Relaxed);
         let count = self.peers.len();
         let mut troubles = Vec::new();
+        let mut heard = false;
         for turn in 0..count {
             let at = (first + turn) % count;
             let Some(peer) = self.peers.get(at) else {
@@ -173,7 +195,7 @@ impl Hub {
             let ending = match answered.await {
                 Ok(Ok(answer)) => {
                     attempt.answered();
-                    self.preferred.store(at, Ordering::Relaxed);
+                    self.heard(at);
                     return Ok(answer);
                 }
                 Ok(Err(ending)) => ending,
@@ -182,15 +204,24 @@ impl Hub {
             match ending {
                 Ending::Refused(status) => {
                     attempt.refused();
-                    self.preferred.store(at, Ordering::Relaxed);
+                    self.heard(at);
                     return Err(Failure::Refused(status));
                 }
                 Ending::Broken(why) => {
                     peer.connection.distrust().await;
                     troubles.push(attempt.failed(&why));
                 }
+                Ending::Said(why) => {
+                    heard = true;
+                    troubles.push(attempt.failed(&why));
+                }
                 Ending::Failed(why) => troubles.push(attempt.failed(&why)),
             }
+        }
+        if heard {
+            *self.silence() = None;
+        } else {
+            self.silence().get_or_insert_with(Instant::now);
         }
         Err(Failure::Unreachable(troubles.join("; ")))
     }
@@ -264,8 +295,10 @@ impl Caller {
 pub(super) enum Ending {
     /// The hub says no.
     Refused(Box<Status>),
-    /// The hub says that it can't.
+    /// There is no connection.
     Failed(String),
+    /// The hub says that it can't.
+    Said(String),
     /// The connection is no good, most likely.
     Broken(String),
 }
@@ -284,7 +317,7 @@ impl Ending {
             | Code::DeadlineExceeded
             | Code::Aborted => match std::error::Error::source(&status) {
                 Some(source) => Self::Broken(innermost(source)),
-                None => Self::Failed(said),
+                None => Self::Said(said),
             },
             _ => Self::Refused(Box::new(status)),
         }
@@ -299,7 +332,7 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     }
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or(&text);
-    format!("the connection broke: {}", text.to_lowercase())
+    format!("the connection broke: {}", begun_small(text))
 }
 
 /// Puts the token and the trace into a request.

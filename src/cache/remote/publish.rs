@@ -2,25 +2,23 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::stream;
 use tokio::time::{Instant, sleep};
+use tonic::{Code, Status, Streaming};
 
 use super::hub::{Call, Caller, Failure};
 use super::metrics::Method;
 use super::upload::{self, Subject};
-use super::{RemoteCache, holding};
+use super::{RemoteCache, holding, strange};
 use crate::blobs::BlobStore as _;
-use crate::cache::wire::v1::publish_request::{Export, Part};
-use crate::cache::wire::{self, PIECE, v1};
+use crate::cache::wire::{self, PublishedReader, v1};
 use crate::cache::{CacheError, Publication, Published};
-use crate::catalog::ExportId;
 use crate::digest::Digest;
 
 /// How long a hub may take.
 const LIMIT: Duration = Duration::from_secs(60);
 /// The first pause after a failure, and the longest.
-const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
+pub(super) const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 
 /// Publishes, and tries again while the hub can't be asked for less than
 /// `patience`. An export that arrived although no answer came back is there
@@ -49,48 +47,37 @@ async fn attempt(
     caller: &Caller,
     export: &Publication,
 ) -> Result<Result<Published, CacheError>, Failure> {
-    let config = &export.config.bytes;
-    let head = v1::PublishRequest {
-        part: Some(Part::Export(Export {
-            place: Some((&export.place).into()),
-            builder: export.builder.clone(),
-            manifest: export.manifest.bytes.clone(),
-            steps: export.steps.iter().map(v1::Step::from).collect(),
-            config_bytes: config.len() as u64,
-        })),
-    };
-    let messages: Vec<_> = std::iter::once(head).chain(pieces(config)).collect();
     let call = Call::within(Method::Publish, LIMIT);
-    let answer = caller
+    let messages = wire::publication_parts(export);
+    caller
         .call(call, messages, |client, request| async move {
             let mut client = client.send_compressed(tonic::codec::CompressionEncoding::Zstd);
             let (metadata, extensions, messages) = request.into_parts();
             let messages = stream::iter(messages);
             let request = tonic::Request::from_parts(metadata, extensions, messages);
-            client.publish(request).await
+            published(client.publish(request).await?.into_inner()).await
         })
-        .await?;
-    Ok(published(answer.into_inner()))
+        .await
 }
 
-fn pieces(config: &Bytes) -> impl Iterator<Item = v1::PublishRequest> {
-    let starts = (0..config.len()).step_by(PIECE);
-    starts.map(|at| v1::PublishRequest {
-        part: Some(Part::Config(config.slice(at..config.len().min(at + PIECE)))),
-    })
-}
-
-fn published(answer: v1::PublishResponse) -> Result<Published, CacheError> {
-    let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-    let steps = wire::steps(answer.steps)
-        .map_err(|why| CacheError::Unavailable(format!("the hub's answer: {why}")))?;
-    Ok(Published {
-        id: Some(ExportId(answer.export)),
-        records: count(answer.records),
-        layers: count(answer.layers),
-        bytes: answer.bytes,
-        steps,
-    })
+/// Reads an answer to its end.
+async fn published(
+    mut answers: Streaming<v1::PublishResponse>,
+) -> Result<Result<Published, CacheError>, Status> {
+    let mut reader = PublishedReader::default();
+    loop {
+        match answers.message().await {
+            Ok(Some(answer)) => reader.take(answer).map_err(strange)?,
+            Ok(None) => return reader.finish().map(Ok).map_err(strange),
+            Err(status) if status.code() == Code::FailedPrecondition => {
+                return match reader.missing() {
+                    missing if missing.is_empty() => Err(status),
+                    missing => Ok(Err(CacheError::Missing(missing))),
+                };
+            }
+            Err(status) => return Err(status),
+        }
+    }
 }
 
 impl RemoteCache {

@@ -175,6 +175,7 @@ fn export(layers: &[Bytes]) -> Publication {
         config,
         uploaded: digests.into_iter().collect(),
         steps: Vec::new(),
+        readable: None,
     }
 }
 

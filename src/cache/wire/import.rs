@@ -7,19 +7,19 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::v1::look_up_response::{Nothing, Part};
-use super::{Malformed, PIECE, digests, joined, nanoseconds, short, timestamp, v1};
+use super::{Malformed, append, count, digests, joined, nanoseconds, pieces, short, timestamp, v1};
 use crate::cache::{Document, Documents, Import, Lease};
 use crate::catalog::ExportId;
 use crate::digest::Digest;
 use crate::graph::LeftOut;
 use crate::place::Place;
 
-/// Layers in one message.
+/// Blobs in one message.
 const LAYERS: usize = 4096;
 /// The largest document of an import, in bytes: what BuildKit could not take in
 /// anyway.
 const MAX_DOCUMENT: u64 = 512 << 20;
-/// Layers that an import may name.
+/// Layers that an import may name, and blobs that may be withdrawn of it.
 const MAX_LAYERS: usize = 4_000_000;
 
 /// What is sent of an import, in order. `lease` is what the hub took for it.
@@ -47,11 +47,12 @@ pub fn import_parts(import: Option<&Import>, lease: i64) -> Vec<v1::LookUpRespon
             loops: import.left_out.loops,
         }),
         refused: import.refused,
-        withdrawn: joined(&import.withdrawn),
         lease,
         manifest_bytes: manifest.len() as u64,
         config_bytes: config.len() as u64,
     }))];
+    let withdrawn = import.withdrawn.chunks(LAYERS);
+    parts.extend(withdrawn.map(|withdrawn| response(Part::Withdrawn(joined(withdrawn)))));
     let layers: Vec<_> = import.layers.iter().collect();
     parts.extend(layers.chunks(LAYERS).map(|layers| {
         response(Part::Layers(v1::NamedLayers {
@@ -68,16 +69,12 @@ fn response(part: Part) -> v1::LookUpResponse {
     v1::LookUpResponse { part: Some(part) }
 }
 
-fn pieces(whole: Bytes) -> impl Iterator<Item = Bytes> {
-    let starts = (0..whole.len()).step_by(PIECE);
-    starts.map(move |at| whole.slice(at..whole.len().min(at + PIECE)))
-}
-
 /// Puts an import together again, from its parts.
 #[derive(Default)]
 pub struct ImportReader {
     found: Option<v1::Found>,
     nothing: bool,
+    withdrawn: Vec<Digest>,
     layers: BTreeMap<Digest, u64>,
     manifest: BytesMut,
     config: BytesMut,
@@ -97,6 +94,12 @@ impl ImportReader {
                     return Err(Malformed::new("a document that nobody could take in"));
                 }
                 self.found = Some(found);
+            }
+            (Part::Withdrawn(withdrawn), Some(_)) => {
+                self.withdrawn.extend(digests(&withdrawn)?);
+                if self.withdrawn.len() > MAX_LAYERS {
+                    return Err(Malformed::new("too many blobs are withdrawn"));
+                }
             }
             (Part::Layers(layers), Some(_)) => {
                 let named = digests(&layers.digests)?;
@@ -157,23 +160,11 @@ impl ImportReader {
                 loops: left_out.loops,
             },
             refused: found.refused,
-            withdrawn: digests(&found.withdrawn)?,
+            withdrawn: self.withdrawn,
             documents,
             layers: Arc::new(self.layers),
             lease: Lease::default(),
         };
         Ok(Some((import, (found.lease != 0).then_some(found.lease))))
     }
-}
-
-fn append(to: &mut BytesMut, bytes: &[u8], announced: u64) -> Result<(), Malformed> {
-    if (to.len() + bytes.len()) as u64 > announced {
-        return Err(Malformed::new("a document longer than announced"));
-    }
-    to.extend_from_slice(bytes);
-    Ok(())
-}
-
-fn count(number: u64) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
 }

@@ -1,10 +1,7 @@
 //! Errors of the engine as gRPC statuses, and back: one table, read both ways.
 
-use bytes::Bytes;
-use prost::Message as _;
 use tonic::{Code, Status};
 
-use super::{digests, joined, v1};
 use crate::blobs::BlobError;
 use crate::cache::CacheError;
 use crate::catalog::CatalogError;
@@ -17,13 +14,8 @@ pub fn status_of(error: &CacheError) -> Status {
         CacheError::Denied(_) => Status::permission_denied(text),
         CacheError::Refused(_) => Status::invalid_argument(text),
         CacheError::Lost(_) => Status::data_loss(text),
-        CacheError::Missing(digests) => {
-            let missing = v1::MissingBlobs {
-                digests: joined(digests),
-            };
-            let details = Bytes::from(missing.encode_to_vec());
-            Status::with_details(Code::FailedPrecondition, text, details)
-        }
+        // Which ones is said before: a status has no room for many.
+        CacheError::Missing(_) => Status::failed_precondition(text),
         CacheError::Graph(_) => Status::invalid_argument(text),
         CacheError::Blob(BlobError::NotFound(_)) => Status::not_found(text),
         CacheError::Blob(BlobError::WrongDigest { .. } | BlobError::WrongSize { .. }) => {
@@ -46,16 +38,6 @@ pub fn error_of(status: &Status, about: Option<Digest>) -> CacheError {
         (Code::NotFound, Some(digest)) => BlobError::NotFound(digest).into(),
         (Code::PermissionDenied | Code::Unauthenticated, _) => CacheError::Denied(text),
         (Code::InvalidArgument | Code::OutOfRange, _) => CacheError::Refused(text),
-        (Code::FailedPrecondition, _) => {
-            let missing = v1::MissingBlobs::decode(status.details());
-            let missing = missing
-                .ok()
-                .and_then(|missing| digests(&missing.digests).ok());
-            match missing.filter(|missing| !missing.is_empty()) {
-                Some(missing) => CacheError::Missing(missing),
-                None => CacheError::Unavailable(text),
-            }
-        }
         _ if text.is_empty() => CacheError::Unavailable(format!("the hub: {:?}", status.code())),
         _ => CacheError::Unavailable(text),
     }

@@ -1,7 +1,10 @@
 use proptest::prelude::*;
+use prost::Message as _;
 
 use super::*;
-use crate::cache::{CacheError, Document, Documents, Import, Lease};
+use crate::cache::{
+    Document, Documents, Import, Lease, MAX_DOCUMENTS, MAX_STEPS, Publication, Published,
+};
 use crate::catalog::ExportId;
 
 fn import(documents: Documents, layers: usize) -> Import {
@@ -16,7 +19,9 @@ fn import(documents: Documents, layers: usize) -> Import {
         records: 11,
         left_out: Default::default(),
         refused: 1,
-        withdrawn: vec![Digest::of(b"gone")],
+        withdrawn: (0..10_000_u32)
+            .map(|n| Digest::of(&n.to_le_bytes()))
+            .collect(),
         documents,
         layers: std::sync::Arc::new((0..layers).map(layer).collect()),
         lease: Lease::default(),
@@ -63,14 +68,110 @@ fn an_import_that_breaks_off_is_none() {
     reader.finish(Place::default()).unwrap_err();
 }
 
+fn step(n: usize) -> Step {
+    Step {
+        record: format!("sha256:{n}").parse().unwrap(),
+        created_at: Timestamp::from_second(n as i64).unwrap(),
+        name: StepName::of(&"RUN make ".repeat(40)),
+        duration: Duration::from_millis(n as u64),
+        origin: Some(Origin {
+            builder: "runner".to_owned(),
+            daemon: None,
+        }),
+    }
+}
+
+fn publication(steps: usize) -> Publication {
+    Publication {
+        place: Place::default(),
+        builder: "host".to_owned(),
+        manifest: Document::new(vec![b'm'; 5 * PIECE + 7].into()),
+        config: Document::new(vec![b'c'; 6 << 20].into()),
+        uploaded: Default::default(),
+        steps: (0..steps).map(step).collect(),
+        readable: None,
+    }
+}
+
+fn put_together(parts: Vec<v1::PublishRequest>) -> Result<Publication, Malformed> {
+    let mut parts = parts.into_iter();
+    let mut reader = PublicationReader::begin(parts.next())?;
+    parts.try_for_each(|part| reader.take(part))?;
+    reader.finish()
+}
+
 #[test]
-fn what_is_missing_is_named_on_the_other_side() {
-    let missing = vec![Digest::of(b"a"), Digest::of(b"b")];
-    let status = status_of(&CacheError::Missing(missing.clone()));
-    let Err(CacheError::Missing(named)) = Err::<(), _>(error_of(&status, None)) else {
-        panic!("{status:?}");
+fn an_export_is_the_same_on_the_other_side_and_no_message_is_too_large() {
+    let sent = publication(MAX_STEPS + 5);
+    let parts = publication_parts(&sent);
+    assert!(parts.iter().all(|part| part.encoded_len() <= MAX_MESSAGE));
+    let came = put_together(parts).unwrap();
+    assert_eq!(came.manifest.digest, sent.manifest.digest);
+    assert_eq!(came.config.digest, sent.config.digest);
+    assert_eq!(came.steps, sent.steps[..MAX_STEPS]);
+    assert_eq!((came.place, came.builder), (sent.place, sent.builder));
+}
+
+#[test]
+fn an_export_that_is_not_what_it_announces_is_none() {
+    use v1::publish_request::{Export, Part};
+    type Change = fn(&mut Export);
+    let changes: [Change; 9] = [
+        |head| head.manifest_bytes += 1,
+        |head| head.manifest_bytes -= 1,
+        |head| head.config_bytes += 1,
+        |head| head.config_bytes -= 1,
+        |head| head.config_bytes = MAX_DOCUMENTS,
+        |head| head.manifest_bytes = u64::MAX,
+        |head| head.steps += 1,
+        |head| head.steps -= 1,
+        |head| head.steps = MAX_STEPS as u64 + 1,
+    ];
+    for (at, change) in changes.into_iter().enumerate() {
+        let mut parts = publication_parts(&publication(3000));
+        let Some(Part::Export(head)) = &mut parts[0].part else {
+            panic!("it begins with what it is");
+        };
+        change(head);
+        assert!(put_together(parts).is_err(), "{at}");
+    }
+    let good = publication_parts(&publication(3000));
+    put_together(good.clone()).unwrap();
+    for cut in 0..good.len() {
+        assert!(put_together(good[..cut].to_vec()).is_err(), "{cut}");
+    }
+    let twice = good.iter().chain(&good).cloned().collect();
+    assert!(put_together(twice).is_err());
+}
+
+#[test]
+fn what_became_of_an_export_is_told_in_pieces() {
+    let published = Published {
+        id: Some(ExportId(7)),
+        records: 1,
+        layers: 2,
+        bytes: 3,
+        steps: (0..MAX_STEPS).map(step).collect(),
     };
-    assert_eq!(named, missing);
+    let parts = published_parts(&published);
+    assert!(parts.iter().all(|part| part.encoded_len() <= MAX_MESSAGE));
+    let mut reader = PublishedReader::default();
+    for part in parts {
+        reader.take(part).unwrap();
+    }
+    let came = reader.finish().unwrap();
+    assert_eq!((came.id, came.records, came.layers), (published.id, 1, 2));
+    assert_eq!(came.steps, published.steps);
+
+    let missing: Vec<Digest> = (0..10_000_u32)
+        .map(|n| Digest::of(&n.to_le_bytes()))
+        .collect();
+    let mut reader = PublishedReader::default();
+    for part in missing_parts(&missing) {
+        reader.take(part).unwrap();
+    }
+    assert_eq!(reader.missing(), missing);
+    assert!(PublishedReader::default().finish().is_err());
 }
 
 proptest! {

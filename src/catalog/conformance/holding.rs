@@ -120,38 +120,90 @@ pub(in crate::catalog) async fn possession_is_extended_and_never_shortened(catal
     assert_eq!(referenced(catalog).await.len(), 5_001);
 }
 
-pub(in crate::catalog) async fn the_refs_that_hold_a_blob_are_listed_newest_first(
+pub(in crate::catalog) async fn a_blob_is_seen_by_the_refs_that_hold_it_alone(
     catalog: &dyn Catalog,
 ) {
     let mut gone = None;
-    for git_ref in ["one", "two", "gone", "one", "three"] {
+    for git_ref in ["one", "two", "gone", "one"] {
         let id = append(catalog, "p", git_ref, &["a", "b"]).await;
         gone = gone.or((git_ref == "gone").then_some(id));
     }
-    append(catalog, "p", "other", &["b"]).await;
+    append(catalog, "p", "other", &["c"]).await;
     append(catalog, "q", "foreign", &["a"]).await;
     // It has left the log, and yet a lease keeps its blobs.
     catalog.take_lease(Duration::from_secs(60)).await.unwrap();
     catalog.retire(&[gone.unwrap()]).await.unwrap();
-    let holders = async |project: &str, content: &str, limit| {
-        let digest = Digest::of(content.as_bytes());
-        let found = catalog
-            .holders(&project.parse().unwrap(), &digest, limit)
-            .await;
-        let found = found.unwrap();
-        found
+    let (p, up) = ("p".parse().unwrap(), "up".parse().unwrap());
+    let uploaded = [(Digest::of(b"d"), 1)];
+    let hour = Duration::from_secs(3600);
+    catalog.possess(&p, &up, &uploaded, hour).await.unwrap();
+    let past = "past".parse().unwrap();
+    let ended = catalog.possess(&p, &past, &uploaded, Duration::ZERO);
+    ended.await.unwrap();
+
+    let refs = async |project: &str| {
+        let refs = catalog
+            .holding_refs(&project.parse().unwrap())
+            .await
+            .unwrap();
+        let names = refs
             .iter()
-            .map(|git_ref| git_ref.as_str().to_owned())
+            .map(|git_ref| git_ref.as_str().replace("refs/heads/", ""));
+        BTreeSet::from_iter(names)
+    };
+    let all = ["gone", "one", "other", "two", "up"];
+    assert_eq!(refs("p").await, all.map(str::to_owned).into());
+    assert_eq!(refs("q").await, BTreeSet::from(["foreign".to_owned()]));
+    assert!(refs("absent").await.is_empty());
+
+    let visible = async |project: &str, refs: &[&str], contents: &[&str]| {
+        let refs: Vec<GitRef> = refs.iter().map(|text| text.parse().unwrap()).collect();
+        let digests = contents
+            .iter()
+            .map(|content| Digest::of(content.as_bytes()));
+        let digests: Vec<Digest> = digests.collect();
+        let project = project.parse().unwrap();
+        let found = catalog.visible(&project, &refs, &digests);
+        let found = found.await.unwrap();
+        assert_eq!(found.len(), BTreeSet::from_iter(&found).len());
+        let seen = |content: &&&str| found.contains(&Digest::of(content.as_bytes()));
+        contents
+            .iter()
+            .filter(seen)
+            .map(|content| (*content).to_owned())
             .collect::<Vec<_>>()
     };
-    let (p, up) = ("p".parse().unwrap(), "up".parse().unwrap());
-    let hour = Duration::from_secs(3600);
-    let uploaded = [(Digest::of(b"a"), 1)];
-    catalog.possess(&p, &up, &uploaded, hour).await.unwrap();
-    let all = ["three", "one", "gone", "two", "up"].map(|name| format!("refs/heads/{name}"));
-    assert_eq!(holders("p", "a", 100).await, all);
-    assert_eq!(holders("p", "a", 2).await, all[..2]);
-    assert_eq!(holders("q", "a", 100).await, ["refs/heads/foreign"]);
-    assert!(holders("q", "b", 100).await.is_empty());
-    assert!(holders("absent", "a", 100).await.is_empty());
+    let contents = ["a", "b", "c", "d", "e"];
+    for (refs, expected) in [
+        (&["one"][..], &["a", "b"][..]),
+        (&["gone"], &["a", "b"]),
+        (&["other", "absent"], &["c"]),
+        (&["up", "other", "two"], &["a", "b", "c", "d"]),
+        (&["foreign", "past"], &[]),
+        (&[], &[]),
+    ] {
+        assert_eq!(visible("p", refs, &contents).await, expected, "{refs:?}");
+    }
+    assert_eq!(visible("q", &["foreign"], &contents).await, ["a"]);
+    assert!(visible("absent", &["one"], &contents).await.is_empty());
+    assert!(visible("p", &["one"], &[]).await.is_empty());
+}
+
+pub(in crate::catalog) async fn many_blobs_are_seen_by_many_refs_at_once(catalog: &dyn Catalog) {
+    let contents: Vec<String> = (0..10_000).map(|at| format!("layer {at}")).collect();
+    let layers: Vec<&str> = contents.iter().map(String::as_str).collect();
+    append(catalog, "p", "secret", &layers).await;
+    append(catalog, "p", "open", &layers[..5_000]).await;
+    let digests = contents
+        .iter()
+        .map(|content| Digest::of(content.as_bytes()));
+    let digests: Vec<Digest> = digests.collect();
+    let mut refs: Vec<GitRef> = (0..1_000)
+        .map(|at| format!("r{at}").parse().unwrap())
+        .collect();
+    refs.push("open".parse().unwrap());
+    let project = "p".parse().unwrap();
+    let found = catalog.visible(&project, &refs, &digests);
+    let expected = BTreeSet::from_iter(digests[..5_000].iter().copied());
+    assert_eq!(BTreeSet::from_iter(found.await.unwrap()), expected);
 }

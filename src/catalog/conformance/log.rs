@@ -193,7 +193,7 @@ pub(in crate::catalog) async fn ten_thousand_layers_and_a_large_config_are_read_
         .map(|step| (step.record.clone(), step.created_at))
         .collect();
     let kept = catalog
-        .steps(&written.place.project, &results)
+        .steps(&written.place.project, None, &results)
         .await
         .unwrap();
     assert_eq!(kept.len(), 10_000);

@@ -159,20 +159,17 @@ async fn agree(catalog: &dyn Catalog, model: &Model) {
             };
             let holds = catalog.holds(&project, digest).await.unwrap().is_some();
             assert_eq!(holds, possessed(digest) || naming().next().is_some());
-            let mut expected = Vec::new();
-            let mut kept: Vec<_> = model.kept().filter(own).collect();
-            kept.retain(|export| export.layers.contains(digest));
-            kept.sort_by_key(|export| std::cmp::Reverse(export.id));
-            for export in kept {
-                if !expected.contains(&export.place.git_ref) {
-                    expected.push(export.place.git_ref.clone());
-                }
+            for git_ref in REFS {
+                let git_ref: GitRef = git_ref.parse().unwrap();
+                let names = |export: &&Written| {
+                    export.place.git_ref == git_ref && export.layers.contains(digest)
+                };
+                let expected = model.kept().filter(own).any(|export| names(&export))
+                    || (possessed(digest) && git_ref == GitRef::default());
+                let (refs, blobs) = ([git_ref.clone()], [*digest]);
+                let visible = catalog.visible(&project, &refs, &blobs).await;
+                assert_eq!(!visible.unwrap().is_empty(), expected);
             }
-            if possessed(digest) && !expected.contains(&GitRef::default()) {
-                expected.push(GitRef::default());
-            }
-            let holders = catalog.holders(&project, digest, 10).await.unwrap();
-            assert_eq!(holders, expected);
         }
     }
 }

@@ -44,7 +44,7 @@ pub(in crate::catalog) async fn steps_are_kept_by_record_and_date_and_for_their_
     ];
     let kept = async |project: &str, asked: &[_]| {
         let project = project.parse().unwrap();
-        let mut kept = catalog.steps(&project, asked).await.unwrap();
+        let mut kept = catalog.steps(&project, None, asked).await.unwrap();
         kept.sort_by_key(|step| step.created_at);
         kept
     };
@@ -55,4 +55,33 @@ pub(in crate::catalog) async fn steps_are_kept_by_record_and_date_and_for_their_
     let mut many = vec![nobody; 2500];
     many.push(result(&one));
     assert_eq!(kept("p", &many).await, [one]);
+}
+
+pub(in crate::catalog) async fn steps_are_told_of_the_refs_that_are_asked_for_alone(
+    catalog: &dyn Catalog,
+) {
+    let shared = step("sha256:a", 1, "shared");
+    let own = step("sha256:b", 1, "of one alone");
+    for (git_ref, steps) in [
+        ("one", vec![shared.clone(), own.clone()]),
+        ("two", vec![shared.clone()]),
+    ] {
+        let mut export = export(place("p", git_ref), &["a"]);
+        export.steps = steps;
+        catalog.append(export).await.unwrap();
+    }
+    let asked = [&shared, &own].map(|step| (step.record.clone(), step.created_at));
+    for (refs, expected) in [
+        (vec!["one", "two"], vec!["of one alone", "shared"]),
+        (vec!["two", "absent"], vec!["shared"]),
+        (vec!["absent"], vec![]),
+        (vec![], vec![]),
+    ] {
+        let refs: Vec<GitRef> = refs.iter().map(|text| text.parse().unwrap()).collect();
+        let project = "p".parse().unwrap();
+        let kept = catalog.steps(&project, Some(&refs), &asked).await.unwrap();
+        let mut names: Vec<String> = kept.iter().map(|step| step.name.to_string()).collect();
+        names.sort();
+        assert_eq!(names, expected, "{refs:?}");
+    }
 }

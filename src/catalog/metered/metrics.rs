@@ -26,8 +26,10 @@ label! {
         Held = "held",
         /// Uploads were noted.
         Possess = "possess",
-        /// Which refs name a blob.
-        Holders = "holders",
+        /// Which refs there are.
+        HoldingRefs = "holding_refs",
+        /// Which of many blobs some of them hold.
+        Visible = "visible",
         /// A lease was taken.
         TakeLease = "take_lease",
         /// And kept.
@@ -50,6 +52,46 @@ label! {
         Naming = "naming",
         /// A background task was asked for.
         TryOwn = "try_own",
+        /// The audit log was added to.
+        Note = "note",
+        /// And read.
+        Audit = "audit",
+        /// What is old in it was dropped.
+        TrimAudit = "trim_audit",
+        /// A place was flushed.
+        Flush = "flush",
+        /// What was flushed was looked up.
+        Flushes = "flushes",
+        /// A token was revoked.
+        Revoke = "revoke",
+        /// What was revoked was read.
+        Revocations = "revocations",
+        /// Something was settled for a project.
+        Settle = "settle",
+        /// And read.
+        Settings = "settings",
+        /// Projects were listed.
+        Projects = "projects",
+        /// And refs of one.
+        Refs = "refs",
+        /// Blobs were pinned.
+        Pin = "pin",
+        /// Blobs that may be named no more were listed.
+        Candidates = "candidates",
+        /// And added to.
+        Nominate = "nominate",
+        /// Blobs were condemned.
+        Condemn = "condemn",
+        /// And are gone.
+        Acquit = "acquit",
+        /// What has ended was dropped.
+        Purge = "purge",
+        /// Exports were listed with what they name.
+        Kept = "kept",
+        /// Reads were noted.
+        NoteUse = "note_use",
+        /// Projects were measured.
+        ProjectSizes = "project_sizes",
     }
 }
 

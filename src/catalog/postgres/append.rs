@@ -40,6 +40,7 @@ impl PostgresCatalog {
         let key = self.insert(&mut tx, project, &export, &documents).await?;
         self.insert_steps(&mut tx, (key, project), &export.steps)
             .await?;
+        self.answer_flushes(&mut tx, project, &export.place).await?;
         // Held until this transaction is visible: the next number is given after.
         self.lock(&mut tx, lock!("pg_advisory_xact_lock"), "append")
             .await?;

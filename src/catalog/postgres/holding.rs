@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{PostgresCatalog, arrays, microseconds};
+use super::{PostgresCatalog, arrays, microseconds, texts};
 use crate::catalog::pages::{PAGE, Page, merged};
 use crate::catalog::{CatalogError, ExportId, columns};
 use crate::digest::Digest;
@@ -18,6 +18,30 @@ pub(super) const HELD: &str =
         (SELECT 1 FROM possession WHERE possession.digest = asked.digest
             AND possession.project = $1 AND expires > statement_timestamp())
         LIMIT 1) AS found";
+
+/// The same, of some refs.
+pub(super) const VISIBLE: &str =
+    "SELECT DISTINCT asked.digest FROM unnest($2::bytea[]) AS asked (digest)
+    CROSS JOIN LATERAL (
+        (SELECT 1 FROM layer JOIN export ON export.key = layer.export
+            WHERE layer.digest = asked.digest AND layer.project = $1
+            AND export.ref = ANY($3::text[]) LIMIT 1)
+        UNION ALL
+        (SELECT 1 FROM possession WHERE possession.digest = asked.digest
+            AND possession.project = $1 AND expires > statement_timestamp()
+            AND possession.ref = ANY($3::text[]))
+        LIMIT 1) AS found";
+
+/// From one ref to the next: what has the same is passed over.
+pub(super) const REFS: &str = "WITH RECURSIVE known (ref) AS (
+        (SELECT ref FROM export WHERE project = $1 AND retired IS NULL ORDER BY ref LIMIT 1)
+        UNION ALL
+        SELECT (SELECT ref FROM export WHERE project = $1 AND retired IS NULL
+                AND ref > known.ref ORDER BY ref LIMIT 1)
+        FROM known WHERE known.ref IS NOT NULL)
+    SELECT ref FROM known WHERE ref IS NOT NULL
+    UNION SELECT ref FROM export WHERE project = $1 AND retired IS NOT NULL
+    UNION SELECT ref FROM possession WHERE project = $1 AND expires > statement_timestamp()";
 
 pub(super) const HOLDS: &str =
     "(SELECT layer.size FROM layer JOIN export ON export.key = layer.export
@@ -54,9 +78,11 @@ impl PostgresCatalog {
         size.map(|size| self.context.count(size)).transpose()
     }
 
-    pub(super) async fn held_of(
+    /// Of any ref, or of some.
+    pub(super) async fn held_by(
         &self,
         project: &ProjectId,
+        refs: Option<&[GitRef]>,
         digests: &[Digest],
     ) -> Result<Vec<Digest>, CatalogError> {
         let failed = |error| self.context.of(error);
@@ -69,12 +95,14 @@ impl PostgresCatalog {
             .fetch_optional(&mut *connection)
             .await
             .map_err(failed)?;
-        let held: Vec<Vec<u8>> = sqlx::query_scalar(HELD)
-            .bind(project)
-            .bind(arrays(digests))
-            .fetch_all(&mut *connection)
-            .await
-            .map_err(failed)?;
+        let asked = match refs {
+            None => sqlx::query_scalar(HELD).bind(project).bind(arrays(digests)),
+            Some(refs) => sqlx::query_scalar(VISIBLE)
+                .bind(project)
+                .bind(arrays(digests))
+                .bind(texts(refs)),
+        };
+        let held: Vec<Vec<u8>> = asked.fetch_all(&mut *connection).await.map_err(failed)?;
         held.iter().map(|digest| self.digest(digest)).collect()
     }
 
@@ -112,33 +140,23 @@ impl PostgresCatalog {
         .execute(&mut *connection)
         .await
         .map_err(|error| self.context.of(error))?;
-        self.purge(&mut connection).await;
+        self.purge_after(&mut connection).await;
         Ok(())
     }
 
-    pub(super) async fn refs_holding(
-        &self,
-        project: &ProjectId,
-        digest: &Digest,
-        limit: u32,
-    ) -> Result<Vec<GitRef>, CatalogError> {
+    pub(super) async fn refs_of(&self, project: &ProjectId) -> Result<Vec<GitRef>, CatalogError> {
+        let failed = |error| self.context.of(error);
         let mut connection = self.connections.one().await?;
-        let refs: Vec<String> = sqlx::query_scalar(
-            "WITH found AS (
-                 SELECT ref, export.id FROM layer JOIN export ON export.key = layer.export
-                 WHERE digest = $2 AND layer.project = (SELECT id FROM project WHERE name = $1)
-                 UNION ALL
-                 SELECT ref, 0 FROM possession
-                 WHERE digest = $2 AND project = (SELECT id FROM project WHERE name = $1)
-                     AND expires > statement_timestamp())
-             SELECT ref FROM found GROUP BY ref ORDER BY max(id) DESC, ref LIMIT $3",
-        )
-        .bind(project.as_str())
-        .bind(&digest.as_bytes()[..])
-        .bind(i64::from(limit))
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(|error| self.context.of(error))?;
+        let project: Option<i32> = sqlx::query_scalar("SELECT id FROM project WHERE name = $1")
+            .bind(project.as_str())
+            .fetch_optional(&mut *connection)
+            .await
+            .map_err(failed)?;
+        let refs: Vec<String> = sqlx::query_scalar(REFS)
+            .bind(project)
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(failed)?;
         refs.iter()
             .map(|git_ref| columns::parsed(&self.context, git_ref))
             .collect()
@@ -178,7 +196,7 @@ impl PostgresCatalog {
         Ok(ids.into_iter().map(ExportId).collect())
     }
 
-    fn digest(&self, bytes: &[u8]) -> Result<Digest, CatalogError> {
+    pub(super) fn digest(&self, bytes: &[u8]) -> Result<Digest, CatalogError> {
         Digest::try_from(bytes).map_err(|error| self.context.corrupt(error))
     }
 }

@@ -14,7 +14,7 @@ use super::{PostgresCatalog, lock, microseconds, numbers};
 use crate::catalog::{CatalogError, ExportId, LeaseId};
 
 /// The name of the lock.
-const LEASES: &str = "leases";
+pub(super) const LEASES: &str = "leases";
 
 /// What nobody can read any more, a few at a time: each may have ten thousand
 /// layers. Others may be at it, too.
@@ -24,18 +24,34 @@ const PURGE: &str = "WITH gone AS (
             WHERE retired < (SELECT coalesce(min(number), 9223372036854775807) FROM lease)
             LIMIT 16 FOR UPDATE SKIP LOCKED)
         RETURNING key),
-    layers AS (DELETE FROM layer WHERE export IN (SELECT key FROM gone)),
-    steps AS (DELETE FROM step WHERE export IN (SELECT key FROM gone))
+    layers AS (DELETE FROM layer WHERE export IN (SELECT key FROM gone) RETURNING digest),
+    steps AS (DELETE FROM step WHERE export IN (SELECT key FROM gone)),
+    orphaned AS (INSERT INTO candidate (digest, due)
+        SELECT DISTINCT digest, statement_timestamp() FROM layers ORDER BY digest
+        ON CONFLICT DO NOTHING)
     SELECT count(*) FROM gone";
 
 /// What has expired; other writers may be at it, too.
-const EXPIRED: [&str; 2] = [
+const EXPIRED: [&str; 3] = [
     "DELETE FROM lease WHERE number IN (
          SELECT number FROM lease WHERE expires <= statement_timestamp()
          LIMIT 10000 FOR UPDATE SKIP LOCKED)",
-    "DELETE FROM possession WHERE (project, digest, ref) IN (
-         SELECT project, digest, ref FROM possession WHERE expires <= statement_timestamp()
-         LIMIT 10000 FOR UPDATE SKIP LOCKED)",
+    "WITH gone AS (DELETE FROM possession WHERE (project, digest, ref) IN (
+             SELECT project, digest, ref FROM possession WHERE expires <= statement_timestamp()
+             LIMIT 10000 FOR UPDATE SKIP LOCKED)
+         RETURNING digest)
+     INSERT INTO candidate (digest, due)
+     SELECT DISTINCT digest, statement_timestamp() FROM gone
+     WHERE NOT EXISTS (SELECT 1 FROM layer WHERE layer.digest = gone.digest)
+     ORDER BY digest ON CONFLICT DO NOTHING",
+    "WITH gone AS (DELETE FROM pin WHERE digest IN (
+             SELECT digest FROM pin WHERE expires <= statement_timestamp()
+             LIMIT 10000 FOR UPDATE SKIP LOCKED)
+         RETURNING digest)
+     INSERT INTO candidate (digest, due)
+     SELECT digest, statement_timestamp() FROM gone
+     WHERE NOT EXISTS (SELECT 1 FROM layer WHERE layer.digest = gone.digest)
+     ORDER BY digest ON CONFLICT DO NOTHING",
 ];
 
 /// How long one call may be about it.
@@ -78,7 +94,7 @@ impl PostgresCatalog {
         .await
         .map_err(|error| self.context.of(error))?
         .rows_affected();
-        self.purge(&mut connection).await;
+        self.purge_after(&mut connection).await;
         Ok(renewed > 0)
     }
 
@@ -89,7 +105,7 @@ impl PostgresCatalog {
             .execute(&mut *connection)
             .await
             .map_err(|error| self.context.of(error))?;
-        self.purge(&mut connection).await;
+        self.purge_after(&mut connection).await;
         Ok(())
     }
 
@@ -134,7 +150,7 @@ impl PostgresCatalog {
                 .map_err(failed)?;
         }
         tx.commit().await.map_err(failed)?;
-        self.purge(&mut connection).await;
+        self.purge_after(&mut connection).await;
         Ok(retired)
     }
 
@@ -157,13 +173,13 @@ impl PostgresCatalog {
     /// Drops what has expired, and what nobody can read any more. What is left
     /// is dropped by a later write, also where this one fails: what it was
     /// called for is done.
-    pub(super) async fn purge(&self, connection: &mut PgConnection) {
+    pub(super) async fn purge_after(&self, connection: &mut PgConnection) {
         if let Err(error) = self.try_purge(connection).await {
             tracing::warn!(%error, "what nobody reads any more is left in the catalog for now");
         }
     }
 
-    async fn try_purge(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    pub(super) async fn try_purge(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         let began = Instant::now();
         for statement in EXPIRED {
             sqlx::query(statement).execute(&mut *connection).await?;

@@ -3,11 +3,11 @@
 use jiff::Timestamp;
 use sqlx::PgConnection;
 
-use super::PostgresCatalog;
+use super::{PostgresCatalog, texts};
 use crate::catalog::CatalogError;
 use crate::catalog::columns::{self, nanoseconds};
 use crate::digest::RecordDigest;
-use crate::place::ProjectId;
+use crate::place::{GitRef, ProjectId};
 use crate::step::{Origin, Step};
 
 /// Results in one question; each is a record's digest and a number.
@@ -20,6 +20,7 @@ pub(super) const OF_RESULTS: &str = "SELECT found.* FROM unnest($2::text[], $3::
                coalesce(step.builder, export.builder), daemon
         FROM step JOIN export ON export.key = step.export
         WHERE step.project = $1 AND step.record = asked.record AND step.created_at = asked.created_at
+            AND ($4::text[] IS NULL OR export.ref = ANY($4::text[]))
         LIMIT 1) AS found";
 
 impl PostgresCatalog {
@@ -47,6 +48,7 @@ impl PostgresCatalog {
     pub(super) async fn steps_of_results(
         &self,
         project: &ProjectId,
+        refs: Option<&[GitRef]>,
         results: &[(RecordDigest, Timestamp)],
     ) -> Result<Vec<Step>, CatalogError> {
         type Row = (String, i64, String, i64, String, Option<String>);
@@ -68,6 +70,7 @@ impl PostgresCatalog {
                 .bind(project)
                 .bind(records)
                 .bind(dates)
+                .bind(refs.map(texts))
                 .fetch_all(&mut *connection)
                 .await
                 .map_err(failed)?;

@@ -167,6 +167,10 @@ async fn look_ups_that_every_build_does_use_an_index() {
         (given(holding::HOLDS), "layer_by_digest"),
         (given(holding::HELD), "layer_by_digest"),
         (given(holding::HELD), "possession_pkey"),
+        (given(holding::VISIBLE), "layer_by_digest"),
+        (given(holding::VISIBLE), "possession_pkey"),
+        (given(holding::REFS), "export_by_"),
+        (given(holding::REFS), "possession_pkey"),
         (given(holding::PAGES[0]), "layer_by_digest"),
         (given(holding::PAGES[1]), "possession_by_digest"),
         (given(steps::OF_RESULTS), "step_by_record"),
@@ -183,9 +187,9 @@ async fn look_ups_that_every_build_does_use_an_index() {
 
 /// A statement with values in it, of any plausible kind.
 fn given(statement: &str) -> String {
-    let (one, two) = if statement.contains("layer JOIN export") {
+    let (one, two) = if statement.contains("WHERE name = $1") {
         ("'p'", "'\\x00'::bytea")
-    } else if statement.contains("$1\n     ") || statement.contains("digest > $1") {
+    } else if statement.contains("digest > $1") {
         ("'\\x00'::bytea", "10")
     } else {
         ("1", "NULL")
@@ -193,5 +197,7 @@ fn given(statement: &str) -> String {
     statement
         .replace("$1", one)
         .replace("$2", two)
+        .replace("$3::text[]", "'{r}'::text[]")
         .replace("$3", "NULL")
+        .replace("$4", "NULL")
 }

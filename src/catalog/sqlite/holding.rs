@@ -19,13 +19,29 @@ pub(super) const HOLDS: &str = "SELECT size FROM layer JOIN export ON export.id 
     WHERE digest = ?1 AND layer.project = (SELECT id FROM project WHERE name = ?2)
       AND retired IS NULL LIMIT 1";
 
-const HOLDERS: &str = "SELECT ref FROM layer JOIN export ON export.id = layer.export
-    WHERE digest = ?1 AND layer.project = (SELECT id FROM project WHERE name = ?2)
-    GROUP BY ref ORDER BY max(export.id) DESC LIMIT ?3";
+const HELD: &str = "SELECT unhex(value) AS digest FROM json_each(?1) WHERE EXISTS (
+        SELECT 1 FROM layer
+        WHERE digest = unhex(value) AND project = (SELECT id FROM project WHERE name = ?2))";
+
+/// The same, of some refs.
+pub(super) const VISIBLE: &str = "SELECT unhex(result.value) AS digest
+    FROM json_each(?1) AS result WHERE EXISTS (
+        SELECT 1 FROM layer CROSS JOIN export ON export.id = layer.export
+        WHERE digest = unhex(result.value)
+          AND layer.project = (SELECT id FROM project WHERE name = ?2)
+          AND +ref IN (SELECT value FROM json_each(?3) AS readable))";
+
+/// From one ref to the next: what has the same is passed over.
+pub(super) const REFS: &str = "WITH RECURSIVE known (ref) AS (
+        SELECT min(ref) FROM export WHERE project = (SELECT id FROM project WHERE name = ?1)
+        UNION ALL
+        SELECT (SELECT min(ref) FROM export
+                WHERE project = (SELECT id FROM project WHERE name = ?1) AND ref > known.ref)
+        FROM known WHERE known.ref IS NOT NULL)
+    SELECT ref FROM known WHERE ref IS NOT NULL";
 
 const POSSESSORS: &str = "SELECT DISTINCT ref FROM possession
-    WHERE digest = ?1 AND project = (SELECT id FROM project WHERE name = ?2) AND expires > ?3
-    ORDER BY ref";
+    WHERE project = (SELECT id FROM project WHERE name = ?1) AND expires > ?2";
 
 pub(super) const PAGE_AFTER: &str = "SELECT digest, max(size) AS size FROM layer
     WHERE digest > ?1 GROUP BY digest ORDER BY digest LIMIT ?2";
@@ -48,7 +64,7 @@ impl SqliteCatalog {
         match row {
             Some(row) => rows::count(&self.context, &row, "size").map(Some),
             None => {
-                let possessed = self.possessed(project, &[*digest]).await?;
+                let possessed = self.possessed((project, None), &[*digest]).await?;
                 Ok(possessed.first().map(|(_, size)| *size))
             }
         }
@@ -59,16 +75,39 @@ impl SqliteCatalog {
         project: &ProjectId,
         digests: &[Digest],
     ) -> Result<Vec<Digest>, CatalogError> {
-        let rows = sqlx::query(
-            "SELECT DISTINCT unhex(value) AS digest FROM json_each(?1) WHERE EXISTS (
-                 SELECT 1 FROM layer
-                 WHERE digest = unhex(value) AND project = (SELECT id FROM project WHERE name = ?2))",
-        )
-        .bind(rows::hexes(digests))
-        .bind(project.as_str())
-        .fetch_all(self.readers())
-        .await
-        .map_err(|error| self.context.of(error))?;
+        let rows = sqlx::query(HELD)
+            .bind(rows::hexes(digests))
+            .bind(project.as_str())
+            .fetch_all(self.readers())
+            .await
+            .map_err(|error| self.context.of(error))?;
+        self.with_possessed(&rows, (project, None), digests).await
+    }
+
+    pub(super) async fn held_by(
+        &self,
+        project: &ProjectId,
+        refs: &[GitRef],
+        digests: &[Digest],
+    ) -> Result<Vec<Digest>, CatalogError> {
+        let rows = sqlx::query(VISIBLE)
+            .bind(rows::hexes(digests))
+            .bind(project.as_str())
+            .bind(rows::texts(refs))
+            .fetch_all(self.readers())
+            .await
+            .map_err(|error| self.context.of(error))?;
+        let of = (project, Some(refs));
+        self.with_possessed(&rows, of, digests).await
+    }
+
+    /// The digests of these rows, and those of the others that were uploaded.
+    async fn with_possessed(
+        &self,
+        rows: &[SqliteRow],
+        of: (&ProjectId, Option<&[GitRef]>),
+        digests: &[Digest],
+    ) -> Result<Vec<Digest>, CatalogError> {
         let mut held: BTreeSet<Digest> = rows
             .iter()
             .map(|row| rows::digest(&self.context, row, "digest"))
@@ -78,46 +117,32 @@ impl SqliteCatalog {
             .filter(|digest| !held.contains(digest))
             .copied()
             .collect();
-        let possessed = self.possessed(project, &others).await?;
+        let possessed = self.possessed(of, &others).await?;
         held.extend(possessed.into_iter().map(|(digest, _)| digest));
         Ok(held.into_iter().collect())
     }
 
-    pub(super) async fn refs_holding(
-        &self,
-        project: &ProjectId,
-        digest: &Digest,
-        limit: u32,
-    ) -> Result<Vec<GitRef>, CatalogError> {
+    pub(super) async fn refs_of(&self, project: &ProjectId) -> Result<Vec<GitRef>, CatalogError> {
         let failed = |error| self.context.of(error);
-        let rows = sqlx::query(HOLDERS)
-            .bind(&digest.as_bytes()[..])
+        let rows = sqlx::query(REFS)
             .bind(project.as_str())
-            .bind(limit)
             .fetch_all(self.readers())
             .await
             .map_err(failed)?;
-        let mut holders = rows
-            .iter()
-            .map(|row| rows::text(&self.context, row, "ref"))
-            .collect::<Result<Vec<GitRef>, _>>()?;
+        let git_ref = |row| rows::text(&self.context, row, "ref");
+        let mut refs: BTreeSet<GitRef> = rows.iter().map(git_ref).collect::<Result<_, _>>()?;
         if self.keeps_possession().await? {
             let rows = sqlx::query(POSSESSORS)
-                .bind(&digest.as_bytes()[..])
                 .bind(project.as_str())
                 .bind(Timestamp::now().as_microsecond())
                 .fetch_all(self.readers())
                 .await
                 .map_err(failed)?;
             for row in &rows {
-                let git_ref = rows::text(&self.context, row, "ref")?;
-                if !holders.contains(&git_ref) {
-                    holders.push(git_ref);
-                }
+                refs.insert(git_ref(row)?);
             }
         }
-        holders.truncate(limit as usize);
-        Ok(holders)
+        Ok(refs.into_iter().collect())
     }
 
     pub(super) async fn exports_naming(
@@ -176,16 +201,17 @@ impl SqliteCatalog {
         .execute(&mut *tx)
         .await
         .map_err(failed)?;
-        self.purge(&mut tx).await?;
+        self.purge_in(&mut tx).await?;
         tx.commit().await.map_err(failed)?;
         turn.keep();
         Ok(())
     }
 
-    /// Those of the digests that the project has uploaded, with their sizes.
+    /// Those of the digests that the project has uploaded, for any ref or for
+    /// some, with their sizes.
     async fn possessed(
         &self,
-        project: &ProjectId,
+        (project, refs): (&ProjectId, Option<&[GitRef]>),
         digests: &[Digest],
     ) -> Result<Page, CatalogError> {
         if digests.is_empty() || !self.keeps_possession().await? {
@@ -194,11 +220,13 @@ impl SqliteCatalog {
         let rows = sqlx::query(
             "SELECT digest, max(size) AS size FROM possession
              WHERE project = (SELECT id FROM project WHERE name = ?2) AND expires > ?3
-               AND digest IN (SELECT unhex(value) FROM json_each(?1)) GROUP BY digest",
+               AND digest IN (SELECT unhex(value) FROM json_each(?1))
+               AND (?4 IS NULL OR +ref IN (SELECT value FROM json_each(?4))) GROUP BY digest",
         )
         .bind(rows::hexes(digests))
         .bind(project.as_str())
         .bind(Timestamp::now().as_microsecond())
+        .bind(refs.map(rows::texts))
         .fetch_all(self.readers())
         .await
         .map_err(|error| self.context.of(error))?;

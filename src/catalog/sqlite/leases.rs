@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use sqlx::{Sqlite, Transaction};
 
 use super::SqliteCatalog;
+use super::collecting::ORPHANED;
 use super::turn::Turn;
 use crate::catalog::{CatalogError, ExportId, LeaseId};
 
@@ -49,7 +50,7 @@ impl SqliteCatalog {
                 .await
                 .map_err(failed)?
                 .rows_affected();
-        self.purge(&mut tx).await?;
+        self.purge_in(&mut tx).await?;
         tx.commit().await.map_err(failed)?;
         turn.keep();
         Ok(renewed > 0)
@@ -64,7 +65,7 @@ impl SqliteCatalog {
             .execute(&mut *tx)
             .await
             .map_err(failed)?;
-        self.purge(&mut tx).await?;
+        self.purge_in(&mut tx).await?;
         tx.commit().await.map_err(failed)?;
         turn.keep();
         Ok(())
@@ -103,7 +104,7 @@ impl SqliteCatalog {
                     .map_err(failed)?;
             }
         }
-        self.purge(&mut tx).await?;
+        self.purge_in(&mut tx).await?;
         tx.commit().await.map_err(failed)?;
         turn.keep();
         Ok(retired)
@@ -125,14 +126,20 @@ impl SqliteCatalog {
     }
 
     /// Drops what has expired, and what nobody can read any more.
-    pub(super) async fn purge(&self, tx: &mut Transaction<'_, Sqlite>) -> Result<(), CatalogError> {
+    pub(super) async fn purge_in(
+        &self,
+        tx: &mut Transaction<'_, Sqlite>,
+    ) -> Result<(), CatalogError> {
         let failed = |error| self.context.of(error);
-        for statement in [
-            "DELETE FROM lease WHERE expires <= ?1",
+        let now = Timestamp::now().as_microsecond();
+        let ended = ["DELETE FROM lease WHERE expires <= ?1"];
+        let expired = [
             "DELETE FROM possession WHERE expires <= ?1",
-        ] {
+            "DELETE FROM pin WHERE expires <= ?1",
+        ];
+        for statement in ended.into_iter().chain(ORPHANED).chain(expired) {
             sqlx::query(statement)
-                .bind(Timestamp::now().as_microsecond())
+                .bind(now)
                 .execute(&mut **tx)
                 .await
                 .map_err(failed)?;

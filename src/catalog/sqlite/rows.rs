@@ -10,7 +10,7 @@ use sqlx::sqlite::SqliteRow;
 use crate::catalog::context::Context;
 use crate::catalog::{CatalogError, Export, ExportHead, ExportId, Layer, columns, packed};
 use crate::digest::Digest;
-use crate::place::Place;
+use crate::place::{GitRef, Place};
 use crate::step::Step;
 
 /// The column of the annotations that have no column of their own.
@@ -127,6 +127,11 @@ pub(super) fn blob(context: &Context, row: &SqliteRow) -> Result<(Digest, u64), 
 pub(super) fn hexes(digests: &[Digest]) -> String {
     let hexes: Vec<String> = digests.iter().map(Digest::hex).collect();
     serde_json::json!(hexes).to_string()
+}
+
+/// Refs as JSON.
+pub(super) fn texts(refs: &[GitRef]) -> String {
+    serde_json::json!(refs).to_string()
 }
 
 pub(super) fn text<T>(context: &Context, row: &SqliteRow, column: &str) -> Result<T, CatalogError>

@@ -4,11 +4,12 @@ use jiff::Timestamp;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{Row as _, Sqlite, Transaction};
 
+use super::rows::texts;
 use crate::catalog::columns::{self, milliseconds, nanoseconds};
 use crate::catalog::context::Context;
 use crate::catalog::{CatalogError, ExportId};
 use crate::digest::RecordDigest;
-use crate::place::ProjectId;
+use crate::place::{GitRef, ProjectId};
 use crate::step::{Origin, Step};
 
 /// Results in one question; each is a record's digest and a number.
@@ -21,7 +22,10 @@ pub(super) const OF_RESULTS: &str = "SELECT step.record, step.created_at, step.n
     WHERE (step.export, step.position) = (
         SELECT export, position FROM step INDEXED BY step_by_record
         WHERE project = (SELECT id FROM project WHERE name = ?2)
-          AND record = result.value ->> 0 AND created_at = result.value ->> 1 LIMIT 1)";
+          AND record = result.value ->> 0 AND created_at = result.value ->> 1
+          AND (?3 IS NULL OR (SELECT ref FROM export WHERE id = step.export) IN (
+              SELECT value FROM json_each(?3) AS readable))
+        LIMIT 1)";
 
 /// Adds the steps of an export: its id, and that of its project.
 pub(super) async fn insert(
@@ -81,7 +85,7 @@ pub(super) async fn of_export(
 pub(super) async fn of_results(
     context: &Context,
     readers: &SqlitePool,
-    project: &ProjectId,
+    (project, refs): (&ProjectId, Option<&[GitRef]>),
     results: &[(RecordDigest, Timestamp)],
 ) -> Result<Vec<Step>, CatalogError> {
     let mut steps = Vec::new();
@@ -93,6 +97,7 @@ pub(super) async fn of_results(
         let rows = sqlx::query(OF_RESULTS)
             .bind(serde_json::json!(asked).to_string())
             .bind(project.as_str())
+            .bind(refs.map(texts))
             .fetch_all(readers)
             .await
             .map_err(|error| context.of(error))?;

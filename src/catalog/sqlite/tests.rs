@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::catalog::conformance::{catalog_conformance, export, place};
+use crate::catalog::ledger::Ledger as _;
 
 async fn open() -> (TempDir, SqliteCatalog) {
     let dir = TempDir::new().unwrap();
@@ -215,13 +216,26 @@ async fn a_catalog_that_an_older_version_left_is_read() {
         .append(export(place("p", "main"), &["a"]))
         .await
         .unwrap();
-    for table in ["step", "saving", "possession"] {
+    for table in [
+        "step",
+        "saving",
+        "possession",
+        "audit",
+        "flush_answer",
+        "flush",
+        "revocation",
+        "setting",
+    ] {
         sqlx::query(sqlx::AssertSqlSafe(format!("DROP TABLE {table}")))
             .execute(catalog.writers().unwrap())
             .await
             .unwrap();
     }
     assert_eq!(catalog.savings(&Default::default()).await.unwrap(), []);
+    assert_eq!(catalog.audit(&Default::default()).await.unwrap(), []);
+    assert_eq!(catalog.flushes(&place("p", "main")).await.unwrap(), []);
+    assert_eq!(catalog.revocations(Default::default()).await.unwrap(), []);
+    assert_eq!(catalog.all_settings(None, 10).await.unwrap(), []);
     let (project, absent) = (place("p", "main").project, Digest::of(b"absent"));
     assert_eq!(catalog.holds(&project, &absent).await.unwrap(), None);
     assert_eq!(catalog.referenced().count().await, 1);
@@ -249,6 +263,8 @@ async fn look_ups_that_every_build_does_use_an_index() {
     let (_dir, catalog) = open().await;
     for (query, index) in [
         (holding::HOLDS, "layer_by_digest"),
+        (holding::VISIBLE, "layer_by_digest"),
+        (holding::REFS, "export_by_"),
         (holding::PAGE_AFTER, "layer_by_digest"),
         (holding::POSSESSED_AFTER, "possession_by_digest"),
         (steps::OF_RESULTS, "step_by_record"),
@@ -265,7 +281,9 @@ async fn look_ups_that_every_build_does_use_an_index() {
         assert!(steps.iter().any(searched), "{query}: {steps:?}");
         assert!(
             !steps.iter().any(|step| step.starts_with("SCAN")
-                && !["CONSTANT", "result"].iter().any(|row| step.contains(row))),
+                && !["CONSTANT", "result", "readable", "known"]
+                    .iter()
+                    .any(|row| step.contains(row))),
             "{query}: {steps:?}"
         );
         assert!(

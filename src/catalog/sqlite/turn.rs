@@ -14,6 +14,8 @@ use sqlx::{Connection as _, Sqlite, Transaction};
 pub(super) struct Turn {
     connection: PoolConnection<Sqlite>,
     kept: bool,
+    /// Its commits may not be on a disk.
+    light: bool,
 }
 
 impl Turn {
@@ -22,6 +24,7 @@ impl Turn {
         Ok(Self {
             connection: pool.acquire().await?,
             kept: false,
+            light: false,
         })
     }
 
@@ -36,9 +39,25 @@ impl Turn {
         self.connection.begin_with("BEGIN IMMEDIATE").await
     }
 
+    /// The same, whose commit a crash of the machine may undo: it waits for no
+    /// disk.
+    pub(super) async fn write_lightly(&mut self) -> Result<Transaction<'_, Sqlite>, sqlx::Error> {
+        self.light = true;
+        sqlx::query("PRAGMA synchronous = NORMAL")
+            .execute(&mut *self.connection)
+            .await?;
+        self.write().await
+    }
+
     /// Gives the connection back: its transaction ended well.
     pub(super) fn keep(mut self) {
-        self.kept = true;
+        self.kept = !self.light;
+    }
+
+    /// The same, after a light transaction.
+    pub(super) async fn keep_heavy(mut self) {
+        let heavy = sqlx::query("PRAGMA synchronous = FULL");
+        self.kept = heavy.execute(&mut *self.connection).await.is_ok();
     }
 }
 

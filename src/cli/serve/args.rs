@@ -116,7 +116,8 @@ pub struct ServeArgs {
     )]
     pub(super) disk_cache_size: u64,
 
-    /// Layers that are uploaded at a time; others wait.
+    /// Layers that are uploaded at a time, of one client half of that; others
+    /// wait.
     #[arg(
         long,
         env = "LAYERD_MAX_UPLOADS",
@@ -125,6 +126,17 @@ pub struct ServeArgs {
         value_parser = at_least_one
     )]
     pub(super) max_uploads: usize,
+
+    /// Connections that one address may have open; one more is closed. Raise it
+    /// where many runners share an address.
+    #[arg(
+        long,
+        env = "LAYERD_MAX_CONNECTIONS_PER_ADDRESS",
+        value_name = "N",
+        default_value_t = 256,
+        value_parser = at_least_one
+    )]
+    pub(super) max_connections_per_address: usize,
 
     /// Memory for uploads to a bucket, all together; others wait.
     #[arg(

@@ -16,6 +16,7 @@ use crate::cache::backends::{Allowed, Backends, HubSettings};
 use crate::cache::remote::{Hub, HubAddress, Near, Outbox, TokenSource};
 use crate::cache::{LocalCache, Metered};
 use crate::cli::operate::SidecarMetrics;
+use crate::cli::unshown::Unshown;
 use crate::tls::{Alpn, ClientTls, Connector, Roots};
 use crate::units::parse_size;
 
@@ -34,10 +35,12 @@ pub(super) struct HubArgs {
         long = "hub",
         id = "hub",
         env = "LAYERD_HUB",
+        hide_env_values = true,
         value_name = "URL",
-        value_delimiter = ','
+        value_delimiter = ',',
+        value_parser = Unshown::<HubAddress>::default()
     )]
-    hubs: Vec<HubAddress>,
+    hubs: Vec<Option<HubAddress>>,
 
     /// A file with this host's token, for builds that bring none (`token=`);
     /// read again when it changes. It goes to --hub, and to no other hub.
@@ -89,10 +92,12 @@ pub(super) struct HubArgs {
         long = "allow-hub",
         id = "allow_hub",
         env = "LAYERD_ALLOW_HUB",
+        hide_env_values = true,
         value_name = "ORIGIN",
-        value_delimiter = ','
+        value_delimiter = ',',
+        value_parser = Unshown::<Allowed>::default()
     )]
-    allowed: Vec<Allowed>,
+    allowed: Vec<Option<Allowed>>,
 
     /// How much of a hub's layers --data-dir keeps, such as 20GiB; what was used
     /// least recently goes first.
@@ -133,14 +138,15 @@ pub(super) struct Caches {
 impl Caches {
     /// Wires up what `args` say. Nothing is connected yet.
     pub(super) async fn open(args: &SidecarArgs, metrics: &SidecarMetrics) -> anyhow::Result<Self> {
-        if args.hub.hubs.is_empty() {
+        if args.hub.hubs().next().is_none() {
             return Self::own(args, metrics).await;
         }
         let settings = settings(args, metrics).await?;
         let tls = args.hub.tls(args.hub.identity())?;
-        let hub = Hub::new(args.hub.hubs.clone(), tls, metrics.hub.clone());
+        let hub = Hub::new(args.hub.hubs().cloned(), tls, metrics.hub.clone());
         let hub = Arc::new(hub);
-        let token = match (&args.hub.token_file, args.hub.who.identity(&args.hub.hubs)?) {
+        let identity = args.hub.who.identity(args.hub.hubs().next())?;
+        let token = match (&args.hub.token_file, identity) {
             (Some(file), _) => TokenSource::file(file).context("--hub-token-file")?,
             (None, Some(identity)) => TokenSource::exchanged(hub.clone(), identity),
             (None, None) => TokenSource::none(),
@@ -162,7 +168,7 @@ impl Caches {
             }
         };
         let backends = Backends::hub(hub.clone(), token, outbox.clone(), settings);
-        let backends = backends.allowing(args.hub.allowed.clone(), None);
+        let backends = backends.allowing(args.hub.allowed(), None);
         Ok(Self {
             backends: Arc::new(backends),
             embedded: None,
@@ -175,13 +181,13 @@ impl Caches {
         let local = LocalCache::new(&args.data_dir).counting(metrics.subsumed.clone());
         let local = Arc::new(local);
         let cache = Metered::new(local.clone(), metrics.cache.clone());
-        let settings = match args.hub.allowed.is_empty() {
+        let settings = match args.hub.allowed().is_empty() {
             true => None,
             false => Some(settings(args, metrics).await?),
         };
         let backends = Backends::embedded(Arc::new(cache));
         Ok(Self {
-            backends: Arc::new(backends.allowing(args.hub.allowed.clone(), settings)),
+            backends: Arc::new(backends.allowing(args.hub.allowed(), settings)),
             embedded: Some(local),
             hub: None,
             outbox: None,
@@ -219,6 +225,14 @@ impl Caches {
 }
 
 impl HubArgs {
+    fn hubs(&self) -> impl Iterator<Item = &HubAddress> {
+        self.hubs.iter().flatten()
+    }
+
+    fn allowed(&self) -> Vec<Allowed> {
+        self.allowed.iter().flatten().cloned().collect()
+    }
+
     fn identity(&self) -> Option<(PathBuf, PathBuf)> {
         self.cert.clone().zip(self.key.clone())
     }
@@ -226,7 +240,7 @@ impl HubArgs {
     /// Where no `https` is spoken, a system without authorities will do.
     fn tls(&self, identity: Option<(PathBuf, PathBuf)>) -> anyhow::Result<Option<Connector>> {
         let wanted = self.ca.is_some() || identity.is_some();
-        let wanted = wanted || self.hubs.iter().any(HubAddress::is_tls);
+        let wanted = wanted || self.hubs().any(HubAddress::is_tls);
         let tls = ClientTls {
             roots: Roots::System(self.ca.clone()),
             identity,
@@ -258,4 +272,53 @@ async fn settings(args: &SidecarArgs, metrics: &SidecarMetrics) -> anyhow::Resul
         calls: metrics.hub.clone(),
         blobs: metrics.cache.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Told {
+        #[command(flatten)]
+        hub: HubArgs,
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_refused_and_what_is_secret_in_it_never_shown() {
+        for option in ["--hub", "--allow-hub"] {
+            for text in [
+                "http://user:hunter2@cache:8700",
+                "http://user:hun,ter2@cache:8700",
+                "http://user:hunter2@",
+                "user:hunter2@cache",
+                "http://cache:8700?token=hunter2",
+                "http://cache:8700,http://cache/hunter2",
+            ] {
+                for said in [
+                    vec![format!("{option}={text}")],
+                    vec![option.into(), text.into()],
+                ] {
+                    let words = std::iter::once("layerd".to_owned()).chain(said);
+                    let error = Told::try_parse_from(words).unwrap_err();
+                    let told = format!("{error} {error:?}");
+                    assert!(told.contains(option), "{told}");
+                    for secret in ["hunter2", "hun", "ter2"] {
+                        assert!(!told.contains(secret), "{text}: {told}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_address_is_none() {
+        let told = Told::try_parse_from(["layerd", "--hub=", "--allow-hub="]).unwrap();
+        assert_eq!(told.hub.hubs().count(), 0);
+        assert!(told.hub.allowed().is_empty());
+        let told = Told::try_parse_from(["layerd", "--hub=http://a,,http://b,"]).unwrap();
+        assert_eq!(told.hub.hubs().count(), 2);
+    }
 }

@@ -56,15 +56,17 @@ enum Asked {
 
 impl IdentityArgs {
     /// The identity, if there is to be one.
-    pub(super) fn identity(&self, hubs: &[HubAddress]) -> anyhow::Result<Option<Identity>> {
+    pub(super) fn identity(&self, hub: Option<&HubAddress>) -> anyhow::Result<Option<Identity>> {
         if let Some(file) = &self.file {
             return Ok(Some(Identity::file(file).context("--hub-identity-file")?));
         }
         let Some(Asked::Github) = self.asked else {
             return Ok(None);
         };
-        let first = hubs.first().map(ToString::to_string);
-        let audience = self.audience.clone().or(first).unwrap_or_default();
+        let audience = self.audience.clone();
+        let audience = audience
+            .or(hub.map(ToString::to_string))
+            .unwrap_or_default();
         Ok(Some(Identity::github(&audience)))
     }
 }

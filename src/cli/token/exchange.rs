@@ -11,6 +11,7 @@ use clap::Args;
 use super::display::print;
 use crate::access::Secret;
 use crate::cache::remote::{Hub, HubAddress, Identity, Metrics};
+use crate::cli::unshown::Unshown;
 use crate::tls::{Alpn, ClientTls, Roots};
 
 /// Exchange the CI's own identity for a token of the hub, and print it.
@@ -33,9 +34,11 @@ pub(super) struct ExchangeArgs {
         env = "LAYERD_HUB",
         value_name = "URL",
         value_delimiter = ',',
+        hide_env_values = true,
+        value_parser = Unshown::<HubAddress>::default(),
         required = true
     )]
-    hub: Vec<HubAddress>,
+    hub: Vec<Option<HubAddress>>,
 
     /// A file with the identity token.
     #[arg(
@@ -99,8 +102,12 @@ pub(super) struct ExchangeArgs {
 }
 
 pub(super) async fn run(args: ExchangeArgs) -> anyhow::Result<ExitCode> {
-    let identity = identity(&args)?;
-    let tls = match args.hub.iter().any(HubAddress::is_tls) {
+    let hubs: Vec<_> = args.hub.iter().flatten().cloned().collect();
+    let Some(first) = hubs.first() else {
+        bail!("--hub names no hub");
+    };
+    let identity = identity(&args, first)?;
+    let tls = match hubs.iter().any(HubAddress::is_tls) {
         false => None,
         true => {
             let tls = ClientTls {
@@ -112,7 +119,7 @@ pub(super) async fn run(args: ExchangeArgs) -> anyhow::Result<ExitCode> {
             Some(tls.connector().context("TLS to hubs")?)
         }
     };
-    let hub = Hub::new(args.hub, tls, Metrics::default());
+    let hub = Hub::new(hubs, tls, Metrics::default());
     let identity = identity.current().await.map_err(anyhow::Error::msg)?;
     let given = hub.exchange(&identity).await.map_err(anyhow::Error::msg)?;
     match &args.output {
@@ -124,10 +131,10 @@ pub(super) async fn run(args: ExchangeArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn identity(args: &ExchangeArgs) -> anyhow::Result<Identity> {
+fn identity(args: &ExchangeArgs, hub: &HubAddress) -> anyhow::Result<Identity> {
     if args.github {
-        let first = args.hub.first().map(ToString::to_string);
-        let audience = args.audience.clone().or(first).unwrap_or_default();
+        let audience = args.audience.clone();
+        let audience = audience.unwrap_or_else(|| hub.to_string());
         return Ok(Identity::github(&audience));
     }
     match (&args.identity_token_file, &args.identity_token) {

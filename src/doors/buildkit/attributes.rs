@@ -285,13 +285,19 @@ impl<'a> Entry<'a> {
 /// A URL without what may be secret in it: user, password, query.
 fn shown_url(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    // A password may hold anything, also what ends a host elsewhere.
+    let rest = match rest.rsplit_once('@') {
+        Some(_) if rest.contains(['?', '#']) => "…",
+        Some((_, host)) => host,
+        None => rest,
+    };
+    let scheme = if scheme.contains('@') { "" } else { scheme };
     let rest = rest.split(['?', '#']).next().unwrap_or(rest);
     let (authority, path) = rest
         .split_once('/')
         .map_or((rest, ""), |(authority, path)| (authority, path));
-    let host = authority.rsplit('@').next().unwrap_or(authority);
     let shown = format!(
-        "{scheme}{}{host}{}{path}",
+        "{scheme}{}{authority}{}{path}",
         if scheme.is_empty() { "" } else { "://" },
         if path.is_empty() { "" } else { "/" }
     );

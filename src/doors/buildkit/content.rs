@@ -6,6 +6,7 @@
 //! written. All other ids are the user's own `type=local` and are forwarded.
 //! Codes and words are containerd's (`plugins/services/content`, v2.3).
 
+mod asked;
 mod document;
 mod export;
 mod import;
@@ -26,6 +27,7 @@ use tonic::{Code, Status, Streaming};
 use tower_service::Service as _;
 use tracing::{Instrument as _, Span};
 
+pub use self::asked::Asked;
 pub use self::export::ExportStore;
 pub use self::import::ImportStore;
 use self::refusal::unknown_content;

@@ -14,7 +14,7 @@ use tonic::Status;
 use super::Door;
 use super::attributes::{Attributes, ExportEntry, ImportEntry, InvalidAttribute};
 use super::build::{Build, export_vertex};
-use super::content::{ExportStore, Store};
+use super::content::{Asked, ExportStore, Store};
 use super::metrics::{Carrier, ExportCarrier, ExportOutcome, ImportOutcome};
 use super::rewrite::{Entry, SolveRequest};
 use super::served::{ServedImport, cut, missing};
@@ -66,7 +66,7 @@ impl Exports {
             let export =
                 ExportEntry::parse(&written.attributes, &door.defaults).map_err(invalid)?;
             match backend(door, &export, live).await {
-                Ok(backend) => exports.open(door, build, wanted, export, &backend).await,
+                Ok(backend) => exports.open(door, build, wanted, export, backend).await,
                 Err(why) if export.strict => {
                     door.metrics
                         .exports
@@ -109,7 +109,7 @@ impl Exports {
         build: &Arc<Build>,
         wanted: &SolveRequest,
         export: ExportEntry,
-        backend: &Backend,
+        (backend, asked): (Backend, Option<Asked>),
     ) {
         let title = format!("layerd: exporting cache to {}", export.place);
         let vertex = export_vertex(&wanted.session, self.planned.len());
@@ -124,6 +124,10 @@ impl Exports {
             door.metrics.export(),
             backend.cache().lease().await,
         );
+        let store = match asked {
+            None => store,
+            Some(asked) => store.once(asked, door.rescues.timeout().max(STORE_LIMIT)),
+        };
         let id = door.stores.open(Store::Export(store));
         let mut attributes = export.passed_on;
         attributes.extend(attribute("dest", &id));
@@ -151,22 +155,23 @@ impl Drop for Exports {
     }
 }
 
-/// Where an export goes, or why it can't even be begun.
-async fn backend(door: &Door, export: &ExportEntry, live: bool) -> Result<Backend, String> {
+/// Where an export goes, with the question whether it can where that has no
+/// answer yet; or why it can't even be begun.
+async fn backend(
+    door: &Door,
+    export: &ExportEntry,
+    live: bool,
+) -> Result<(Backend, Option<Asked>), String> {
     let resolved = door.caches.resolve(&export.address, export.token.as_ref());
     let backend = resolved.map_err(|error| error.to_string())?;
     if !live {
         return Err(NO_SESSION.to_owned());
     }
-    let writable = backend.cache().writable(&export.place);
-    match tokio::time::timeout(STORE_LIMIT, writable).await {
-        Ok(writable) => writable
-            .map(|()| backend)
-            .map_err(|error| error.to_string()),
-        Err(_) => Err(format!(
-            "the store did not answer within {} s",
-            STORE_LIMIT.as_secs()
-        )),
+    let asked = Asked::of(backend.cache().clone(), export.place.clone());
+    match asked.within(STORE_LIMIT).await {
+        Some(Ok(())) => Ok((backend, None)),
+        Some(Err(error)) => Err(error.to_string()),
+        None => Ok((backend, Some(asked))),
     }
 }
 

@@ -2,12 +2,13 @@
 //!
 //! Windows are sized so that a stream moves at the speed of a local network.
 //! What a client may send unasked is bounded for each connection, connections
-//! are counted, and an address has at most half of them.
+//! are counted, and an address has a share of them. A connection that asks for
+//! nothing is told to end; so is one whose client does not read its answers.
 
 use std::convert::Infallible;
 use std::error::Error;
 use std::io;
-use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -23,10 +24,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use super::first_word::{Spoken, first_word};
+use super::flow::Flow;
 use super::metrics::Metrics;
 use super::pages::furnished;
 use super::peers::{Guest, Peers};
 use super::reception::Reception;
+use super::traffic::Traffic;
 use super::{Closing, Config};
 use crate::tls::Acceptor;
 
@@ -44,13 +47,18 @@ const MAX_CALLS: u32 = 256;
 const MAX_HEADER_LIST: u32 = 64 << 10;
 /// Connections at a time; one more waits to be accepted.
 const MAX_CONNECTIONS: usize = 4096;
-/// Those of one address; one more is closed.
-pub(super) const MAX_OF_PEER: usize = 2048;
 /// How often a client is asked whether it is still there, and how long it may
 /// take to answer.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(20));
 /// How long calls may go on after the door was told to close.
 const DRAIN: Duration = Duration::from_secs(30);
+/// How long before that the last ones are told to take no more calls.
+const LAST_CALL: Duration = Duration::from_secs(5);
+/// Who makes no call for so long while the door closes is in the middle of
+/// nothing.
+const PAUSE: Duration = Duration::from_secs(2);
+/// How long a connection may be open without a call.
+const IDLE: Duration = Duration::from_secs(600);
 /// How long a client of HTTP/1 may take over the head of a request, the time
 /// before its first byte included: an idle connection is closed then.
 const HEAD: Duration = Duration::from_secs(30);
@@ -67,7 +75,7 @@ where
     let tasks = config.tasks;
     let pages = furnished(config.pages, config.metrics.clone());
     let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let peers = Peers::default();
+    let peers = Peers::new(config.max_of_address);
     loop {
         let accepted = tokio::select! {
             accepted = next(&config.listener, &seats) => accepted,
@@ -160,11 +168,37 @@ where
         match spoken {
             Spoken::Http1 => {
                 let served = over_http1().serve_connection(stream, self.reception);
-                until_drained(served, http1::Connection::graceful_shutdown, drain).await?;
+                let mut served = pin!(served);
+                let flow = Flow::new();
+                let serving = flow.writing(async {
+                    tokio::select! {
+                        ended = served.as_mut() => return ended,
+                        () = drain.cancelled() => served.as_mut().graceful_shutdown(),
+                    }
+                    served.await
+                });
+                tokio::select! {
+                    ended = serving => ended?,
+                    () = flow.stalled() => return Err("it does not read its answer".into()),
+                }
             }
             Spoken::Http2 => {
-                let served = over_http2().serve_connection(stream, self.reception);
-                until_drained(served, http2::Connection::graceful_shutdown, drain).await?;
+                let traffic = Traffic::new();
+                let served = over_http2(&traffic).serve_connection(stream, self.reception);
+                let mut served = pin!(served);
+                let serving = async {
+                    tokio::select! {
+                        ended = served.as_mut() => return ended,
+                        () = traffic.quiet(IDLE) => {}
+                        () = drained(&traffic, &drain) => {}
+                    }
+                    served.as_mut().graceful_shutdown();
+                    served.await
+                };
+                tokio::select! {
+                    ended = serving => ended?,
+                    () = traffic.stuck() => return Err("it does not read its answers".into()),
+                }
             }
         }
         Ok(())
@@ -180,8 +214,8 @@ fn over_http1() -> http1::Builder {
     builder
 }
 
-fn over_http2() -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn over_http2(traffic: &Traffic) -> http2::Builder<Traffic> {
+    let mut builder = http2::Builder::new(traffic.clone());
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
@@ -195,20 +229,11 @@ fn over_http2() -> http2::Builder<TokioExecutor> {
     builder
 }
 
-/// Serves a connection to its end, and has it take no more requests once
-/// `drain` says so.
-async fn until_drained<C>(
-    served: C,
-    wind_up: impl FnOnce(Pin<&mut C>),
-    drain: CancellationToken,
-) -> hyper::Result<()>
-where
-    C: Future<Output = hyper::Result<()>>,
-{
-    let mut served = std::pin::pin!(served);
-    tokio::select! {
-        ended = served.as_mut() => return ended,
-        () = drain.cancelled() => wind_up(served.as_mut()),
-    }
-    served.await
+/// Resolves when a connection is to take no more calls, since the door closes.
+/// Until then one that is in use may go on, so that an export which has begun
+/// comes to its end.
+async fn drained(traffic: &Traffic, drain: &CancellationToken) {
+    drain.cancelled().await;
+    // Its end is the same to all who still call then.
+    let _ = tokio::time::timeout(DRAIN - LAST_CALL, traffic.quiet(PAUSE)).await;
 }

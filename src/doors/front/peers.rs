@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::net::TcpStream;
 
-use super::connections::MAX_OF_PEER;
-
 /// The addresses that are connected; clones are the same.
-#[derive(Clone, Default)]
-pub struct Peers(Arc<Mutex<HashMap<IpAddr, usize>>>);
+#[derive(Clone)]
+pub struct Peers {
+    connections: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    /// What one of them has at most.
+    most: usize,
+}
 
 /// A connection that is counted until it is dropped.
 pub struct Guest {
@@ -26,12 +28,20 @@ impl Guest {
 }
 
 impl Peers {
+    /// Nobody yet; an address has `most` connections at most.
+    pub fn new(most: usize) -> Self {
+        Self {
+            connections: Arc::default(),
+            most,
+        }
+    }
+
     /// Counts a connection, unless its address has too many.
     pub fn admit(&self, stream: &TcpStream) -> Option<Guest> {
         let address = stream.peer_addr().ok()?;
         let mut peers = self.lock();
         let connections = peers.entry(address.ip()).or_default();
-        if *connections >= MAX_OF_PEER {
+        if *connections >= self.most {
             tracing::warn!(%address, "a client has too many connections");
             return None;
         }
@@ -43,7 +53,9 @@ impl Peers {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

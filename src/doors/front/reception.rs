@@ -12,6 +12,9 @@ use hyper::body::Incoming;
 use hyper::service::Service;
 use tonic::body::Body;
 
+use super::flow::Flowing;
+use super::patient::Patient;
+
 /// What gRPC's requests say they hold; `+proto` and the like may follow.
 const GRPC: &[u8] = b"application/grpc";
 
@@ -31,7 +34,7 @@ where
     G: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
     G::Future: Send + 'static,
 {
-    type Response = Response<Either<Body, axum::body::Body>>;
+    type Response = Response<Flowing<Either<Body, axum::body::Body>>>;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
 
@@ -39,10 +42,11 @@ where
         request.extensions_mut().insert(self.peer);
         if is_call(&request) {
             let answering = self.calls.call(request);
-            return async { Ok(answering.await?.map(Either::Left)) }.boxed();
+            return async { Ok(Flowing::of(answering.await?.map(Either::Left))) }.boxed();
         }
+        let request = request.map(Patient::new);
         let answering = tower_service::Service::call(&mut self.pages.clone(), request);
-        async { Ok(answering.await?.map(Either::Right)) }.boxed()
+        async { Ok(Flowing::of(answering.await?.map(Either::Right))) }.boxed()
     }
 }
 

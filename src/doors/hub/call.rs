@@ -1,5 +1,7 @@
 //! One call: who makes it, what it is for, how long it took and how it ended.
 
+use std::error::Error as _;
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use http::HeaderMap;
@@ -9,15 +11,17 @@ use tracing::Span;
 
 use super::Door;
 use super::metrics::{Method, Metrics, Outcome};
+use super::shares::Client;
 use crate::cache::CacheError;
 use crate::cache::guard::Guard;
-use crate::cache::wire::{Malformed, status_of};
+use crate::cache::wire::{MAX_MESSAGE, Malformed, status_of};
 use crate::telemetry;
 
 /// A call that runs. It counts when it is dropped: as cancelled, unless it was
 /// told how it ended.
 pub struct Call {
     method: Method,
+    client: Client,
     began: Instant,
     outcome: Outcome,
     metrics: Metrics,
@@ -25,12 +29,13 @@ pub struct Call {
 }
 
 impl Call {
-    /// A call with these headers, and what its client may do; an error is its
-    /// answer.
+    /// A call from `peer` with these headers, and what its client may do; an
+    /// error is its answer.
     pub fn begin(
         door: &Door,
         method: Method,
         headers: &HeaderMap,
+        peer: Option<SocketAddr>,
     ) -> Result<(Self, Guard), Status> {
         let span = tracing::info_span!(
             "call",
@@ -41,6 +46,7 @@ impl Call {
         telemetry::continued(&span, headers);
         let mut call = Self {
             method,
+            client: Client::At(peer.map(|peer| peer.ip())),
             began: Instant::now(),
             outcome: Outcome::Cancelled,
             metrics: door.metrics.clone(),
@@ -52,7 +58,10 @@ impl Call {
             Err(status) => return Err(call.ended(status)),
         };
         match door.access.grant(token, Timestamp::now()) {
-            Ok(grant) => Ok((call, door.cache.to(grant))),
+            Ok(grant) => {
+                call.client = Client::of(&grant, peer);
+                Ok((call, door.cache.to(grant)))
+            }
             Err(denied) => {
                 tracing::info!(parent: &call.span, reason = denied.reason(), "a call without a valid token");
                 Err(call.ended(Status::unauthenticated(denied.to_string())))
@@ -63,6 +72,11 @@ impl Call {
     /// What is done for it happens in here.
     pub fn span(&self) -> &Span {
         &self.span
+    }
+
+    /// Who makes it.
+    pub fn client(&self) -> &Client {
+        &self.client
     }
 
     /// It ends well.
@@ -132,4 +146,20 @@ pub fn refused(error: CacheError) -> Status {
 /// A message that can't be read.
 pub fn malformed(error: Malformed) -> Status {
     Status::invalid_argument(error.to_string())
+}
+
+/// What is told of a message that did not come, in the wire's words. Those that
+/// can't be read are `INTERNAL` and those that are too long `OUT_OF_RANGE`
+/// there, with a text for programmers.
+pub fn unread(status: Status) -> Status {
+    match status.code() {
+        // What broke on its way has a source.
+        Code::Internal if status.source().is_none() => {
+            Status::invalid_argument(format!("the message can't be read: {}", status.message()))
+        }
+        Code::OutOfRange => {
+            Status::out_of_range(format!("a message of more than {MAX_MESSAGE} bytes"))
+        }
+        _ => status,
+    }
 }

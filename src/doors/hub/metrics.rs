@@ -92,10 +92,7 @@ impl Outcome {
         match code {
             Code::Ok => Self::Ok,
             Code::NotFound => Self::NotFound,
-            // The wire's word for a message that can't be read is INTERNAL.
-            Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented | Code::Internal => {
-                Self::Invalid
-            }
+            Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented => Self::Invalid,
             Code::Unauthenticated => Self::Unauthenticated,
             Code::PermissionDenied => Self::Denied,
             Code::FailedPrecondition => Self::Missing,

@@ -1,26 +1,40 @@
 //! A blob, on its way out.
+//!
+//! So many blobs go out at a time, since one that is not read stays in memory.
+//! Whoever finds no place waits a little, and is told to try again: sooner than
+//! a sidecar takes the hub for dead.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
 use tonic::{Response, Status};
 use tracing::Instrument as _;
 
+use super::Door;
 use super::call::{Call, malformed, refused};
 use super::pieces::uncopied;
 use super::service::Answers;
+use super::shares::{Client, Kept, Share};
 use crate::blobs::{BlobError, BlobStream};
 use crate::cache::CacheError;
 use crate::cache::guard::Guard;
 use crate::cache::wire::{self, PIECE, v1};
 
+/// How long a call may wait for a place.
+const PLACE: Duration = Duration::from_secs(5);
+
 /// Answers a call for a blob: with its bytes, or with where they are.
 pub async fn read(
+    door: &Door,
     mut call: Call,
     guard: Guard,
     request: v1::ReadBlobRequest,
 ) -> Result<Response<Answers<v1::ReadBlobResponse>>, Status> {
     let span = call.span().clone();
-    match begin(&guard, request).instrument(span).await {
+    let beginning = begin(door, call.client(), &guard, request);
+    match beginning.instrument(span).await {
         Ok(Begun::At(url)) => {
             let answer = v1::ReadBlobResponse {
                 url,
@@ -28,13 +42,15 @@ pub async fn read(
             };
             call.answer(Ok(stream::iter([Ok(answer)]).boxed() as Answers<_>))
         }
-        Ok(Begun::Reading(reading)) => {
+        Ok(Begun::Reading(reading, place)) => {
             let compressed = reading.is_compressed();
             let pieces = reading.pieces(call);
-            Ok(match compressed {
+            let mut response = match compressed {
                 true => uncopied(pieces),
                 false => Response::new(pieces),
-            })
+            };
+            response.extensions_mut().insert(Arc::new(place) as Kept);
+            Ok(response)
         }
         Err(status) => Err(call.ended(status)),
     }
@@ -42,10 +58,15 @@ pub async fn read(
 
 enum Begun {
     At(String),
-    Reading(Reading),
+    Reading(Reading, Share),
 }
 
-async fn begin(guard: &Guard, request: v1::ReadBlobRequest) -> Result<Begun, Status> {
+async fn begin(
+    door: &Door,
+    client: &Client,
+    guard: &Guard,
+    request: v1::ReadBlobRequest,
+) -> Result<Begun, Status> {
     let projects = wire::projects(&request.projects).map_err(malformed)?;
     let digest = wire::digest(&request.digest).map_err(malformed)?;
     if request.takes_url
@@ -53,6 +74,7 @@ async fn begin(guard: &Guard, request: v1::ReadBlobRequest) -> Result<Begun, Sta
     {
         return Ok(Begun::At(location.as_str().to_owned()));
     }
+    let place = door.reads.take_within(PLACE, client, 1, "reads").await?;
     let length = match request.length {
         0 => u64::MAX,
         length => length,
@@ -65,11 +87,12 @@ async fn begin(guard: &Guard, request: v1::ReadBlobRequest) -> Result<Begun, Sta
         Some(_) => bytes,
         None => stream::empty().boxed(),
     };
-    Ok(Begun::Reading(Reading {
+    let reading = Reading {
         first: first.unwrap_or_default(),
         from_start: request.offset == 0,
         bytes,
-    }))
+    };
+    Ok(Begun::Reading(reading, place))
 }
 
 /// A blob whose first bytes are there.

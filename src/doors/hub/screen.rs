@@ -5,6 +5,7 @@
 //! the message can't be read, is counted and logged here.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use tonic::body::Body;
 use tonic::service::Routes;
 
 use super::Door;
-use super::call::Call;
+use super::call::{Call, unread};
 use super::metrics::Method;
 use crate::cache::guard::Guard;
 
@@ -85,17 +86,19 @@ impl Service<Request<Incoming>> for Screen {
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let method = Method::at(request.uri().path());
-        let begun = match Call::begin(&self.door, method, request.headers()) {
-            Ok(begun) => Begun::new(begun),
+        let peer = request.extensions().get::<SocketAddr>().copied();
+        let begun = Call::begin(&self.door, method, request.headers(), peer);
+        let (client, begun) = match begun {
+            Ok((call, guard)) => (call.client().clone(), Begun::new((call, guard))),
             Err(status) => return future::ready(Ok(status.into_http())).boxed(),
         };
         request.extensions_mut().insert(begun.clone());
-        let room = Arc::clone(&self.door.messages);
+        let room = self.door.messages.clone();
         let routes = self.routes.clone();
         async move {
             let answering = async {
                 // As long as the message is on its way.
-                let Ok(room) = room.acquire().await else {
+                let Ok(room) = room.take(&client, 1).await else {
                     return routes.call(request).await;
                 };
                 let mut answering = std::pin::pin!(routes.call(request));
@@ -117,7 +120,8 @@ impl Service<Request<Incoming>> for Screen {
             let response = answering.await?;
             if let Some((mut call, _)) = begun.take() {
                 let status = Status::from_header_map(response.headers());
-                call.ended(status.unwrap_or_else(|| Status::unimplemented("no such method")));
+                let status = status.unwrap_or_else(|| Status::unimplemented("no such method"));
+                return Ok(call.ended(unread(status)).into_http());
             }
             Ok(response)
         }

@@ -6,32 +6,30 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use futures::stream::{self, Stream, StreamExt as _};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument as _;
 
 use super::Door;
 use super::call::{malformed, refused};
+use super::publishing::publish;
 use super::reading::read;
 use super::screen::taken;
+use super::shares::{Client, Kept, Share};
 use super::writing::write;
 use crate::cache::guard::Guard;
 use crate::cache::wire::{self, CacheService, Malformed, v1};
-use crate::cache::{Document, Flush, Publication, Saving};
+use crate::cache::{Flush, Saving};
 use crate::catalog::LeaseId;
 use crate::place::Place;
-use crate::step::Step;
 
-/// The largest config that an export may have, in bytes.
-const MAX_CONFIG: u64 = 64 << 20;
-/// How long an export may wait for the memory that it takes.
-const ROOM: Duration = Duration::from_secs(45);
-/// How long a client may take over the config of an export, once it has that.
-const PUBLISHING: Duration = Duration::from_secs(30);
-/// How long it may say nothing meanwhile: it holds memory.
-const SILENCE: Duration = Duration::from_secs(10);
+/// How long an answer may wait for the memory that it takes, and a look-up for
+/// its turn: a sidecar has 5 s for both.
+const TURN: Duration = Duration::from_secs(2);
+
+/// Bytes of an answer that need no room: most calls are done by the time that
+/// it is written.
+const SMALL: usize = 4 << 10;
 
 /// A stream of answers.
 pub type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -48,13 +46,81 @@ impl Service {
     ) -> Result<Response<T>, Status>
     where
         F: Future<Output = Result<T, Status>> + Send,
+        M: Send,
+        T: prost::Message,
+    {
+        self.unary_for(request, |_, guard, message| work(guard, message))
+            .await
+    }
+
+    /// The same, where it matters who calls.
+    async fn unary_for<M, T, F>(
+        &self,
+        request: Request<M>,
+        work: impl FnOnce(Client, Guard, M) -> F + Send,
+    ) -> Result<Response<T>, Status>
+    where
+        F: Future<Output = Result<T, Status>> + Send,
+        M: Send,
+        T: prost::Message,
     {
         let (_, extensions, message) = request.into_parts();
         let (call, guard) = taken(&extensions)?;
-        let work = work(guard, message).instrument(call.span().clone());
-        let answer = work.await;
-        call.answer(answer)
+        let client = call.client().clone();
+        let work = async {
+            let answer = work(client.clone(), guard, message).await?;
+            let room = self.room(&client, answer.encoded_len()).await?;
+            Ok((answer, room))
+        };
+        let answer = work.instrument(call.span().clone()).await;
+        kept(call.answer(answer))
     }
+
+    /// Does one call whose answer comes in several messages.
+    async fn streamed<M, T, F>(
+        &self,
+        request: Request<M>,
+        work: impl FnOnce(Client, Guard, M) -> F + Send,
+    ) -> Result<Response<Answers<T>>, Status>
+    where
+        F: Future<Output = Result<Vec<T>, Status>> + Send,
+        M: Send,
+        T: prost::Message + 'static,
+    {
+        let (_, extensions, message) = request.into_parts();
+        let (call, guard) = taken(&extensions)?;
+        let client = call.client().clone();
+        let work = async {
+            let parts = work(client.clone(), guard, message).await?;
+            let bytes = parts.iter().map(prost::Message::encoded_len).sum();
+            let room = self.room(&client, bytes).await?;
+            let parts = stream::iter(parts.into_iter().map(Ok));
+            Ok((parts.boxed() as Answers<_>, room))
+        };
+        let answer = work.instrument(call.span().clone()).await;
+        kept(call.answer(answer))
+    }
+
+    /// Memory for an answer of so many bytes, until its client has read it.
+    async fn room(&self, client: &Client, bytes: usize) -> Result<Option<Share>, Status> {
+        if bytes <= SMALL {
+            return Ok(None);
+        }
+        let (answers, kib) = (&self.0.answers, bytes.div_ceil(1 << 10));
+        let room = answers.take_within(TURN, client, kib, "answers").await?;
+        Ok(Some(room))
+    }
+}
+
+/// An answer, and what is kept for it.
+pub(super) fn kept<T>(
+    answer: Result<Response<(T, Option<Share>)>, Status>,
+) -> Result<Response<T>, Status> {
+    let (metadata, (answer, room), mut extensions) = answer?.into_parts();
+    if let Some(room) = room {
+        extensions.insert(Arc::new(room) as Kept);
+    }
+    Ok(Response::from_parts(metadata, answer, extensions))
 }
 
 #[tonic::async_trait]
@@ -62,22 +128,25 @@ impl CacheService for Service {
     type LookUpStream = Answers<v1::LookUpResponse>;
     type ReadBlobStream = Answers<v1::ReadBlobResponse>;
     type WriteBlobStream = Answers<v1::WriteBlobResponse>;
+    type PublishStream = Answers<v1::PublishResponse>;
+    type StepsStream = Answers<v1::StepsResponse>;
 
     async fn look_up(
         &self,
         request: Request<v1::LookUpRequest>,
     ) -> Result<Response<Self::LookUpStream>, Status> {
-        self.unary(request, |guard, message| async move {
+        self.streamed(request, |client, guard, message| async move {
             let (wants, limits) = wire::question(message).map_err(malformed)?;
             if let Some(first) = wants.first() {
                 tracing::Span::current().record("project", first.place.project.as_str());
             }
+            let look_ups = &self.0.look_ups;
+            let _turn = look_ups.take_within(TURN, &client, 1, "look-ups").await?;
             // Before anything is named that it keeps.
             let lease = guard.take_lease().await;
             let import = guard.look_up(wants, &limits).await.map_err(refused)?;
             let lease = lease.map_or(0, |lease| lease.0);
-            let parts = wire::import_parts(import.as_ref(), lease);
-            Ok(stream::iter(parts.into_iter().map(Ok)).boxed() as Answers<_>)
+            Ok(wire::import_parts(import.as_ref(), lease))
         })
         .await
     }
@@ -111,7 +180,7 @@ impl CacheService for Service {
     ) -> Result<Response<Self::ReadBlobStream>, Status> {
         let (_, extensions, message) = request.into_parts();
         let (call, guard) = taken(&extensions)?;
-        read(call, guard, message).await
+        read(&self.0, call, guard, message).await
     }
 
     async fn write_blob(
@@ -126,21 +195,10 @@ impl CacheService for Service {
     async fn publish(
         &self,
         request: Request<Streaming<v1::PublishRequest>>,
-    ) -> Result<Response<v1::PublishResponse>, Status> {
-        let room = Arc::clone(&self.0.exports);
-        self.unary(request, |guard, messages| async move {
-            let (export, _room) = publication(messages, room).await?;
-            tracing::Span::current().record("project", export.place.project.as_str());
-            let published = guard.publish(export).await.map_err(refused)?;
-            Ok(v1::PublishResponse {
-                export: published.id.map_or(0, |id| id.0),
-                records: published.records as u64,
-                layers: published.layers as u64,
-                bytes: published.bytes,
-                steps: published.steps.iter().map(v1::Step::from).collect(),
-            })
-        })
-        .await
+    ) -> Result<Response<Self::PublishStream>, Status> {
+        let (_, extensions, messages) = request.into_parts();
+        let (call, guard) = taken(&extensions)?;
+        publish(&self.0.exports, call, guard, messages).await
     }
 
     async fn writable(
@@ -158,14 +216,16 @@ impl CacheService for Service {
     async fn steps(
         &self,
         request: Request<v1::StepsRequest>,
-    ) -> Result<Response<v1::StepsResponse>, Status> {
-        self.unary(request, |guard, message| async move {
+    ) -> Result<Response<Self::StepsStream>, Status> {
+        self.streamed(request, |_, guard, message| async move {
             let project = wire::project(&message.project).map_err(malformed)?;
             let results = wire::results(message.results).map_err(malformed)?;
             let steps = guard.steps(&project, &results).await.map_err(refused)?;
-            Ok(v1::StepsResponse {
-                steps: steps.iter().map(v1::Step::from).collect(),
-            })
+            let parts = wire::steps_parts(&steps).map(|steps| {
+                let steps = Some(steps);
+                v1::StepsResponse { steps }
+            });
+            Ok(parts.collect())
         })
         .await
     }
@@ -209,9 +269,14 @@ impl CacheService for Service {
         &self,
         request: Request<v1::SuspectRequest>,
     ) -> Result<Response<v1::SuspectResponse>, Status> {
-        self.unary(request, |guard, message| async move {
+        let suspects = self.0.suspects.clone();
+        self.unary_for(request, |client, guard, message| async move {
             let projects = wire::projects(&message.projects).map_err(malformed)?;
             let digest = wire::digest(&message.digest).map_err(malformed)?;
+            // It is left to those who ask again.
+            let Some(_turn) = suspects.try_take(&client) else {
+                return Ok(v1::SuspectResponse { withdrawn: false });
+            };
             let withdrawn = guard.suspect(&projects, &digest).await.map_err(refused)?;
             Ok(v1::SuspectResponse { withdrawn })
         })
@@ -240,74 +305,4 @@ pub fn place_of(project: &str, git_ref: &str) -> Result<Place, Malformed> {
         git_ref: wire::git_ref(git_ref)?,
         ..Place::default()
     })
-}
-
-/// The next message of an export.
-async fn next(
-    messages: &mut Streaming<v1::PublishRequest>,
-) -> Result<Option<v1::PublishRequest>, Status> {
-    let message = tokio::time::timeout(SILENCE, messages.message()).await;
-    message.map_err(|_| Status::deadline_exceeded("nothing came for too long"))?
-}
-
-/// An export, put together of its messages, and the `room` that it takes.
-async fn publication(
-    mut messages: Streaming<v1::PublishRequest>,
-    room: Arc<Semaphore>,
-) -> Result<(Publication, OwnedSemaphorePermit), Status> {
-    use v1::publish_request::Part;
-    let first = next(&mut messages).await?.and_then(|message| message.part);
-    let Some(Part::Export(export)) = first else {
-        return Err(Status::invalid_argument("an export begins with what it is"));
-    };
-    if export.config_bytes > MAX_CONFIG {
-        return Err(Status::invalid_argument(format!(
-            "a config of {} bytes: at most {MAX_CONFIG}",
-            export.config_bytes
-        )));
-    }
-    let place = Place::try_from(export.place).map_err(malformed)?;
-    if place.scope.is_any() {
-        return Err(Status::invalid_argument("an export needs one scope"));
-    }
-    let steps: Vec<Step> = wire::steps(export.steps).map_err(malformed)?;
-    let size = export.config_bytes + export.manifest.len() as u64;
-    let kib = u32::try_from(size >> 10).unwrap_or(u32::MAX).max(1);
-    let room = tokio::time::timeout(ROOM, room.acquire_many_owned(kib)).await;
-    let room = room.map_err(|_| Status::unavailable("too many exports at once: try again"))?;
-    let room = room.map_err(|_| Status::unavailable("the hub is closing"))?;
-    let config = tokio::time::timeout(PUBLISHING, config(messages, export.config_bytes)).await;
-    let config =
-        config.map_err(|_| Status::deadline_exceeded("the export did not come to its end"))??;
-    let publication = Publication {
-        place,
-        builder: wire::short("builder", export.builder).map_err(malformed)?,
-        manifest: Document::new(export.manifest),
-        config: Document::new(config),
-        uploaded: Default::default(),
-        steps,
-    };
-    Ok((publication, room))
-}
-
-/// The config of an export, of so many bytes.
-async fn config(
-    mut messages: Streaming<v1::PublishRequest>,
-    announced: u64,
-) -> Result<Bytes, Status> {
-    use v1::publish_request::Part;
-    let mut config = BytesMut::new();
-    while let Some(message) = next(&mut messages).await? {
-        let Some(Part::Config(bytes)) = message.part else {
-            continue;
-        };
-        if (config.len() + bytes.len()) as u64 > announced {
-            return Err(Status::invalid_argument("a config longer than announced"));
-        }
-        config.extend_from_slice(&bytes);
-    }
-    if config.len() as u64 != announced {
-        return Err(Status::invalid_argument("a config that breaks off"));
-    }
-    Ok(config.freeze())
 }

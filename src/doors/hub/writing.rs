@@ -7,15 +7,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::stream::StreamExt as _;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 use tracing::Instrument as _;
 
 use super::Door;
-use super::call::{Call, malformed, refused};
+use super::call::{Call, malformed, refused, unread};
 use super::metrics::Counted;
 use super::service::{Answers, place_of};
+use super::shares::{Client, Share};
 use crate::blobs::Ingest;
 use crate::cache::CacheError;
 use crate::cache::guard::Guard;
@@ -52,6 +53,7 @@ pub fn write(
     let writing = async move {
         let mut upload = Upload {
             door,
+            client: call.client().clone(),
             guard,
             messages,
             answers: answers.clone(),
@@ -73,12 +75,13 @@ pub fn write(
 struct Seat {
     // Dropped first: who is next may go on with what it leaves.
     ingest: Box<dyn Ingest>,
-    _slot: OwnedSemaphorePermit,
+    _slot: Share,
     _counted: Counted,
 }
 
 struct Upload {
     door: Arc<Door>,
+    client: Client,
     guard: Guard,
     messages: Streaming<v1::WriteBlobRequest>,
     answers: Answering,
@@ -135,11 +138,10 @@ impl Upload {
         expected: Option<Digest>,
     ) -> Result<Seat, Status> {
         let slot = tokio::select! {
-            slot = Arc::clone(&self.door.uploads).acquire_owned() => slot,
+            slot = self.door.uploads.take(&self.client, 1) => slot?,
             // Whoever has gone away waits for nothing.
             () = self.answers.closed() => return Err(Status::cancelled("the client went away")),
         };
-        let slot = slot.map_err(|_| Status::unavailable("the hub is closing"))?;
         let ingest = self.guard.ingest(place, name, expected).await;
         Ok(Seat {
             ingest: ingest.map_err(refused)?,
@@ -199,7 +201,7 @@ impl Upload {
 fn gone(status: Status) -> Status {
     match status.code() {
         Code::Unknown => Status::cancelled("the client went away"),
-        _ => status,
+        _ => unread(status),
     }
 }
 

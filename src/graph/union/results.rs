@@ -79,9 +79,12 @@ pub(super) struct Choice {
 }
 
 impl Results {
-    /// Gives a record a result.
-    pub(super) fn add(&mut self, record: u32, outcome: Outcome, seen: Timestamp) {
-        let outcome = self.outcomes.number(outcome);
+    /// Gives a record a result of an export that was written at `seen`. What it
+    /// says of a time after that is cut: it would win over every later result,
+    /// and so would whatever took it over.
+    pub(super) fn add(&mut self, record: u32, (layer, said): Outcome, seen: Timestamp) {
+        let created_at = said.map(|said| said.min(seen));
+        let outcome = self.outcomes.number((layer, created_at));
         self.hold(record, Held { outcome, seen });
     }
 
@@ -130,13 +133,12 @@ impl Results {
         dates
     }
 
-    /// All results of a record. No result is newer than the export that has
-    /// it, whatever a builder's clock said.
+    /// All results of a record.
     pub(super) fn ranked(&self, record: u32, layers: &Layers) -> impl Iterator<Item = Ranked> {
         let head = self.heads.get(record as usize).copied().unwrap_or(NONE);
         self.held.iter(head).map(move |held| {
             let outcome @ (layer, created_at) = self.outcomes[held.outcome];
-            let time = created_at.map_or(held.seen, |created_at| created_at.min(held.seen));
+            let time = created_at.unwrap_or(held.seen);
             Ranked {
                 outcome,
                 rank: (time, created_at, Reverse(*layers.key(layer))),

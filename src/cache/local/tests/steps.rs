@@ -57,3 +57,39 @@ async fn a_step_is_known_to_later_exports_of_its_project_and_to_no_other() {
     assert_eq!(of("p").await, [step]);
     assert_eq!(of("q").await, []);
 }
+
+#[tokio::test]
+async fn a_step_of_a_ref_that_may_not_be_read_is_named_to_nobody_who_may_not() {
+    let (_dir, cache) = cache();
+    let step = Step {
+        record: Digest::of(b"layer").to_string().parse().unwrap(),
+        created_at: DATE.parse().unwrap(),
+        name: StepName::of("RUN secret"),
+        duration: Default::default(),
+        origin: None,
+    };
+    upload(&cache, "p", "layer").await;
+    let secret = dated(place("p", "secret"), vec![step.clone()]);
+    cache.publish(secret).await.unwrap();
+    let (project, result) = ("p".parse().unwrap(), [(step.record, step.created_at)]);
+    for (readable, known) in [
+        ("main", 0),
+        ("refs/heads/s*", 1),
+        ("secret", 1),
+        ("refs/tags/*", 0),
+    ] {
+        let readable = [readable.parse().unwrap()];
+        let told = cache.steps_of(&project, Some(&readable), &result).await;
+        assert_eq!(told.unwrap().len(), known, "{readable:?}");
+        let mut export = dated(place("p", "main"), vec![]);
+        export.readable = Some(readable.to_vec());
+        let published = cache.publish(export).await.unwrap();
+        assert_eq!(published.steps.len(), known, "{readable:?}");
+        let flush = Flush {
+            project: "p".parse().unwrap(),
+            git_ref: Some("main".parse().unwrap()),
+            scope: None,
+        };
+        cache.flush(&flush).await.unwrap();
+    }
+}

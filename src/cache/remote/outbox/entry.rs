@@ -244,6 +244,7 @@ impl Written {
             config,
             uploaded: self.uploaded,
             steps: wire::steps(steps.collect())?,
+            readable: None,
         })
     }
 }

@@ -15,11 +15,10 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Streaming};
 
 use super::super::*;
-use crate::cache::wire::v1::publish_request::Part as PublishPart;
+use crate::cache::LocalCache;
 use crate::cache::wire::v1::write_blob_request::Part;
 use crate::cache::wire::v1::write_blob_response::{Part as Answer, Stored};
-use crate::cache::wire::{CacheServer, CacheService, PIECE, status_of};
-use crate::cache::{Document, LocalCache};
+use crate::cache::wire::{CacheServer, CacheService, PIECE, PublicationReader, status_of};
 
 /// What a test sees of it, and can change.
 #[derive(Default)]
@@ -152,6 +151,8 @@ impl CacheService for Double {
     type LookUpStream = BoxStream<'static, Result<v1::LookUpResponse, Status>>;
     type ReadBlobStream = BoxStream<'static, Result<v1::ReadBlobResponse, Status>>;
     type WriteBlobStream = BoxStream<'static, Result<v1::WriteBlobResponse, Status>>;
+    type PublishStream = BoxStream<'static, Result<v1::PublishResponse, Status>>;
+    type StepsStream = BoxStream<'static, Result<v1::StepsResponse, Status>>;
 
     async fn look_up(
         &self,
@@ -249,37 +250,27 @@ impl CacheService for Double {
     async fn publish(
         &self,
         request: Request<Streaming<v1::PublishRequest>>,
-    ) -> Result<Response<v1::PublishResponse>, Status> {
+    ) -> Result<Answers<v1::PublishResponse>, Status> {
         self.note(&request)?;
         let mut parts = request.into_inner();
-        let (mut head, mut config) = (None, Vec::new());
+        let mut reader = PublicationReader::begin(parts.message().await?).unwrap();
         while let Some(message) = parts.message().await? {
-            match message.part {
-                Some(PublishPart::Export(export)) => head = Some(export),
-                Some(PublishPart::Config(bytes)) => config.extend_from_slice(&bytes),
-                None => {}
+            reader.take(message).unwrap();
+        }
+        let mut export = reader.finish().unwrap();
+        let uploaded = self.seen().uploaded.get(&export.place.project).cloned();
+        export.uploaded = uploaded.unwrap_or_default();
+        let mut answers: Vec<_> = Vec::new();
+        match self.cache.publish(export).await {
+            Ok(published) => answers.extend(wire::published_parts(&published).into_iter().map(Ok)),
+            Err(error) => {
+                if let CacheError::Missing(missing) = &error {
+                    answers.extend(wire::missing_parts(missing).map(Ok));
+                }
+                answers.push(Err(status_of(&error)));
             }
         }
-        let head = head.unwrap();
-        let place = Place::try_from(head.place).unwrap();
-        let uploaded = self.seen().uploaded.get(&place.project).cloned();
-        let export = Publication {
-            uploaded: uploaded.unwrap_or_default(),
-            place,
-            builder: head.builder,
-            manifest: Document::new(head.manifest),
-            config: Document::new(config.into()),
-            steps: wire::steps(head.steps).unwrap(),
-        };
-        let published = self.cache.publish(export).await;
-        let published = published.map_err(|error| status_of(&error))?;
-        Ok(Response::new(v1::PublishResponse {
-            export: published.id.unwrap().0,
-            records: published.records as u64,
-            layers: published.layers as u64,
-            bytes: published.bytes,
-            steps: published.steps.iter().map(v1::Step::from).collect(),
-        }))
+        Ok(Response::new(stream::iter(answers).boxed()))
     }
 
     async fn writable(
@@ -293,14 +284,19 @@ impl CacheService for Double {
     async fn steps(
         &self,
         request: Request<v1::StepsRequest>,
-    ) -> Result<Response<v1::StepsResponse>, Status> {
+    ) -> Result<Answers<v1::StepsResponse>, Status> {
         self.note(&request)?;
         let request = request.into_inner();
         let results = wire::results(request.results).unwrap();
         let project = request.project.parse().unwrap();
         let steps = self.cache.steps(&project, &results).await.unwrap();
-        let steps = steps.iter().map(v1::Step::from).collect();
-        Ok(Response::new(v1::StepsResponse { steps }))
+        let parts = wire::steps_parts(&steps).map(|steps| {
+            let steps = Some(steps);
+            Ok(v1::StepsResponse { steps })
+        });
+        Ok(Response::new(
+            stream::iter(parts.collect::<Vec<_>>()).boxed(),
+        ))
     }
 
     async fn report(

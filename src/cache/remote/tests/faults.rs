@@ -161,7 +161,7 @@ async fn the_next_address_is_asked_where_one_fails() {
 #[tokio::test]
 async fn a_hub_that_is_down_is_left_alone_until_a_probe_finds_it() {
     let lab = Lab::new().await;
-    let host = lab.host().await;
+    let host = Host::of([lab.address()], Duration::ZERO).await;
     lab.proxy.set(Toxic::Refuse);
     let place = Place::default();
     until_open(&host).await;
@@ -176,6 +176,33 @@ async fn a_hub_that_is_down_is_left_alone_until_a_probe_finds_it() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(host.metrics.breakers_open(), 0);
+}
+
+#[tokio::test]
+async fn a_hub_that_restarts_takes_the_export_that_was_begun_meanwhile() {
+    for toxic in [Toxic::Refuse, Toxic::Reset] {
+        let lab = Lab::new().await;
+        let host = lab.host().await;
+        lab.proxy.set(toxic);
+        let place = Place::default();
+        let asking = host.cache.writable(&place);
+        let back = async {
+            until_open(&Host::of([lab.address()], Duration::ZERO).await).await;
+            lab.proxy.set(Toxic::Pass);
+        };
+        let (asked, ()) = tokio::join!(asking, back);
+        asked.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_hub_that_says_no_is_not_asked_again() {
+    let lab = Lab::new().await;
+    let host = lab.host().await;
+    lab.double.seen().denies = Some("not for you".to_owned());
+    let error = host.cache.writable(&Place::default()).await.unwrap_err();
+    assert_eq!(error.to_string(), "not for you");
+    assert_eq!(host.metrics.count(Method::Writable), 1);
 }
 
 async fn until_open(host: &Host) {

@@ -114,6 +114,27 @@ fn a_gha_line_works_unchanged() {
 }
 
 #[test]
+fn an_address_that_is_none_is_told_without_what_is_secret_in_it() {
+    for url in [
+        "http://user:hunter2@cache:8700",
+        "http://user:hunt/er2hunter2@cache",
+        "http://user:x?hunter2@cache",
+        "http://user:x#hunter2@cache",
+        "http:/user:hunter2@cache",
+        "user:hunter2@cache",
+        "user:hunter2@cache://x",
+        "https://cache/x?token=hunter2",
+        "https://cache/x?token=x@hunter2",
+        "https://cache/x#hunter2",
+    ] {
+        let Address::Other(shown, why) = export(&format!("url={url}")).unwrap().address else {
+            panic!("{url} is an address");
+        };
+        assert!(!format!("{shown} {why}").contains("hunt"), "{url}: {shown}");
+    }
+}
+
+#[test]
 fn durations_are_those_that_people_write() {
     for (text, seconds) in [("90s", 90), ("10m", 600), ("1h30m", 5400), ("7d", 604_800)] {
         assert_eq!(

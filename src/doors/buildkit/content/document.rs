@@ -12,11 +12,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::blobs::{BlobError, Ingest};
-use crate::cache::Document;
+use crate::cache::{Document, MAX_DOCUMENTS};
 use crate::digest::{Digest, Hasher};
 
 /// The most that the documents of one export may hold together, in bytes.
-const MAX_BYTES: usize = 64 << 20;
+const MAX_BYTES: usize = MAX_DOCUMENTS as usize;
 
 /// The documents that one export has written.
 #[derive(Clone, Default)]

@@ -13,6 +13,7 @@ use tracing::{Instrument as _, Span};
 
 use super::super::build::Build;
 use super::super::metrics::ExportTally;
+use super::asked::Asked;
 use super::document::Documents;
 use super::import::slice;
 use super::layers;
@@ -40,6 +41,9 @@ pub struct ExportStore {
     documents: Documents,
     layers: Mutex<Layers>,
     tally: ExportTally,
+    /// Where the store has not said yet that it takes it, and how long it may
+    /// take to, once that is needed.
+    asked: Option<(Asked, Duration)>,
     /// Keeps what is found to be held until it is published.
     _lease: Lease,
 }
@@ -76,7 +80,23 @@ impl ExportStore {
             documents,
             layers,
             tally,
+            asked: None,
             _lease: lease,
+        }
+    }
+
+    /// The same, once the store says that it takes it, within `limit`.
+    pub fn once(self, asked: Asked, limit: Duration) -> Self {
+        Self {
+            asked: Some((asked, limit)),
+            ..self
+        }
+    }
+
+    async fn is_taken(&self) -> Result<(), Status> {
+        match &self.asked {
+            None => Ok(()),
+            Some((asked, limit)) => asked.settled(*limit, |error| self.failed(error)).await,
         }
     }
 
@@ -127,6 +147,7 @@ impl ExportStore {
         if self.size(digest).is_some() {
             return Ok(true);
         }
+        self.is_taken().await?;
         let held = self.cache.holds(&self.place, digest).await;
         let held = held.map_err(|error| self.failed(&error))?;
         if let Some(size) = held {
@@ -145,6 +166,7 @@ impl ExportStore {
         if is_document(name) {
             return Ok(self.documents.ingest());
         }
+        self.is_taken().await?;
         self.cache
             .ingest(&self.place, name, expected)
             .await
@@ -238,6 +260,7 @@ impl ExportStore {
                 config,
                 uploaded: uploaded.keys().copied().collect(),
                 steps: ran.clone(),
+                readable: None,
             })
             .instrument(self.span().clone())
             .await?;

@@ -49,6 +49,44 @@ fn the_newest_is_served_and_a_tie_is_settled_by_content() {
 }
 
 #[test]
+fn a_date_in_the_future_wins_over_nothing_that_comes_later() {
+    let (_, liar, first) = one(1, 1, "x+gzip", Some("12-31"));
+    let (_, honest, second) = one(2, 2, "x+gzip", Some("06-02"));
+    // Somebody who was served the first exports it again, as served.
+    let (_, again, _) = one(3, 1, "x+gzip", Some("06-01"));
+    let exports = [
+        (1, "06-01", liar, first.clone()),
+        (2, "06-03", honest, second),
+        (3, "06-04", again, first),
+    ];
+    let union_of = |order: [usize; 3]| {
+        let mut union = Union::default();
+        for at in order {
+            let (id, day, config, layer) = &exports[at];
+            union.add(&ExportSource {
+                id: *id,
+                time: format!("2026-{day}T00:00:00Z").parse().unwrap(),
+                config: &Parsed::read(config.to_string().as_bytes()).unwrap(),
+                layers: std::slice::from_ref(layer),
+            });
+        }
+        union
+    };
+    let all = Serving::of(&|_| true);
+    for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {
+        let union = union_of(order);
+        assert_eq!(blob(&union, &all), Some(2), "{order:?}");
+        // What is served of it says no more than that either.
+        let other = exports[1].3.digest;
+        let deliverable = |digest: &Digest| *digest != other;
+        let served = union.serve(&Serving::of(&deliverable));
+        let dates = config(&served).results();
+        let dates: Vec<_> = dates.iter().map(|(_, date)| date.to_string()).collect();
+        assert_eq!(dates, ["2026-06-01T00:00:00Z"], "{order:?}");
+    }
+}
+
+#[test]
 fn the_wanted_compression_comes_before_the_newest() {
     let union = union_of(&[
         one(

@@ -1,0 +1,242 @@
+//! What nothing names, and who may remove it.
+
+use super::*;
+
+const LONG: Duration = Duration::from_secs(3600);
+
+fn blob(content: &str) -> Digest {
+    Digest::of(content.as_bytes())
+}
+
+fn blobs<const N: usize>(contents: [&str; N]) -> Vec<Digest> {
+    contents.map(blob).to_vec()
+}
+
+async fn condemn(catalog: &dyn Catalog, contents: &[&str]) -> BTreeSet<Digest> {
+    let blobs: Vec<Digest> = contents.iter().map(|content| blob(content)).collect();
+    let condemned = catalog.condemn(&blobs, LONG).await.unwrap();
+    condemned.into_iter().collect()
+}
+
+async fn candidates(catalog: &dyn Catalog) -> BTreeSet<Digest> {
+    catalog.purge().await.unwrap();
+    let found = catalog.candidates(1000).await.unwrap();
+    found.into_iter().collect()
+}
+
+async fn kept(catalog: &dyn Catalog, filter: &KeptFilter) -> Vec<KeptExport> {
+    catalog.kept(filter).await.unwrap()
+}
+
+const ALL: KeptFilter = KeptFilter {
+    project: None,
+    after: None,
+    limit: 1000,
+};
+
+pub(in crate::catalog) async fn what_is_named_is_never_condemned(catalog: &dyn Catalog) {
+    append(catalog, "p", "main", &["exported"]).await;
+    let retired = append(catalog, "p", "main", &["retired"]).await;
+    catalog.take_lease(LONG).await.unwrap();
+    catalog.retire(&[retired]).await.unwrap();
+    let (project, git_ref) = ("q".parse().unwrap(), GitRef::default());
+    let possessed = [(blob("possessed"), 9), (blob("possessed before"), 9)];
+    for (blob, ttl) in possessed.iter().zip([LONG, Duration::ZERO]) {
+        catalog
+            .possess(&project, &git_ref, &[*blob], ttl)
+            .await
+            .unwrap();
+    }
+    catalog.pin(&blobs(["pinned"]), LONG).await.unwrap();
+    catalog
+        .pin(&blobs(["pinned before"]), Duration::ZERO)
+        .await
+        .unwrap();
+    let condemned = condemn(
+        catalog,
+        &[
+            "exported",
+            "retired",
+            "possessed",
+            "possessed before",
+            "pinned",
+            "pinned before",
+            "unknown",
+        ],
+    )
+    .await;
+    let nameless = blobs(["possessed before", "pinned before", "unknown"]);
+    assert_eq!(condemned, nameless.into_iter().collect());
+}
+
+pub(in crate::catalog) async fn what_loses_its_last_name_becomes_a_candidate(
+    catalog: &dyn Catalog,
+) {
+    let gone = append(catalog, "p", "main", &["a", "b"]).await;
+    append(catalog, "q", "main", &["b"]).await;
+    let lease = catalog.take_lease(LONG).await.unwrap();
+    catalog.retire(&[gone]).await.unwrap();
+    assert_eq!(
+        candidates(catalog).await,
+        BTreeSet::new(),
+        "a lease keeps it"
+    );
+    catalog.end_lease(lease).await.unwrap();
+    assert!(candidates(catalog).await.contains(&blob("a")));
+    let project: ProjectId = "p".parse().unwrap();
+    let (git_ref, uploaded) = (GitRef::default(), [(blob("c"), 1)]);
+    catalog
+        .possess(&project, &git_ref, &uploaded, Duration::ZERO)
+        .await
+        .unwrap();
+    catalog.pin(&blobs(["d"]), Duration::ZERO).await.unwrap();
+    let found: Vec<Digest> = candidates(catalog).await.into_iter().collect();
+    assert!(found.contains(&blob("c")), "{found:?}");
+    assert!(found.contains(&blob("d")), "{found:?}");
+    let condemned = catalog.condemn(&found, LONG).await.unwrap();
+    let condemned: BTreeSet<Digest> = condemned.into_iter().collect();
+    assert_eq!(condemned, blobs(["a", "c", "d"]).into_iter().collect());
+    let condemned: Vec<Digest> = condemned.into_iter().collect();
+    catalog.acquit(&condemned).await.unwrap();
+    assert_eq!(candidates(catalog).await, BTreeSet::new());
+}
+
+pub(in crate::catalog) async fn a_pin_tells_what_is_condemned_and_keeps_all_else(
+    catalog: &dyn Catalog,
+) {
+    assert_eq!(condemn(catalog, &["a"]).await.len(), 1);
+    let told = catalog.pin(&blobs(["a", "b"]), LONG).await.unwrap();
+    assert_eq!(told, blobs(["a"]));
+    assert!(condemn(catalog, &["b"]).await.is_empty());
+    catalog.acquit(&blobs(["a"])).await.unwrap();
+    let told = catalog.pin(&blobs(["a", "b"]), Duration::ZERO).await;
+    assert_eq!(told.unwrap(), []);
+    assert!(
+        condemn(catalog, &["a", "b"]).await.is_empty(),
+        "a shorter pin shortens none"
+    );
+    assert_eq!(catalog.pin(&[], LONG).await.unwrap(), []);
+}
+
+pub(in crate::catalog) async fn of_a_pin_and_a_judge_at_once_one_sees_the_other(
+    catalog: &dyn Catalog,
+) {
+    for round in 0..40 {
+        let blob = [Digest::of(format!("round {round}").as_bytes())];
+        let (told, condemned) =
+            tokio::join!(catalog.pin(&blob, LONG), catalog.condemn(&blob, LONG));
+        let (told, condemned) = (told.unwrap(), condemned.unwrap());
+        assert!(condemned.is_empty() || told == condemned, "round {round}");
+    }
+}
+
+pub(in crate::catalog) async fn what_is_condemned_is_so_once_and_for_a_while(
+    catalog: &dyn Catalog,
+) {
+    let short = catalog.condemn(&blobs(["a"]), Duration::ZERO).await;
+    assert_eq!(short.unwrap(), blobs(["a"]));
+    assert_eq!(
+        catalog.pin(&blobs(["a"]), Duration::ZERO).await.unwrap(),
+        []
+    );
+    assert_eq!(condemn(catalog, &["a", "b"]).await.len(), 2);
+    assert!(condemn(catalog, &["a", "b"]).await.is_empty(), "once");
+}
+
+pub(in crate::catalog) async fn what_is_nominated_is_due_later_and_what_is_named_is_not_nominated(
+    catalog: &dyn Catalog,
+) {
+    append(catalog, "p", "main", &["named"]).await;
+    let asked = blobs(["named", "a", "b"]);
+    let nominated = catalog.nominate(&asked, LONG).await.unwrap();
+    assert_eq!(
+        BTreeSet::from_iter(nominated),
+        BTreeSet::from_iter(blobs(["a", "b"]))
+    );
+    assert_eq!(candidates(catalog).await, BTreeSet::new());
+    catalog
+        .nominate(&blobs(["a"]), Duration::ZERO)
+        .await
+        .unwrap();
+    catalog.nominate(&blobs(["a"]), LONG).await.unwrap();
+    assert_eq!(candidates(catalog).await, BTreeSet::from([blob("a")]));
+    condemn(catalog, &["a"]).await;
+    assert_eq!(candidates(catalog).await, BTreeSet::new(), "condemned");
+}
+
+pub(in crate::catalog) async fn exports_are_kept_with_their_blobs_oldest_first(
+    catalog: &dyn Catalog,
+) {
+    let first = append(catalog, "p", "main", &["a", "b", "a"]).await;
+    let gone = append(catalog, "p", "main", &["c"]).await;
+    let other = append(catalog, "q", "dev", &["a"]).await;
+    let last = append(catalog, "p", "main", &[]).await;
+    catalog.retire(&[gone]).await.unwrap();
+    let all = kept(catalog, &ALL).await;
+    let ids: Vec<ExportId> = all.iter().map(|export| export.id).collect();
+    assert_eq!(ids, [first, other, last]);
+    let named = BTreeSet::from_iter(all[0].blobs.iter().copied());
+    assert_eq!(named, BTreeSet::from([(blob("a"), 1), (blob("b"), 1)]));
+    assert_eq!(all[0].blobs.len(), 2, "each once");
+    assert_eq!(all[1].place, place("q", "dev"));
+    assert_eq!((all[0].used, all[0].last_use()), (None, all[0].time));
+    let page = KeptFilter {
+        project: Some("p".parse().unwrap()),
+        after: Some(first),
+        limit: 1,
+    };
+    let page: Vec<ExportId> = kept(catalog, &page)
+        .await
+        .iter()
+        .map(|export| export.id)
+        .collect();
+    assert_eq!(page, [last]);
+}
+
+pub(in crate::catalog) async fn a_use_is_noted_of_the_newest_export_of_each_place_and_once_an_hour(
+    catalog: &dyn Catalog,
+) {
+    let old = append(catalog, "p", "main", &["a"]).await;
+    let new = append(catalog, "p", "main", &["a", "b"]).await;
+    let dev = append(catalog, "p", "dev", &["a"]).await;
+    let written = kept(catalog, &ALL).await[0].time;
+    let later = |minutes: i64| written + jiff::SignedDuration::from_mins(minutes);
+    let read = Uses {
+        blobs: BTreeSet::from([blob("a"), blob("unknown")]),
+        ..Uses::default()
+    };
+    let used = async || -> BTreeMap<ExportId, Option<Timestamp>> {
+        let all = kept(catalog, &ALL).await;
+        all.iter().map(|export| (export.id, export.used)).collect()
+    };
+    catalog.note_use(&read, later(59)).await.unwrap();
+    assert!(used().await.values().all(Option::is_none), "it is new");
+    catalog.note_use(&read, later(90)).await.unwrap();
+    let expected = [(old, None), (new, Some(later(90))), (dev, Some(later(90)))];
+    assert_eq!(used().await, BTreeMap::from(expected));
+    let hit = Uses {
+        refs: BTreeSet::from([("p".parse().unwrap(), "dev".parse().unwrap())]),
+        ..Uses::default()
+    };
+    catalog.note_use(&hit, later(140)).await.unwrap();
+    catalog.note_use(&hit, later(200)).await.unwrap();
+    let expected = [(old, None), (new, Some(later(90))), (dev, Some(later(200)))];
+    assert_eq!(used().await, BTreeMap::from(expected));
+    catalog
+        .note_use(&Uses::default(), later(900))
+        .await
+        .unwrap();
+}
+
+pub(in crate::catalog) async fn sizes_of_projects_count_each_blob_once(catalog: &dyn Catalog) {
+    assert_eq!(catalog.project_sizes().await.unwrap(), []);
+    append(catalog, "p", "main", &["four", "a"]).await;
+    append(catalog, "p", "dev", &["four", "five!"]).await;
+    append(catalog, "a", "dev", &["four"]).await;
+    let sizes = catalog.project_sizes().await.unwrap();
+    let sizes: Vec<_> = sizes
+        .iter()
+        .map(|size| (size.project.as_str(), size.exports, size.bytes))
+        .collect();
+    assert_eq!(sizes, [("a", 1, 4), ("p", 2, 10)]);
+}
