@@ -14,6 +14,7 @@ mod harness;
 mod attributes;
 mod badinput;
 mod child;
+mod collect;
 mod commands;
 mod descriptors;
 mod direct;

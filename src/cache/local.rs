@@ -467,13 +467,15 @@ async fn missing(
     sizes: &BTreeMap<Digest, u64>,
 ) -> Result<Vec<Digest>, CacheError> {
     let all: Vec<Digest> = sizes.keys().copied().collect();
-    let found = opened.blobs.sizes(&all).await?;
-    let foreign: Vec<Digest> = all
-        .iter()
-        .filter(|digest| !uploaded.contains(digest))
-        .copied()
-        .collect();
-    let held = BTreeSet::from_iter(opened.catalog.held(project, &foreign).await?);
+    let held = BTreeSet::from_iter(opened.catalog.held(project, &all).await?);
+    let mut found = opened.blobs.sizes(&all).await?;
+    for (digest, found) in all.iter().zip(&mut found) {
+        // Until now nothing but a pin kept it: what is remembered of its size
+        // may be of another time.
+        if !held.contains(digest) && uploaded.contains(digest) {
+            *found = opened.blobs.size(digest).await?;
+        }
+    }
     let deliverable = |digest: &Digest, found: &Option<u64>| {
         *found == sizes.get(digest).copied() && (uploaded.contains(digest) || held.contains(digest))
     };

@@ -9,7 +9,7 @@ use crate::cache::collecting;
 use crate::cache::quotas::FixedQuotas;
 use crate::cache::repair::repair;
 use crate::cache::retention::{Limits as Kept, ProjectLimits, Reason};
-use crate::catalog::{Collecting as _, KeptFilter, PinHolder};
+use crate::catalog::{KeptFilter, PinHolder};
 
 /// The files of all blobs.
 fn stored(dir: &TempDir) -> BTreeSet<String> {
