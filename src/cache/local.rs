@@ -8,6 +8,7 @@
 
 mod collect;
 mod directory;
+mod export;
 mod lease;
 mod open;
 mod pinning;
@@ -31,6 +32,7 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 pub use self::collect::{Collected, Orphans, Outlook, Swept};
+use self::export::{missing, steps};
 use self::open::{Opened, Opener};
 use self::pinning::{Names, Pinned};
 use self::quota::Watch;
@@ -47,7 +49,7 @@ use super::quotas::Quotas;
 use super::usage::Usage;
 use super::{
     Cache, CacheError, Document, Flush, Import, Lease, Limits, Publication, Published, Saving,
-    Want, policy, steps,
+    Want, policy,
 };
 use crate::blobs::{BlobError, BlobStore, BlobStream, DiskStore, Ingest};
 use crate::catalog::{Catalog, ExportHead, ExportId, Filter, NewExport};
@@ -456,47 +458,6 @@ pub(super) async fn parse(
         CacheError::Unavailable(format!("reading the export was cut off: {stopped}"))
     })?;
     Ok(parsed?)
-}
-
-/// Blobs that the project may not name: absent, of another size than the
-/// manifest says, or neither uploaded by this export nor held already.
-async fn missing(
-    opened: &Opened,
-    project: &ProjectId,
-    uploaded: &BTreeSet<Digest>,
-    sizes: &BTreeMap<Digest, u64>,
-) -> Result<Vec<Digest>, CacheError> {
-    let all: Vec<Digest> = sizes.keys().copied().collect();
-    let held = BTreeSet::from_iter(opened.catalog.held(project, &all).await?);
-    let mut found = opened.blobs.sizes(&all).await?;
-    for (digest, found) in all.iter().zip(&mut found) {
-        // Until now nothing but a pin kept it: what is remembered of its size
-        // may be of another time.
-        if !held.contains(digest) && uploaded.contains(digest) {
-            *found = opened.blobs.size(digest).await?;
-        }
-    }
-    let deliverable = |digest: &Digest, found: &Option<u64>| {
-        *found == sizes.get(digest).copied() && (uploaded.contains(digest) || held.contains(digest))
-    };
-    Ok(all
-        .iter()
-        .zip(&found)
-        .filter(|(digest, found)| !deliverable(digest, found))
-        .map(|(digest, _)| *digest)
-        .collect())
-}
-
-/// The steps of an export's records: `ran` by its build, or known from earlier
-/// exports of the project. An export is worth more than its names.
-async fn steps(opened: &Opened, project: &ProjectId, config: &Config, ran: Vec<Step>) -> Vec<Step> {
-    let nameless = steps::nameless(config, &ran);
-    let kept = opened.catalog.steps(project, &nameless).await;
-    let kept = kept.unwrap_or_else(|error| {
-        tracing::warn!(%error, "the names of steps of earlier exports can't be read");
-        Vec::new()
-    });
-    steps::of_export(config, ran, kept)
 }
 
 #[cfg(test)]
