@@ -116,7 +116,7 @@ impl LocalCache {
     }
 
     /// Holds the quotas of projects, and counts what goes.
-    pub fn keeping(self, quotas: Arc<dyn Quotas>, metrics: collecting::Metrics) -> Self {
+    pub fn keeping(self, quotas: Quotas, metrics: collecting::Metrics) -> Self {
         Self {
             watch: Watch::new(quotas, metrics),
             ..self
@@ -309,7 +309,7 @@ impl Cache for LocalCache {
 
     async fn writable(&self, place: &Place) -> Result<(), CacheError> {
         let opened = self.opener.opened_for_writing().await?;
-        if let Some(allowance) = self.allowance(place).await? {
+        if let Some(allowance) = self.allowance(&opened, place).await? {
             allowance.check(1)?;
         }
         opened.blobs.probe().await?;
@@ -335,7 +335,7 @@ impl Cache for LocalCache {
         let opened = self.opener.opened_for_writing().await?;
         // No project id holds a NUL: names of two projects never meet.
         let name = format!("{}\0{name}", place.project);
-        let allowance = self.allowance(place).await?;
+        let allowance = self.allowance(&opened, place).await?;
         let ingest = opened.blobs.ingest(&name, expected).await?;
         Ok(Box::new(Pinned {
             ingest,

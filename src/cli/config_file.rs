@@ -19,7 +19,7 @@ use toml::Value;
 #[derive(Debug, Args)]
 pub(super) struct ConfigArgs {
     /// A TOML file with these options as keys: `data-dir = "/cache"`. Of a hub,
-    /// its tables [[issuer]] and [[rule]] say which identities of a CI get which
+    /// its tables `issuer` and `rule` say which identities of a CI get which
     /// tokens.
     #[arg(long = CONFIG, env = "LAYERD_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,

@@ -3,13 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 
 use crate::access::RefPattern;
-use crate::cache::quotas::{FixedQuotas, Quotas};
+use crate::cache::quotas::Quotas;
 use crate::cache::retention::{Limits, ProjectLimits};
 use crate::place::ProjectId;
 use crate::units::{parse_duration, parse_size};
@@ -92,8 +91,8 @@ impl RetentionArgs {
         }
     }
 
-    /// The quotas of projects.
-    pub fn quotas(&self) -> Arc<dyn Quotas> {
+    /// The quotas of projects, where the catalog has none.
+    pub fn quotas(&self) -> Quotas {
         let quotas = self.quota.iter().map(|Quota(project, bytes)| {
             let limits = ProjectLimits {
                 max_bytes: Some(*bytes),
@@ -101,7 +100,7 @@ impl RetentionArgs {
             };
             (project.clone(), limits)
         });
-        Arc::new(FixedQuotas(quotas.collect()))
+        Quotas(quotas.collect())
     }
 }
 

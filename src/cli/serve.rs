@@ -42,7 +42,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         Some(keys) => Access::Token(keys, Revoked::new(Arc::clone(&backends.catalog))),
         None => Access::Open,
     });
-    let identities = Identities::open(&args, &access, &mut registry)?;
+    let identities = Identities::open(&args, &access, &backends.catalog, &mut registry)?;
     if args.check_config {
         return check(&backends, &identities).await;
     }

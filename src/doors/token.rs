@@ -12,13 +12,14 @@
 //! | `scope` | may be left out, or `read`, `write` or both: no more than that is granted |
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
+use axum::{Extension, Router};
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, PRAGMA, RETRY_AFTER};
@@ -102,11 +103,12 @@ impl From<Rejected> for Error {
 
 async fn answer(
     State(exchange): State<Arc<Exchange>>,
+    peer: Option<Extension<SocketAddr>>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let answered = match body {
-        Ok(body) => exchanged(&exchange, &headers, &body).await,
+        Ok(body) => exchanged(&exchange, peer.map(|peer| peer.0), &headers, &body).await,
         Err(rejection) => Err(Error {
             status: rejection.status(),
             ..Error::request(format!("a form of at most {MAX_BODY} bytes is expected"))
@@ -143,7 +145,12 @@ fn plain(text: &str) -> String {
     text.replace('…', "...").chars().map(shown).collect()
 }
 
-async fn exchanged(exchange: &Exchange, headers: &HeaderMap, body: &[u8]) -> Result<Value, Error> {
+async fn exchanged(
+    exchange: &Exchange,
+    peer: Option<SocketAddr>,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Value, Error> {
     let kind = headers
         .get(CONTENT_TYPE)
         .and_then(|kind| kind.to_str().ok());
@@ -188,7 +195,7 @@ async fn exchanged(exchange: &Exchange, headers: &HeaderMap, body: &[u8]) -> Res
     let wanted = wanted(field("scope"))?;
     let Exchanged {
         minted, granted, ..
-    } = exchange.exchange(token, wanted).await?;
+    } = exchange.exchange(token, wanted, peer).await?;
     let scopes = [
         ("read", granted.read.is_empty()),
         ("write", granted.write.is_empty()),

@@ -1,6 +1,7 @@
 //! A CI's identity for a token of ours (RFC 8693).
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -11,14 +12,16 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use tokio::sync::Semaphore;
 
-use super::super::Access;
 use super::super::token::{Minted, NewToken};
+use super::super::{Access, RefPattern};
 use super::config::{Config, Issuer};
 use super::keyring::Keyring;
 use super::presented::Presented;
 use super::rejected::{Outcome, Rejected};
 use super::rule::Rule;
 use super::template::shortened;
+use crate::catalog::Catalog;
+use crate::catalog::ledger::{Action, Actor, Details, NewAudit, Origin};
 use crate::telemetry::metrics::Label as _;
 
 /// Exchanges at a time, and how long others wait for one to end.
@@ -30,6 +33,7 @@ pub struct Exchange {
     issuers: BTreeMap<String, (Issuer, Keyring)>,
     rules: Vec<Rule>,
     access: Arc<Access>,
+    catalog: Arc<dyn Catalog>,
     slots: Semaphore,
     metrics: Metrics,
 }
@@ -86,9 +90,14 @@ impl Metrics {
 }
 
 impl Exchange {
-    /// By the tables of `config`; `access` signs. Reads the keys that are files
-    /// and fetches none yet.
-    pub fn open(config: &Config, access: Arc<Access>, metrics: Metrics) -> Result<Self, String> {
+    /// By the tables of `config`; `access` signs, and the audit log of `catalog`
+    /// tells. Reads the keys that are files and fetches none yet.
+    pub fn open(
+        config: &Config,
+        access: Arc<Access>,
+        catalog: Arc<dyn Catalog>,
+        metrics: Metrics,
+    ) -> Result<Self, String> {
         let mut issuers = BTreeMap::new();
         for (url, issuer) in &config.issuers {
             let keyring =
@@ -103,6 +112,7 @@ impl Exchange {
             issuers,
             rules: config.rules.clone(),
             access,
+            catalog,
             slots: Semaphore::new(SLOTS),
             metrics,
         })
@@ -118,9 +128,14 @@ impl Exchange {
         futures::future::join_all(looked).await
     }
 
-    /// The token that an identity gets now. All that was wrong with it is
-    /// counted, and logged without the identity token itself.
-    pub async fn exchange(&self, identity: &str, wanted: Wanted) -> Result<Exchanged, Rejected> {
+    /// The token that an identity gets now, asked for from `peer`. All that was
+    /// wrong with it is counted, and logged without the identity token itself.
+    pub async fn exchange(
+        &self,
+        identity: &str,
+        wanted: Wanted,
+        peer: Option<SocketAddr>,
+    ) -> Result<Exchanged, Rejected> {
         let slot = tokio::time::timeout(PATIENCE, self.slots.acquire()).await;
         let (rule, exchanged) = match slot {
             Ok(Ok(_slot)) => {
@@ -145,7 +160,43 @@ impl Exchange {
             ),
             Err(rejected) => tracing::info!(rule, why = %rejected, "an identity got no token"),
         }
+        if let Ok(exchanged) = &exchanged {
+            self.note(exchanged, peer).await;
+        }
         exchanged
+    }
+
+    /// Has the audit log tell it. A build waits no longer for that than for an
+    /// answer, and gets its token all the same.
+    async fn note(&self, exchanged: &Exchanged, peer: Option<SocketAddr>) {
+        let granted = &exchanged.granted;
+        let patterns = |refs: &[RefPattern]| {
+            let refs: Vec<&str> = refs.iter().map(RefPattern::as_str).collect();
+            refs.join(" ")
+        };
+        let actor = Actor::Token {
+            subject: granted.subject.clone(),
+            id: exchanged.minted.id.clone(),
+        };
+        let origin = Origin {
+            peer,
+            ..Origin::here(actor)
+        };
+        let entry = NewAudit {
+            project: Some(granted.project.clone()),
+            details: Details::default()
+                .with("rule", exchanged.rule.as_str())
+                .with("read", patterns(&granted.read))
+                .with("write", patterns(&granted.write))
+                .with("expires", exchanged.minted.expires.to_string()),
+            ..NewAudit::new(&origin, Action::Exchange)
+        };
+        let why = match tokio::time::timeout(PATIENCE, self.catalog.note(&entry)).await {
+            Ok(Ok(_)) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("the catalog took longer than {PATIENCE:?}"),
+        };
+        tracing::error!(?entry, why, "what was done is not in the audit log");
     }
 
     async fn decide(

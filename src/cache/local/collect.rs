@@ -9,7 +9,7 @@
 mod orphans;
 mod sweep;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -21,9 +21,10 @@ use super::open::Opened;
 use super::subsume;
 use crate::cache::CacheError;
 use crate::cache::collecting::Eviction;
-use crate::cache::retention::{Limits, Log, Plan, Reason};
+use crate::cache::retention::{Limits, Log, Plan, Reason, Victim};
+use crate::catalog::ledger::{Action, Actor, Details, NewAudit, Origin};
 use crate::catalog::{ExportId, KeptFilter, Ownership};
-use crate::place::Place;
+use crate::place::{Place, ProjectId};
 
 /// What the right to collect is called.
 const TASK: &str = "collect";
@@ -111,14 +112,18 @@ impl LocalCache {
     }
 
     /// The limits, with what is settled for projects.
-    pub(super) async fn limits(&self, limits: Limits) -> Result<Limits, CacheError> {
-        let mut projects = self.watch.quotas().all().await?;
+    pub(super) async fn limits(
+        &self,
+        opened: &Opened,
+        limits: Limits,
+    ) -> Result<Limits, CacheError> {
+        let mut projects = self.watch.quotas().all(&*opened.catalog).await?;
         projects.extend(limits.projects);
         Ok(Limits { projects, ..limits })
     }
 
     async fn decide(&self, opened: &Opened, limits: &Limits) -> Result<Decided, CacheError> {
-        let limits = self.limits(limits.clone()).await?;
+        let limits = self.limits(opened, limits.clone()).await?;
         let (mut log, mut after) = (Log::default(), None);
         loop {
             let filter = KeptFilter {
@@ -188,9 +193,32 @@ impl LocalCache {
                 self.watch.metrics.evicted(victim.reason.into(), 1);
                 tracing::info!(export = %victim.id, place = %victim.place, reason = ?victim.reason, frees = victim.frees, "an export goes");
             }
+            self.note_evicted(some.iter().copied()).await;
             phase("retiring");
         }
         Ok(())
+    }
+}
+
+impl LocalCache {
+    /// Has the audit log tell what went, an entry for each project.
+    pub(super) async fn note_evicted(&self, victims: impl Iterator<Item = &Victim> + Send) {
+        let mut gone = BTreeMap::<&ProjectId, Vec<&Victim>>::new();
+        for victim in victims {
+            gone.entry(&victim.place.project).or_default().push(victim);
+        }
+        for (project, victims) in gone {
+            let freed: u64 = victims.iter().map(|victim| victim.frees).sum();
+            let which: Vec<i64> = victims.iter().map(|victim| victim.id.0).collect();
+            let entry = NewAudit {
+                project: Some(project.clone()),
+                details: Details::default()
+                    .with("exports", which)
+                    .with("bytes", freed),
+                ..NewAudit::new(&Origin::here(Actor::Layerd), Action::Evict)
+            };
+            self.note(&entry).await;
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use super::open::Opened;
 use crate::blobs::BlobError;
 use crate::cache::CacheError;
 use crate::cache::collecting::{Eviction, Metrics};
-use crate::cache::quotas::{FixedQuotas, Quotas};
+use crate::cache::quotas::Quotas;
 use crate::cache::retention::{Limits, NoRoom, make_room};
 use crate::catalog::{ExportId, KeptExport, KeptFilter};
 use crate::digest::Digest;
@@ -34,7 +34,7 @@ const MAX_PROJECTS: usize = 10_000;
 /// The quotas of one process.
 #[derive(Clone, Debug)]
 pub(super) struct Watch {
-    quotas: Arc<dyn Quotas>,
+    quotas: Arc<Quotas>,
     known: Arc<Mutex<HashMap<ProjectId, Known>>>,
     /// Held while an export makes room for itself.
     turn: Arc<tokio::sync::Mutex<()>>,
@@ -53,30 +53,30 @@ struct Known {
 
 impl Default for Watch {
     fn default() -> Self {
-        Self::new(Arc::new(FixedQuotas::default()), Metrics::default())
+        Self::new(Quotas::default(), Metrics::default())
     }
 }
 
 impl Watch {
-    pub(super) fn new(quotas: Arc<dyn Quotas>, metrics: Metrics) -> Self {
+    pub(super) fn new(quotas: Quotas, metrics: Metrics) -> Self {
         Self {
-            quotas,
+            quotas: Arc::new(quotas),
             known: Arc::default(),
             turn: Arc::default(),
             metrics,
         }
     }
 
-    pub(super) fn quotas(&self) -> &dyn Quotas {
-        &*self.quotas
+    pub(super) fn quotas(&self) -> &Quotas {
+        &self.quotas
     }
 
-    async fn quota(&self, project: &ProjectId) -> Result<Option<u64>, CacheError> {
+    async fn quota(&self, opened: &Opened, project: &ProjectId) -> Result<Option<u64>, CacheError> {
         let lately = self.known().get(project).and_then(|known| known.quota);
         if let Some((_, quota)) = lately.filter(|(at, _)| at.elapsed() < BELIEVED) {
             return Ok(quota);
         }
-        let quota = self.quotas.of(project).await?.max_bytes;
+        let quota = self.quotas.of(&*opened.catalog, project).await?.max_bytes;
         self.note(project, |known| known.quota = Some((Instant::now(), quota)));
         Ok(quota)
     }
@@ -144,8 +144,12 @@ impl Allowance {
 
 impl LocalCache {
     /// What an export to `place` may upload; no limit where there is no quota.
-    pub(super) async fn allowance(&self, place: &Place) -> Result<Option<Allowance>, CacheError> {
-        let quota = self.watch.quota(&place.project).await?;
+    pub(super) async fn allowance(
+        &self,
+        opened: &Opened,
+        place: &Place,
+    ) -> Result<Option<Allowance>, CacheError> {
+        let quota = self.watch.quota(opened, &place.project).await?;
         Ok(quota.map(|quota| Allowance {
             watch: self.watch.clone(),
             project: place.project.clone(),
@@ -161,7 +165,7 @@ impl LocalCache {
         sizes: &BTreeMap<Digest, u64>,
     ) -> Result<(), CacheError> {
         let project = &place.project;
-        let Some(quota) = self.watch.quota(project).await? else {
+        let Some(quota) = self.watch.quota(opened, project).await? else {
             return Ok(());
         };
         let refused = |needed| CacheError::Refused(self.watch.refused(project, quota, needed));
@@ -210,7 +214,7 @@ impl LocalCache {
             }
             log.extend(page);
         }
-        let (limits, new) = (self.limits(Limits::default()).await?, sizes.clone());
+        let (limits, new) = (self.limits(opened, Limits::default()).await?, sizes.clone());
         let new: Vec<(Digest, u64)> = new.into_iter().collect();
         let at = place.clone();
         let deciding = tokio::task::spawn_blocking(move || {
@@ -234,6 +238,7 @@ impl LocalCache {
         if !ids.is_empty() {
             let gone = opened.catalog.retire(&ids).await?;
             self.watch.metrics.evicted(Eviction::Quota, gone);
+            self.note_evicted(victims.iter()).await;
             tracing::info!(project = %place.project, exports = ?ids, "older exports go for a newer one: the project is at its quota");
         }
         let freed: u64 = victims.iter().map(|victim| victim.frees).sum();

@@ -8,6 +8,7 @@ use prometheus_client::registry::Registry;
 use super::args::ServeArgs;
 use crate::access::Access;
 use crate::access::identity::{Config, Exchange, Metrics};
+use crate::catalog::Catalog;
 use crate::doors::token;
 
 /// The exchange of a hub, where its file names issuers.
@@ -22,6 +23,7 @@ impl Identities {
     pub(super) fn open(
         args: &ServeArgs,
         access: &Arc<Access>,
+        catalog: &Arc<dyn Catalog>,
         registry: &mut Registry,
     ) -> anyhow::Result<Self> {
         let metrics = Metrics::register(registry);
@@ -46,7 +48,7 @@ impl Identities {
                  FILE` makes one)"
             );
         }
-        let exchange = Exchange::open(&config, Arc::clone(access), metrics);
+        let exchange = Exchange::open(&config, Arc::clone(access), Arc::clone(catalog), metrics);
         let exchange = exchange.map_err(anyhow::Error::msg);
         identities.exchange = Some(Arc::new(exchange.with_context(|| shown.to_string())?));
         identities.notes = config.notes;

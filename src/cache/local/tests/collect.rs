@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::cache::check::Report;
 use crate::cache::collecting;
-use crate::cache::quotas::FixedQuotas;
+use crate::cache::quotas::Quotas;
 use crate::cache::repair::repair;
 use crate::cache::retention::{Limits as Kept, ProjectLimits, Reason};
 use crate::catalog::{KeptFilter, PinHolder};
@@ -57,8 +57,8 @@ fn with_quota(bytes: u64) -> (TempDir, LocalCache) {
         max_bytes: Some(bytes),
         max_age: None,
     };
-    let quotas = FixedQuotas(BTreeMap::from([("p".parse().unwrap(), limits)]));
-    let cache = cache.keeping(Arc::new(quotas), collecting::Metrics::default());
+    let quotas = Quotas(BTreeMap::from([("p".parse().unwrap(), limits)]));
+    let cache = cache.keeping(quotas, collecting::Metrics::default());
     (dir, cache)
 }
 
