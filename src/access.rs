@@ -35,7 +35,7 @@ pub use self::key_file::{KeyError, kid_of};
 pub use self::keys::Keys;
 pub use self::pattern::{InvalidPattern, RefPattern};
 pub use self::secret::{Secret, SecretError};
-pub use self::token::{MintError, Minted, NewToken};
+pub use self::token::{MintError, Minted, NewAdminToken, NewToken};
 
 /// What a server asks of its clients.
 pub enum Access {
