@@ -11,6 +11,7 @@
 
 mod harness;
 
+mod archive;
 mod attributes;
 mod badinput;
 mod child;

@@ -5,15 +5,20 @@
 //! blobs, asks what is held already, ingests blobs, and publishes an export;
 //! the log of exports is the only truth, and all that is served derives from it.
 
+pub mod archive;
 pub mod backends;
 pub mod check;
+pub mod collecting;
 mod descriptors;
 pub mod guard;
 mod local;
 pub mod look;
 mod metered;
 mod policy;
+pub mod quotas;
 pub mod remote;
+pub mod repair;
+pub mod retention;
 mod steps;
 mod usage;
 pub mod wire;
@@ -27,7 +32,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-pub use self::local::{LocalCache, Subsumed};
+pub use self::local::{Collected, LocalCache, Orphans, Outlook, Subsumed, Swept};
 pub use self::metered::{Metered, Metrics};
 pub use self::usage::{StoreSize, Usage};
 use crate::access::RefPattern;
@@ -358,6 +363,11 @@ pub enum CacheError {
 }
 
 impl CacheError {
+    /// What only one process at a time does is being done by another one.
+    pub(crate) fn collecting() -> Self {
+        Self::Unavailable("another process collects now: try again later".to_owned())
+    }
+
     /// Whether a blob of which this was said can't be what it should be, however
     /// often it is read.
     pub fn is_final(&self) -> bool {

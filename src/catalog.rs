@@ -36,7 +36,7 @@ use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-pub use self::collecting::{Collecting, KeptExport, KeptFilter, ProjectSize, Uses};
+pub use self::collecting::{Collecting, KeptExport, KeptFilter, PinHolder, ProjectSize, Uses};
 pub use self::error::CatalogError;
 pub use self::file_system::network_file_system;
 pub use self::ledger::Ledger;
@@ -114,8 +114,9 @@ pub trait Catalog: Collecting + Ledger + Usages + fmt::Debug + Send + Sync + 'st
     ) -> Result<Vec<Digest>, CatalogError>;
 
     /// Notes that these blobs were uploaded for that ref of the project, each
-    /// with its size in bytes, and may be named until `ttl` has passed; a later call never
-    /// shortens that. Nothing of it crosses projects.
+    /// with its size in bytes, and may be named until `ttl` has passed or an
+    /// export of that ref names them; a later call never shortens that. Nothing
+    /// of it crosses projects.
     async fn possess(
         &self,
         project: &ProjectId,

@@ -4,8 +4,10 @@ pub mod cache;
 mod config_file;
 mod display;
 mod operate;
+mod retention;
 mod serve;
 mod sidecar;
+mod tls;
 mod token;
 
 use std::process::ExitCode;

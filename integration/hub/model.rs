@@ -6,6 +6,7 @@ mod actor;
 mod world;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::task::JoinSet;
 
@@ -48,6 +49,7 @@ async fn keeps_its_promises(spec: HubSpec) {
     let connections = connections(&hub).await;
     let (blobs, operations) = size();
     let world = Arc::new(World::new(seed, blobs, PROJECTS));
+    let began = Instant::now();
     let mut acting = JoinSet::new();
     for number in 0..CLIENTS {
         let client = connections[number as usize % CONNECTIONS].clone();
@@ -65,7 +67,13 @@ async fn keeps_its_promises(spec: HubSpec) {
     }
     let state = world.state();
     let stored: usize = state.stored.values().map(|stored| stored.len()).sum();
-    println!("{stored} blobs, {} exports", state.exports.len());
+    println!(
+        "{} operations in {:.0} s: {stored} blobs, {} exports; {} MiB of the hub's memory at most",
+        CLIENTS * operations,
+        began.elapsed().as_secs_f64(),
+        state.exports.len(),
+        hub.peak_memory() >> 20,
+    );
     let log = hub.log();
     assert!(!log.contains("panicked"), "{log}");
 }

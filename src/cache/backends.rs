@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+pub use super::remote::Allowed;
 use super::remote::{self, Hub, HubAddress, Near, Outbox, RemoteCache, TokenSource};
 use super::{Cache, Metered, Metrics};
 use crate::access::Secret;
@@ -80,26 +81,6 @@ impl fmt::Debug for Backend {
     }
 }
 
-/// Which hubs a build may name besides the configured one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Allowed {
-    /// Any.
-    Any,
-    /// This one.
-    Origin(HubAddress),
-}
-
-impl std::str::FromStr for Allowed {
-    type Err = remote::InvalidHubAddress;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "*" => Ok(Self::Any),
-            origin => origin.parse().map(Self::Origin),
-        }
-    }
-}
-
 /// What caches of hubs are made with.
 #[derive(Clone)]
 pub struct HubSettings {
@@ -113,6 +94,20 @@ pub struct HubSettings {
     pub calls: remote::Metrics,
     /// What is counted of blobs.
     pub blobs: Metrics,
+    /// Where exports of builds that bring no token wait for their hub, if they do.
+    pub outbox: Option<Outbox>,
+}
+
+impl HubSettings {
+    fn cache(&self, hub: &Arc<Hub>, token: TokenSource, outbox: Option<Outbox>) -> Backend {
+        let near = self.near.clone();
+        let cache = RemoteCache::new(Arc::clone(hub), token, near, self.patience);
+        let cache = match outbox {
+            Some(outbox) => cache.exporting_by(outbox),
+            None => cache,
+        };
+        Backend::new(Arc::new(Metered::new(Arc::new(cache), self.blobs.clone())))
+    }
 }
 
 /// The caches that builds of this host can have.
@@ -146,23 +141,11 @@ impl Backends {
         }
     }
 
-    /// A hub, with the token of this host for builds that bring none; their
-    /// exports go by `outbox`, if there is one.
-    pub fn hub(
-        hub: Arc<Hub>,
-        token: TokenSource,
-        outbox: Option<Outbox>,
-        settings: HubSettings,
-    ) -> Self {
-        let near = settings.near.clone();
-        let cache = RemoteCache::new(Arc::clone(&hub), token, near, settings.patience);
-        let cache = match outbox {
-            Some(outbox) => cache.exporting_by(outbox),
-            None => cache,
-        };
-        let cache = Metered::new(Arc::new(cache), settings.blobs.clone());
+    /// A hub, with the token of this host for builds that bring none.
+    pub fn hub(hub: Arc<Hub>, token: TokenSource, settings: HubSettings) -> Self {
+        let own = settings.cache(&hub, token, settings.outbox.clone());
         Self {
-            configured: Configured::Hub(hub, Backend::new(Arc::new(cache))),
+            configured: Configured::Hub(hub, own),
             settings: Some(settings),
             allowed: Vec::new(),
             kept: Mutex::default(),
@@ -205,10 +188,7 @@ impl Backends {
     }
 
     fn allows(&self, address: &HubAddress) -> bool {
-        self.allowed.iter().any(|allowed| match allowed {
-            Allowed::Any => true,
-            Allowed::Origin(origin) => origin == address,
-        })
+        self.allowed.iter().any(|allowed| allowed.allows(address))
     }
 
     fn elsewhere(
@@ -255,13 +235,11 @@ impl Backends {
             kept.push_front(found);
             return Ok(backend);
         }
-        let source = token
-            .cloned()
-            .map_or_else(TokenSource::none, TokenSource::given);
-        let near = settings.near.clone();
-        let cache = RemoteCache::new(Arc::clone(hub), source, near, settings.patience);
-        let cache = Metered::new(Arc::new(cache), settings.blobs.clone());
-        let backend = Backend::new(Arc::new(cache));
+        let backend = match token {
+            None => settings.cache(hub, TokenSource::none(), settings.outbox.clone()),
+            // A token is not for the disk: its builds wait for the hub.
+            Some(token) => settings.cache(hub, TokenSource::given(token.clone()), None),
+        };
         kept.truncate(KEPT - 1);
         kept.push_front(Kept {
             hub: Arc::clone(hub),

@@ -6,14 +6,18 @@
 //! hits and never a start. Several processes share a directory, or a database
 //! and a bucket; nothing that is kept here must be seen by another.
 
+mod collect;
 mod directory;
 mod lease;
 mod open;
+mod pinning;
 mod present;
+mod quota;
 mod served;
 mod shared;
 mod subsume;
 mod unions;
+mod uses;
 mod verify;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -24,15 +28,22 @@ use std::time::Instant;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use jiff::Timestamp;
+use tokio::sync::Notify;
 
+pub use self::collect::{Collected, Orphans, Outlook, Swept};
 use self::open::{Opened, Opener};
+use self::pinning::{Names, Pinned};
+use self::quota::Watch;
 use self::served::{Answer, Question, answer};
 use self::shared::HandedOut;
 pub use self::subsume::Subsumed;
 use self::subsume::Subsuming;
 use self::unions::{News, United};
+use self::uses::Used;
 pub(super) use self::verify::Verified;
+use super::collecting;
 use super::descriptors::to_layer;
+use super::quotas::Quotas;
 use super::usage::Usage;
 use super::{
     Cache, CacheError, Document, Flush, Import, Lease, Limits, Publication, Published, Saving,
@@ -52,6 +63,10 @@ pub struct LocalCache {
     verified: Verified,
     subsuming: Subsuming,
     handed: HandedOut,
+    used: Used,
+    watch: Watch,
+    /// Told when something was published.
+    grown: Arc<Notify>,
     /// For reading alone: what a look-up promised is read whatever becomes of
     /// the catalog.
     blobs: Arc<dyn BlobStore>,
@@ -68,6 +83,9 @@ impl LocalCache {
             verified: Verified::default(),
             subsuming: Subsuming::default(),
             handed: HandedOut::default(),
+            used: Used::default(),
+            watch: Watch::default(),
+            grown: Arc::default(),
         }
     }
 
@@ -79,6 +97,9 @@ impl LocalCache {
             verified: Verified::default(),
             subsuming: Subsuming::default(),
             handed: HandedOut::default(),
+            used: Used::default(),
+            watch: Watch::default(),
+            grown: Arc::default(),
         }
     }
 
@@ -88,6 +109,19 @@ impl LocalCache {
             subsuming: Subsuming::new(subsumed),
             ..self
         }
+    }
+
+    /// Holds the quotas of projects, and counts what goes.
+    pub fn keeping(self, quotas: Arc<dyn Quotas>, metrics: collecting::Metrics) -> Self {
+        Self {
+            watch: Watch::new(quotas, metrics),
+            ..self
+        }
+    }
+
+    /// Signalled when something was published.
+    pub fn grown(&self) -> Arc<Notify> {
+        Arc::clone(&self.grown)
     }
 
     /// Opens the data directory, for reading at least; an error says why it
@@ -125,7 +159,7 @@ impl LocalCache {
 
     /// Reads a blob, whose bytes must be what its digest says.
     async fn hash(&self, digest: &Digest) -> Result<(), CacheError> {
-        let mut bytes = self.read(digest, 0, u64::MAX).await?;
+        let mut bytes = self.blobs.read(digest, 0, u64::MAX).await?;
         let mut hasher = Hasher::default();
         while let Some(chunk) = bytes.next().await {
             hasher.update(&chunk?);
@@ -268,8 +302,11 @@ impl Cache for LocalCache {
         }
     }
 
-    async fn writable(&self, _place: &Place) -> Result<(), CacheError> {
+    async fn writable(&self, place: &Place) -> Result<(), CacheError> {
         let opened = self.opener.opened_for_writing().await?;
+        if let Some(allowance) = self.allowance(place).await? {
+            allowance.check(1)?;
+        }
         opened.blobs.probe().await?;
         Ok(opened.catalog.writable().await?)
     }
@@ -293,7 +330,13 @@ impl Cache for LocalCache {
         let opened = self.opener.opened_for_writing().await?;
         // No project id holds a NUL: names of two projects never meet.
         let name = format!("{}\0{name}", place.project);
-        Ok(opened.blobs.ingest(&name, expected).await?)
+        let allowance = self.allowance(place).await?;
+        let ingest = opened.blobs.ingest(&name, expected).await?;
+        Ok(Box::new(Pinned {
+            ingest,
+            opened,
+            allowance,
+        }))
     }
 
     async fn read(
@@ -302,6 +345,7 @@ impl Cache for LocalCache {
         offset: u64,
         length: u64,
     ) -> Result<BlobStream, CacheError> {
+        self.used.read(digest);
         Ok(self.blobs.read(digest, offset, length).await?)
     }
 
@@ -342,18 +386,24 @@ impl Cache for LocalCache {
         let (manifest, config) = parse(export.manifest, export.config.clone()).await?;
         let opened = self.opener.opened_for_writing().await?;
         let sizes = BTreeMap::from_iter(manifest.sizes()?);
+        let names = Names::pin(&opened, sizes.keys().copied().collect()).await?;
         let missing = missing(&opened, &export.place.project, &export.uploaded, &sizes).await?;
         if !missing.is_empty() {
             return Err(CacheError::Missing(missing));
         }
         let of = (&export.place.project, export.readable.as_deref());
         let steps = steps(&opened, of, &config, export.steps).await;
+        if let Err(refused) = self.make_room(&opened, &export.place, &sizes).await {
+            self.subsuming.let_go(opened, names);
+            return Err(refused);
+        }
         // As exactly as it is kept.
         let time = Timestamp::now();
         let time = Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time);
         // The log must never name what a crash of the machine could still take.
         opened.blobs.persist().await?;
         let place = export.place.clone();
+        names.check()?;
         let id = opened
             .catalog
             .append(NewExport {
@@ -366,6 +416,8 @@ impl Cache for LocalCache {
                 steps: steps::with_cut_dates(&steps, time),
             })
             .await?;
+        self.grown.notify_one();
+        self.subsuming.let_go(Arc::clone(&opened), names);
         self.subsuming.begin(opened, place, id);
         Ok(Published {
             id: Some(id),
@@ -386,6 +438,7 @@ impl Cache for LocalCache {
     }
 
     async fn report(&self, saving: &Saving) -> Result<(), CacheError> {
+        self.used.hit(saving);
         let opened = self.opener.opened().await?;
         if opened.catalog.refusal().is_some() {
             return Ok(());

@@ -9,10 +9,11 @@
 //! | question | file |
 //! |---|---|
 //! | which address is asked? | `hub`, `breaker`, `connection` |
+//! | which other hubs may a build name? | `elsewhere` |
 //! | by whose token? | `token` |
 //! | where does a blob come from? | `near`, `routes`, `download` |
 //! | how does an upload survive? | `ingest`, `upload` |
-//! | who asks the hub what it holds? | `holding` |
+//! | who asks the hub what it holds? | `holding`, `told` |
 //! | who keeps an import readable? | `leases` |
 //! | how does an export wait for the hub? | `outbox` |
 
@@ -20,6 +21,7 @@ mod address;
 mod breaker;
 mod connection;
 mod download;
+mod elsewhere;
 mod holding;
 mod hub;
 mod ingest;
@@ -30,6 +32,7 @@ mod outbox;
 mod publish;
 mod routes;
 mod token;
+mod told;
 mod upload;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -42,6 +45,7 @@ use jiff::Timestamp;
 use tonic::Status;
 
 pub use self::address::{HubAddress, InvalidHubAddress};
+pub use self::elsewhere::Allowed;
 use self::holding::Holding;
 pub use self::hub::Hub;
 use self::hub::{Call, Caller, Failure};
@@ -50,9 +54,10 @@ use self::leases::{Heartbeat, Leases};
 use self::metrics::Method;
 pub use self::metrics::Metrics;
 pub use self::near::Near;
-pub use self::outbox::Outbox;
+pub use self::outbox::{Destinations, Outbox};
 use self::routes::Route;
 pub use self::token::TokenSource;
+use self::told::Told;
 use self::upload::Subject;
 use super::local::Verified;
 use super::wire::{self, ImportReader, v1};
@@ -83,6 +88,7 @@ pub struct RemoteCache {
     holding: Holding,
     verified: Verified,
     outbox: Option<Outbox>,
+    told: Told,
     projects: Mutex<VecDeque<ProjectId>>,
 }
 
@@ -104,6 +110,7 @@ impl RemoteCache {
             holding: Holding::default(),
             verified: Verified::default(),
             outbox: None,
+            told: Told::default(),
             projects: Mutex::default(),
         }
     }
@@ -132,6 +139,15 @@ impl RemoteCache {
     fn seen(&self) -> Vec<ProjectId> {
         let projects = self.projects.lock().unwrap_or_else(PoisonError::into_inner);
         projects.iter().cloned().collect()
+    }
+
+    /// The size of a blob that the project holds at the hub: as an import of this
+    /// caller says, or the hub itself.
+    async fn held(&self, place: &Place, digest: &Digest) -> Result<Option<u64>, Failure> {
+        match holding::known(&self.routes(digest), &place.project, digest) {
+            Some(size) => Ok(Some(size)),
+            None => self.holding.ask(&self.caller, place, digest).await,
+        }
     }
 
     /// Those of the routes to a blob that were opened here.
@@ -249,19 +265,17 @@ impl Cache for RemoteCache {
 
     async fn holds(&self, place: &Place, digest: &Digest) -> Result<Option<u64>, CacheError> {
         self.saw(&place.project);
-        if let Some(size) = holding::known(&self.routes(digest), &place.project, digest) {
-            return Ok(Some(size));
+        let held = self.held(place, digest).await;
+        if self.outbox.is_some() && matches!(held, Ok(Some(_))) {
+            self.told.remember(&place.project, digest);
         }
-        match (
-            &self.outbox,
-            self.holding.ask(&self.caller, place, digest).await,
-        ) {
+        match (&self.outbox, held) {
             (Some(outbox), Ok(None) | Err(Failure::Unreachable(_))) => {
-                Ok(outbox.holds(&place.project, digest))
+                Ok(outbox.holds(&self.caller, &place.project, digest))
             }
             // Then it is uploaded, with more patience; or is found to be there.
             (None, Err(Failure::Unreachable(_))) => Ok(None),
-            (_, asked) => asked.map_err(|failure| failure.cache_error(None)),
+            (_, held) => held.map_err(|failure| failure.cache_error(None)),
         }
     }
 
@@ -356,7 +370,9 @@ impl Cache for RemoteCache {
 
     async fn publish(&self, export: Publication) -> Result<Published, CacheError> {
         if let Some(outbox) = &self.outbox {
-            return outbox.put(&self.caller, export).await;
+            let project = export.place.project.clone();
+            let was_held = |digest: &Digest| self.told.holds(&project, digest);
+            return outbox.put(&self.caller, export, was_held).await;
         }
         match publish::publish(&self.caller, &export, self.patience).await {
             Err(CacheError::Missing(missing)) => {

@@ -1,10 +1,16 @@
-//! `layerd cache`: look at and check a data directory.
+//! `layerd cache`: look at, check, clear and move a cache.
 
+mod backend;
+mod backing;
 mod diff;
 mod dot;
+mod export;
 mod fsck;
+mod gc;
 mod graph;
+mod import;
 mod ls;
+mod progress;
 mod savings;
 mod show;
 
@@ -17,7 +23,7 @@ use clap::{Args, Subcommand};
 use super::display;
 use crate::catalog::{Catalog as _, Export, ExportId, SqliteCatalog};
 
-/// Look at and check a data directory.
+/// Look at, check, clear and move a cache.
 #[derive(Debug, Args)]
 pub struct CacheArgs {
     #[command(subcommand)]
@@ -32,6 +38,9 @@ enum Command {
     Diff(diff::DiffArgs),
     Savings(savings::SavingsArgs),
     Fsck(fsck::FsckArgs),
+    Export(Box<export::ExportArgs>),
+    Import(Box<import::ImportArgs>),
+    Gc(Box<gc::GcArgs>),
 }
 
 /// Which data directory.
@@ -88,6 +97,9 @@ pub async fn run(args: CacheArgs) -> anyhow::Result<ExitCode> {
         Command::Diff(args) => diff::run(args).await,
         Command::Savings(args) => savings::run(args).await,
         Command::Fsck(args) => fsck::run(args).await,
+        Command::Export(args) => export::run(*args).await,
+        Command::Import(args) => import::run(*args).await,
+        Command::Gc(args) => gc::run(*args).await,
     }
 }
 

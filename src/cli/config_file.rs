@@ -7,14 +7,22 @@
 //! may name the file of a daemon: keys that are the daemon's own are passed over.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Command, Error};
+use clap::{ArgMatches, Args, Command, Error};
 use toml::Value;
 
-/// The option that names the file.
+/// The option of a daemon that names the file.
+#[derive(Debug, Args)]
+pub(super) struct ConfigArgs {
+    /// A TOML file with these options as keys: `data-dir = "/cache"`.
+    #[arg(long = CONFIG, env = "LAYERD_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Its name.
 const CONFIG: &str = "config";
 
 /// Options that only the command line can say.
@@ -42,7 +50,7 @@ pub fn matches(command: Command, args: Vec<OsString>) -> Result<ArgMatches, Erro
         names.push(name);
     }
     // A command without the option has no such id.
-    let Ok(Some(path)) = given.try_get_one::<std::path::PathBuf>(CONFIG) else {
+    let Ok(Some(path)) = given.try_get_one::<PathBuf>(CONFIG) else {
         return lacking.map_or(Ok(matches), Err);
     };
     let file = read(path).map_err(|why| command.clone().error(ErrorKind::Io, why))?;

@@ -20,18 +20,19 @@ use self::backends::Backends;
 use self::housekeeping::House;
 use super::operate;
 use crate::access::{Access, Keys};
+use crate::cache::collecting::Collecting;
 use crate::cache::guard::Guarded;
 use crate::cache::{Cache, LocalCache, Metered};
 use crate::doors::front::{self, Closing};
 use crate::doors::hub;
 use crate::doors::operator::Shown;
-use crate::tls::{Acceptor, Alpn, ServerTls};
+use crate::tls::Alpn;
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     operate::raise_file_limit();
     let access = Arc::new(access(&args)?);
-    let tls = tls(&args)?;
+    let tls = args.tls.acceptor(Alpn::Http)?;
     let metrics = operate::HubMetrics::new();
     let operate::HubMetrics { mut registry, .. } = metrics;
     let backends = Backends::open(&args.storage(), &mut registry).await?;
@@ -43,6 +44,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let shown_at = operate::listen(args.metrics, operate::HUB_PORT).await?;
     let closing = closed_by_signal()?;
     let local = LocalCache::over(Arc::clone(&backends.catalog), Arc::clone(&backends.blobs));
+    let local = local.keeping(args.retention.quotas(), metrics.collecting.clone());
     let local = Arc::new(local.counting(metrics.subsumed));
     let cache: Arc<dyn Cache> = Arc::new(Metered::new(local.clone(), metrics.cache.clone()));
     let mut ready = format!("ready listen={}", address(&listener, tls.is_some())?);
@@ -57,6 +59,11 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         size: metrics.store,
         grown: metrics.cache.grown(),
         leases: metrics.leases,
+        collecting: Collecting {
+            cache: local.clone(),
+            limits: args.retention.limits(None),
+        },
+        projects: metrics.collecting,
     };
     let keeping = tokio::spawn(house.keep());
     let showing = shown_at.map(|shown_at| {
@@ -145,19 +152,6 @@ fn access(args: &ServeArgs) -> anyhow::Result<Access> {
             args.listen
         ),
     }
-}
-
-fn tls(args: &ServeArgs) -> anyhow::Result<Option<Acceptor>> {
-    let (Some(cert), Some(key)) = (&args.tls_cert, &args.tls_key) else {
-        return Ok(None);
-    };
-    let tls = ServerTls {
-        cert: cert.clone(),
-        key: key.clone(),
-        client_ca: args.tls_client_ca.clone(),
-        alpn: Alpn::Http,
-    };
-    Ok(Some(tls.acceptor()?))
 }
 
 fn address(listener: &TcpListener, tls: bool) -> anyhow::Result<String> {

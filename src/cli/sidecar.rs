@@ -9,6 +9,7 @@ mod unshown;
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use tokio::task::JoinSet;
@@ -18,13 +19,19 @@ use self::child::pair::Pair;
 pub use self::child::tether::{TetherArgs, run as tether};
 use self::hub::Caches;
 use super::operate::{self, SidecarMetrics};
+use crate::cache::collecting::Collecting;
 use crate::cache::{Form, Limits};
 use crate::config::Endpoint;
 use crate::doors::buildkit::{
     self, Closing, Defaults, ImportCarrier, Listener, PullListener, Upstream,
 };
 use crate::doors::operator::{self, Shown};
-use crate::tls::{Alpn, ClientTls, Roots, ServerTls};
+use crate::tls::{Alpn, ClientTls, Roots};
+
+/// What the own store may keep unless something is said of that: 50 GiB.
+const OWN_STORE: u64 = 50 << 30;
+/// How long a start is left alone with its first builds.
+const COLLECTED_AFTER: Duration = Duration::from_secs(5);
 
 /// Runs until SIGTERM or SIGINT, or until the child ends.
 pub async fn run(args: SidecarArgs) -> anyhow::Result<ExitCode> {
@@ -160,6 +167,14 @@ fn door(
             }
         });
     }
+    if let Some(cache) = caches.embedded().cloned() {
+        let limits = args.retention.limits(Some(OWN_STORE));
+        let collecting = Collecting { cache, limits };
+        tasks.spawn(async move {
+            tokio::time::sleep(COLLECTED_AFTER).await;
+            tokio::join!(collecting.collect(), collecting.note_uses());
+        });
+    }
     let builder = rustix::system::uname()
         .nodename()
         .to_string_lossy()
@@ -238,17 +253,7 @@ async fn listeners(
     args: &SidecarArgs,
     buildkitd: Option<&Endpoint>,
 ) -> anyhow::Result<Vec<Listener>> {
-    let tls = args.tls_cert.clone().zip(args.tls_key.clone());
-    let tls = tls.map(|(cert, key)| {
-        ServerTls {
-            cert,
-            key,
-            client_ca: args.tls_client_ca.clone(),
-            alpn: Alpn::H2,
-        }
-        .acceptor()
-    });
-    let tls = tls.transpose()?;
+    let tls = args.tls.acceptor(Alpn::H2)?;
     let mut listeners = Vec::new();
     for endpoint in &args.listen {
         if Some(endpoint) == buildkitd {
@@ -256,7 +261,7 @@ async fn listeners(
         }
         let listener = Listener::bind(endpoint, tls.clone()).await;
         let listener = listener.with_context(|| format!("can't listen on {endpoint}"))?;
-        if listener.is_open_to_others() && args.tls_client_ca.is_none() {
+        if listener.is_open_to_others() && !args.tls.asks_for_certificates() {
             bail!(
                 "{endpoint} is reachable from other hosts, and whoever can connect can build: give --tls-cert, --tls-key and --tls-client-ca, or listen on loopback"
             );

@@ -14,6 +14,7 @@ async fn settings(dir: &tempfile::TempDir) -> HubSettings {
         tls: None,
         calls: remote::Metrics::default(),
         blobs: Metrics::default(),
+        outbox: None,
     }
 }
 
@@ -22,7 +23,7 @@ async fn with_hub(dir: &tempfile::TempDir) -> Backends {
     let address = "http://hub:8700".parse().unwrap();
     let hub = Hub::new([address], None, settings.calls.clone());
     let own = TokenSource::given(Secret::new("own"));
-    Backends::hub(Arc::new(hub), own, None, settings)
+    Backends::hub(Arc::new(hub), own, settings)
 }
 
 fn hub(text: &str) -> Address {

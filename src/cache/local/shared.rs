@@ -127,10 +127,15 @@ impl LocalCache {
         digest: &Digest,
         ttl: Duration,
     ) -> Result<Option<Location>, CacheError> {
-        match self.blobs.sizes(&[*digest]).await?.pop().flatten() {
-            Some(size) if size >= LOCATED => Ok(self.blobs.locate(digest, ttl).await?),
-            _ => Ok(None),
+        let size = self.blobs.sizes(&[*digest]).await?.pop().flatten();
+        if size.is_none_or(|size| size < LOCATED) {
+            return Ok(None);
         }
+        let located = self.blobs.locate(digest, ttl).await?;
+        if located.is_some() {
+            self.used.read(digest);
+        }
+        Ok(located)
     }
 
     /// Hashes a blob that somebody found wrong, whatever is believed of it;

@@ -1,5 +1,6 @@
 //! The embedded cache from the outside, on a real directory.
 
+mod collect;
 mod copies;
 mod faults;
 mod steps;
@@ -353,7 +354,9 @@ async fn uploads_of_two_projects_never_meet() {
 
 async fn problems(dir: &Path) -> (Vec<Problem>, usize, usize) {
     let (blobs, catalog) = (DiskStore::at(dir), SqliteCatalog::open(dir).await.unwrap());
-    let report = check(&blobs, &catalog, 4, &|_| ()).await.unwrap();
+    let report = check(&blobs, Some(&blobs), &catalog, 4, &|_| ())
+        .await
+        .unwrap();
     (
         report.problems,
         report.unreferenced.len(),

@@ -130,10 +130,6 @@ impl Hub {
         *self.silence() = None;
     }
 
-    pub(super) fn metrics(&self) -> &Metrics {
-        &self.metrics
-    }
-
     async fn call<Q, A, F, Answer>(
         &self,
         call: Call,

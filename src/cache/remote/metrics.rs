@@ -53,6 +53,18 @@ label! {
     }
 }
 
+label! {
+    /// How an export that waited ended.
+    Ended as "outcome" {
+        /// The hub has it.
+        Delivered = "delivered",
+        /// It was refused for good.
+        Refused = "refused",
+        /// It has waited for too long.
+        Expired = "expired",
+    }
+}
+
 /// The metrics of hubs; clones count into the same.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
@@ -62,6 +74,9 @@ pub struct Metrics {
     waiting: Gauge,
     oldest: Gauge<f64, AtomicU64>,
     failures: Counter,
+    ended: CounterBy<Ended>,
+    refused: Gauge,
+    stranded: Gauge,
 }
 
 impl Metrics {
@@ -99,6 +114,19 @@ impl Metrics {
             metrics.failures.clone(),
         );
         metrics
+            .ended
+            .register(registry, "layerd_outbox_ended", "Exports that wait no more");
+        registry.register(
+            "layerd_outbox_refused_exports",
+            "Exports that the hub refused for good and that are kept to be looked at",
+            metrics.refused.clone(),
+        );
+        registry.register(
+            "layerd_outbox_stranded_exports",
+            "Exports on this disk that wait for another hub than this sidecar has",
+            metrics.stranded.clone(),
+        );
+        metrics
     }
 
     pub(super) fn request(&self, method: Method, outcome: Outcome, took: Duration) {
@@ -119,6 +147,29 @@ impl Metrics {
 
     pub(super) fn outbox_failed(&self) {
         self.failures.inc();
+    }
+
+    pub(super) fn outbox_ended(&self, ended: Ended) {
+        self.ended.count(ended);
+    }
+
+    pub(super) fn outbox_refused(&self, kept: usize) {
+        self.refused.set(i64::try_from(kept).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn outbox_stranded(&self, waiting: usize) {
+        self.stranded
+            .set(i64::try_from(waiting).unwrap_or(i64::MAX));
+    }
+
+    #[cfg(test)]
+    pub(super) fn ended(&self, ended: Ended) -> u64 {
+        self.ended.get(ended)
+    }
+
+    #[cfg(test)]
+    pub(super) fn stranded(&self) -> i64 {
+        self.stranded.get()
     }
 
     #[cfg(test)]

@@ -44,12 +44,12 @@ const EXPIRED: [&str; 3] = [
      SELECT DISTINCT digest, statement_timestamp() FROM gone
      WHERE NOT EXISTS (SELECT 1 FROM layer WHERE layer.digest = gone.digest)
      ORDER BY digest ON CONFLICT DO NOTHING",
-    "WITH gone AS (DELETE FROM pin WHERE digest IN (
-             SELECT digest FROM pin WHERE expires <= statement_timestamp()
+    "WITH gone AS (DELETE FROM pin WHERE (digest, holder) IN (
+             SELECT digest, holder FROM pin WHERE expires <= statement_timestamp()
              LIMIT 10000 FOR UPDATE SKIP LOCKED)
          RETURNING digest)
      INSERT INTO candidate (digest, due)
-     SELECT digest, statement_timestamp() FROM gone
+     SELECT DISTINCT digest, statement_timestamp() FROM gone
      WHERE NOT EXISTS (SELECT 1 FROM layer WHERE layer.digest = gone.digest)
      ORDER BY digest ON CONFLICT DO NOTHING",
 ];

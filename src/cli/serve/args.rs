@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::{ArgAction, Args, ValueEnum};
 
+use crate::cli::config_file::ConfigArgs;
+use crate::cli::retention::RetentionArgs;
+use crate::cli::tls::TlsArgs;
 use crate::config::MetricsAddress;
 use crate::units::parse_size;
 
@@ -77,33 +80,8 @@ pub struct ServeArgs {
     #[arg(long, env = "LAYERD_TOKEN_KEY_FILE", value_name = "PATH")]
     pub(super) token_key_file: Option<PathBuf>,
 
-    /// Speak TLS: the certificate chain to show, PEM; read again when it
-    /// changes.
-    #[arg(
-        long,
-        env = "LAYERD_TLS_CERT",
-        value_name = "FILE",
-        requires = "tls_key"
-    )]
-    pub(super) tls_cert: Option<PathBuf>,
-
-    /// The key of --tls-cert, PEM.
-    #[arg(
-        long,
-        env = "LAYERD_TLS_KEY",
-        value_name = "FILE",
-        requires = "tls_cert"
-    )]
-    pub(super) tls_key: Option<PathBuf>,
-
-    /// Only clients with a certificate of these authorities may connect, PEM.
-    #[arg(
-        long,
-        env = "LAYERD_TLS_CLIENT_CA",
-        value_name = "FILE",
-        requires = "tls_cert"
-    )]
-    pub(super) tls_client_ca: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) tls: TlsArgs,
 
     /// How much of a bucket is kept in --data-dir too, so that layers that are
     /// read often come from there; the least recently used goes first. 0: none.
@@ -115,6 +93,9 @@ pub struct ServeArgs {
         default_value = "0"
     )]
     pub(super) disk_cache_size: u64,
+
+    #[command(flatten)]
+    pub(super) retention: RetentionArgs,
 
     /// Layers that are uploaded at a time, of one client half of that; others
     /// wait.
@@ -178,9 +159,8 @@ pub struct ServeArgs {
     )]
     pub(super) check_config: bool,
 
-    /// A TOML file with these options as keys: `data-dir = "/cache"`.
-    #[arg(long, env = "LAYERD_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArgs,
 }
 
 /// Who may use a hub.

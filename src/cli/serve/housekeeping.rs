@@ -3,7 +3,7 @@
 //! Some of it one hub does for all that share a catalog, and another one as
 //! soon as that has gone: listing the store to know its size, which costs
 //! requests where it is a bucket, and removing what cut off uploads have left
-//! there.
+//! there; and collecting what is kept no longer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::Notify;
 
 use crate::blobs::{DiskStore, ObjectBlobs};
+use crate::cache::collecting::{self, Collecting};
 use crate::cache::{LocalCache, StoreSize};
 use crate::catalog::Catalog;
 
@@ -31,12 +32,19 @@ pub(super) struct House {
     pub(super) size: StoreSize,
     pub(super) grown: Arc<Notify>,
     pub(super) leases: Gauge,
+    pub(super) collecting: Collecting,
+    pub(super) projects: collecting::Metrics,
 }
 
 impl House {
     /// Keeps it, for ever.
     pub(super) async fn keep(self) {
-        tokio::join!(self.take_turns(), self.count_leases(), self.sweep_disk());
+        tokio::join!(
+            self.take_turns(),
+            self.count_leases(),
+            self.sweep_disk(),
+            self.collecting.note_uses()
+        );
     }
 
     async fn count_leases(&self) {
@@ -55,11 +63,13 @@ impl House {
                     tokio::select! {
                         () = self.size.follow(self.cache.clone(), self.grown.clone()) => {}
                         () = self.sweep() => {}
+                        () = self.collecting.collect() => {}
                         () = ownership.lost() => {
                             tracing::warn!("another hub may keep house from now on");
                         }
                     }
                     self.size.unknown();
+                    self.projects.unknown();
                 }
                 Ok(None) => {}
                 Err(error) => {

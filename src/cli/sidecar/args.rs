@@ -8,6 +8,9 @@ use clap::builder::ArgPredicate;
 
 use super::child;
 use super::hub::HubArgs;
+use crate::cli::config_file::ConfigArgs;
+use crate::cli::retention::RetentionArgs;
+use crate::cli::tls::TlsArgs;
 use crate::config::{Endpoint, MetricsAddress};
 use crate::doors::buildkit::ImportCarrier;
 use crate::place::{GitRef, ProjectId};
@@ -38,7 +41,12 @@ const BUILDKITD: &str = "unix:///run/buildkit/buildkitd.sock";
 ///
 ///   layerd sidecar -- buildkitd --config /etc/buildkit/buildkitd.toml
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(
+    verbatim_doc_comment,
+    mut_arg("tls_cert", |arg| arg.help("TCP: the certificate chain to show, PEM")),
+    mut_arg("tls_key", |arg| arg.help("TCP: the key of --tls-cert, PEM")),
+    mut_arg("tls_client_ca", |arg| arg.help("TCP: only clients with a certificate of these authorities may connect, PEM")),
+)]
 pub struct SidecarArgs {
     /// Where clients connect: unix:///path or tcp://host:port (port 0: any free
     /// one). May be given more than once. A TCP address beyond loopback needs
@@ -77,6 +85,9 @@ pub struct SidecarArgs {
 
     #[command(flatten)]
     pub(super) hub: HubArgs,
+
+    #[command(flatten)]
+    pub(super) retention: RetentionArgs,
 
     /// The project of builds that name none: usually the repository.
     #[arg(
@@ -167,32 +178,8 @@ pub struct SidecarArgs {
     )]
     pub(super) failed_export_timeout: Duration,
 
-    /// TCP: the certificate chain to show, PEM.
-    #[arg(
-        long,
-        env = "LAYERD_TLS_CERT",
-        value_name = "FILE",
-        requires = "tls_key"
-    )]
-    pub(super) tls_cert: Option<PathBuf>,
-
-    /// TCP: the key of --tls-cert, PEM.
-    #[arg(
-        long,
-        env = "LAYERD_TLS_KEY",
-        value_name = "FILE",
-        requires = "tls_cert"
-    )]
-    pub(super) tls_key: Option<PathBuf>,
-
-    /// TCP: only clients with a certificate of these authorities may connect, PEM.
-    #[arg(
-        long,
-        env = "LAYERD_TLS_CLIENT_CA",
-        value_name = "FILE",
-        requires = "tls_cert"
-    )]
-    pub(super) tls_client_ca: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) tls: TlsArgs,
 
     /// buildkitd over TLS: the authorities of its certificate, PEM.
     #[arg(
@@ -232,9 +219,8 @@ pub struct SidecarArgs {
     #[arg(long, env = "LAYERD_METRICS", value_name = "ADDR|off")]
     pub(super) metrics: Option<MetricsAddress>,
 
-    /// A TOML file with these options as keys: `data-dir = "/cache"`.
-    #[arg(long, env = "LAYERD_CONFIG", value_name = "FILE")]
-    pub(super) config: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArgs,
 
     /// Start buildkitd with these arguments, on a private socket, and take its
     /// place. Its own --addr is not among them: that is what --listen says.

@@ -13,7 +13,7 @@ use super::readiness;
 use super::unshown::Unshown;
 use crate::blobs::TierOptions;
 use crate::cache::backends::{Allowed, Backends, HubSettings};
-use crate::cache::remote::{Hub, HubAddress, Near, Outbox, TokenSource};
+use crate::cache::remote::{Destinations, Hub, HubAddress, Near, Outbox, TokenSource};
 use crate::cache::{LocalCache, Metered};
 use crate::cli::operate::SidecarMetrics;
 use crate::tls::{Alpn, ClientTls, Connector, Roots};
@@ -141,27 +141,15 @@ impl Caches {
             None => TokenSource::none(),
             Some(file) => TokenSource::file(file).context("--hub-token-file")?,
         };
-        let settings = settings(args, metrics).await?;
+        let mut settings = settings(args, metrics).await?;
         let tls = args.hub.tls(args.hub.identity())?;
         let hub = Hub::new(args.hub.hubs().cloned(), tls, metrics.hub.clone());
         let hub = Arc::new(hub);
-        let outbox = match args.hub.async_export {
-            false => {
-                let left = std::fs::read_dir(args.data_dir.join("outbox"));
-                if left.is_ok_and(|mut left| left.next().is_some()) {
-                    tracing::warn!(
-                        "exports of an earlier run wait in the data directory: --async-export brings them to the hub"
-                    );
-                }
-                None
-            }
-            true => {
-                let near = settings.near.clone();
-                let opened = Outbox::open(&args.data_dir, near, hub.clone(), token.clone());
-                Some(opened.await.context("--async-export needs --data-dir")?)
-            }
-        };
-        let backends = Backends::hub(hub.clone(), token, outbox.clone(), settings);
+        let destinations = args.hub.destinations(&settings);
+        let destinations = destinations.own(hub.clone(), token.clone());
+        let outbox = outbox(args, &settings, destinations).await?;
+        settings.outbox = outbox.clone();
+        let backends = Backends::hub(hub.clone(), token, settings);
         let backends = backends.allowing(args.hub.allowed(), None);
         Ok(Self {
             backends: Arc::new(backends),
@@ -173,18 +161,25 @@ impl Caches {
 
     async fn own(args: &SidecarArgs, metrics: &SidecarMetrics) -> anyhow::Result<Self> {
         let local = LocalCache::new(&args.data_dir).counting(metrics.subsumed.clone());
+        let local = local.keeping(args.retention.quotas(), metrics.collecting.clone());
         let local = Arc::new(local);
         let cache = Metered::new(local.clone(), metrics.cache.clone());
-        let settings = match args.hub.allowed().is_empty() {
+        let mut settings = match args.hub.allowed().is_empty() {
             true => None,
             false => Some(settings(args, metrics).await?),
         };
+        let mut outbox = None;
+        if let Some(settings) = &mut settings {
+            let destinations = args.hub.destinations(settings);
+            outbox = self::outbox(args, settings, destinations).await?;
+            settings.outbox = outbox.clone();
+        }
         let backends = Backends::embedded(Arc::new(cache));
         Ok(Self {
             backends: Arc::new(backends.allowing(args.hub.allowed(), settings)),
             embedded: Some(local),
             hub: None,
-            outbox: None,
+            outbox,
         })
     }
 
@@ -227,6 +222,12 @@ impl HubArgs {
         self.allowed.iter().flatten().cloned().collect()
     }
 
+    /// Those that builds may name.
+    fn destinations(&self, settings: &HubSettings) -> Destinations {
+        let destinations = Destinations::new(settings.tls.clone(), settings.calls.clone());
+        destinations.allowing(self.allowed())
+    }
+
     fn identity(&self) -> Option<(PathBuf, PathBuf)> {
         self.cert.clone().zip(self.key.clone())
     }
@@ -265,7 +266,26 @@ async fn settings(args: &SidecarArgs, metrics: &SidecarMetrics) -> anyhow::Resul
         tls: args.hub.tls(None)?,
         calls: metrics.hub.clone(),
         blobs: metrics.cache.clone(),
+        outbox: None,
     })
+}
+
+async fn outbox(
+    args: &SidecarArgs,
+    settings: &HubSettings,
+    destinations: Destinations,
+) -> anyhow::Result<Option<Outbox>> {
+    if args.hub.async_export {
+        let opened = Outbox::open(&args.data_dir, settings.near.clone(), destinations).await;
+        return Ok(Some(opened.context("--async-export needs --data-dir")?));
+    }
+    let left = std::fs::read_dir(args.data_dir.join("outbox"));
+    if left.is_ok_and(|mut left| left.next().is_some()) {
+        tracing::warn!(
+            "exports of an earlier run wait in the data directory: --async-export brings them to the hub"
+        );
+    }
+    Ok(None)
 }
 
 #[cfg(test)]

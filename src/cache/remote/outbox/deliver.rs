@@ -1,146 +1,165 @@
-//! Brings waiting exports to the hub, one after the other.
+//! Brings waiting exports to their hubs, several at a time.
+//!
+//! What a hub refuses for good is put aside at once, with what it said; what
+//! may pass is tried again.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
-use jiff::Timestamp;
-use tokio::time::Instant;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 
+use super::super::metrics::Ended;
 use super::super::upload::{self, Subject};
 use super::super::{holding, publish};
+use super::lanes::Lanes;
 use super::{Inner, Waiting};
+use crate::blobs::BlobStore as _;
 use crate::cache::CacheError;
-use crate::place::Place;
+use crate::digest::Digest;
 
-/// Blobs that are uploaded at a time.
+/// Blobs that are uploaded at a time for one export.
 const PARALLEL: usize = 4;
 /// How long one upload may fail before its export waits for another turn.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The pause of a place after its first failure, and the longest.
-const PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(60)];
-/// How often it is looked whether another process has left something.
-const ADOPTION: Duration = Duration::from_secs(30);
-/// For how long a refusal is taken for one that may pass: a token may be
-/// renewed.
-const REFUSED: Duration = Duration::from_secs(24 * 3600);
-
-/// When a place is tried again.
-struct Pause {
-    until: Instant,
-    next: Duration,
-}
+/// How often what a hub misses is sent in one turn.
+const ROUNDS: usize = 3;
+/// How often it is looked what other processes and time have left.
+const LOOK: Duration = Duration::from_secs(30);
 
 /// Runs until it is dropped.
 pub(super) async fn run(inner: Arc<Inner>) {
-    let mut pauses: HashMap<Place, Pause> = HashMap::new();
-    let mut count = inner.count.subscribe();
-    let mut adoption = tokio::time::interval(ADOPTION);
-    adoption.tick().await;
+    let mut lanes = Lanes::default();
+    let mut running: FuturesUnordered<BoxFuture<'static, Turn>> = FuturesUnordered::new();
+    let mut changes = inner.count.subscribe();
+    let mut looking = tokio::time::interval(LOOK);
+    looking.tick().await;
     loop {
-        count.mark_unchanged();
-        let Some(waiting) = next(&inner, &pauses) else {
-            let wake = pauses.values().map(|pause| pause.until).min();
-            let wake = async {
-                match wake {
-                    Some(until) => tokio::time::sleep_until(until).await,
-                    None => std::future::pending().await,
-                }
+        changes.mark_unchanged();
+        loop {
+            let Some(waiting) = lanes.take(&inner.waiting()) else {
+                break;
             };
-            tokio::select! {
-                _ = count.changed() => {}
-                () = wake => {}
-                _ = adoption.tick() => inner.adopt().await,
-            }
-            continue;
-        };
-        let place = waiting.entry.export.place.clone();
-        match deliver(&inner, &waiting).await {
-            Ok(()) => {
-                pauses.remove(&place);
-                tracing::info!(%place, "an export has reached the hub");
-                finish(&inner, &waiting).await;
-            }
-            Err(error) => {
-                inner.metrics.outbox_failed();
-                if is_hopeless(&error, &waiting) {
-                    tracing::error!(%place, %error, "an export is given up");
-                    finish(&inner, &waiting).await;
-                    pauses.remove(&place);
-                    continue;
+            running.push(turn(Arc::clone(&inner), waiting).boxed());
+        }
+        tokio::select! {
+            _ = changes.changed() => {}
+            () = lanes.rested() => {}
+            Some((waiting, ended)) = running.next() => {
+                let lane = &waiting.entry.lane;
+                match ended {
+                    Ok(()) => lanes.done(lane),
+                    Err(error) => if lanes.pause(lane) {
+                        tracing::warn!(place = %lane.place, %error, "an export waits for the hub");
+                    },
                 }
-                let [first, longest] = PAUSES;
-                let pause = pauses.get(&place).map_or(first, |pause| pause.next);
-                if pause == first {
-                    tracing::warn!(%place, %error, "an export waits for the hub");
-                }
-                let until = Instant::now() + pause.mul_f64(rand::random_range(0.5..1.0));
-                let next = (pause * 2).min(longest);
-                pauses.insert(place, Pause { until, next });
+            }
+            _ = looking.tick() => {
+                inner.adopt().await;
+                let old = inner.old(|waiting| !lanes.is_busy(&waiting.entry.lane));
+                inner.expire(old).await;
+                lanes.forget(&inner.waiting());
             }
         }
     }
 }
 
-/// The oldest export of a place that is not paused, none of whose place comes
-/// before it.
-fn next(inner: &Inner, pauses: &HashMap<Place, Pause>) -> Option<Arc<Waiting>> {
-    let now = Instant::now();
-    let waiting = inner.waiting();
-    let mut turns = waiting.values().filter(|waiting| {
-        let pause = pauses.get(&waiting.entry.export.place);
-        pause.is_none_or(|pause| pause.until <= now)
-    });
-    turns.next().cloned()
+/// An attempt, and what came of it. An error is one that may pass; all else ends
+/// the export.
+type Turn = (Arc<Waiting>, Result<(), CacheError>);
+
+async fn turn(inner: Arc<Inner>, waiting: Arc<Waiting>) -> Turn {
+    let place = &waiting.entry.lane.place;
+    let ended = match deliver(&inner, &waiting).await {
+        Ok(()) => {
+            tracing::info!(%place, "an export has reached the hub");
+            inner.finish(&waiting, Ended::Delivered).await;
+            Ok(())
+        }
+        Err(error) => {
+            inner.metrics().outbox_failed();
+            match is_permanent(&error) {
+                true => inner.put_aside(&waiting, &error).await,
+                false => Err(error),
+            }
+        }
+    };
+    (waiting, ended)
 }
 
 async fn deliver(inner: &Inner, waiting: &Waiting) -> Result<(), CacheError> {
-    let (entry, caller) = (&waiting.entry, &waiting.caller);
-    let place = &entry.export.place;
-    let missing = holding::missing(caller, place, &entry.blobs).await?;
-    let uploads = missing.into_iter().filter_map(|digest| {
-        // Others were held when the build was told so.
-        let size = *entry.blobs.get(&digest)?;
-        entry
-            .export
-            .uploaded
-            .contains(&digest)
-            .then_some((digest, size))
-    });
-    stream::iter(uploads)
+    let (entry, caller) = (&waiting.entry, &waiting.destination.caller);
+    let export = inner.shelf.load(entry).await?;
+    let mut missing = holding::missing(caller, &entry.lane.place, &entry.blobs).await?;
+    let mut rounds = 0;
+    loop {
+        send(inner, waiting, &missing).await?;
+        // What the hub misses now it has lost, since it was asked or before.
+        missing = match publish::publish(caller, &export, Duration::ZERO).await {
+            Err(CacheError::Missing(missing)) => missing,
+            published => return published.map(drop),
+        };
+        rounds += 1;
+        if rounds == ROUNDS || !all_sendable(inner, waiting, &missing).await {
+            return Err(CacheError::Missing(missing));
+        }
+        tracing::info!(
+            place = %entry.lane.place,
+            blobs = missing.len(),
+            "the hub has lost blobs of an export that waits: they are sent again"
+        );
+    }
+}
+
+/// Whether the export may send all of these, and this host has them.
+async fn all_sendable(inner: &Inner, waiting: &Waiting, blobs: &[Digest]) -> bool {
+    for digest in blobs {
+        if !waiting.entry.sendable.contains(digest) || !inner.near.tier.has(digest).await {
+            return false;
+        }
+    }
+    true
+}
+
+/// Sends those of the blobs that the export may send. One that it held, and that
+/// is not here any more, may be at the hub all the same.
+async fn send(inner: &Inner, waiting: &Waiting, blobs: &[Digest]) -> Result<(), CacheError> {
+    let (entry, caller) = (&waiting.entry, &waiting.destination.caller);
+    let mut sizes = Vec::new();
+    for digest in blobs {
+        if entry.sendable.contains(digest)
+            && let Some(size) = entry.blobs.get(digest)
+        {
+            sizes.push((*digest, *size));
+        }
+    }
+    stream::iter(sizes)
         .map(|(digest, size)| async move {
+            let disk = inner.near.tier.disk();
+            if disk.size(&digest).await?.is_none() {
+                return Ok(());
+            }
             let subject = Subject {
-                place: place.clone(),
+                place: entry.lane.place.clone(),
                 name: digest.to_string(),
                 digest: Some(digest),
             };
-            let disk = inner.near.tier.disk();
             upload::from_disk(caller, disk, &subject, (&digest, size), PATIENCE).await
         })
         .buffer_unordered(PARALLEL)
         .try_collect::<Vec<()>>()
-        .await?;
-    publish::publish(caller, &entry.export, Duration::ZERO)
         .await
         .map(drop)
 }
 
-async fn finish(inner: &Inner, waiting: &Waiting) {
-    if let Err(error) = inner.shelf.remove(&waiting.entry).await {
-        tracing::warn!(%error, "an export that is done stays in the outbox");
-    }
-    inner.drop_out(&waiting.entry.name);
-}
-
 /// Whether no later attempt would be another.
-fn is_hopeless(error: &CacheError, waiting: &Waiting) -> bool {
+fn is_permanent(error: &CacheError) -> bool {
     match error {
-        CacheError::Graph(_) | CacheError::Refused(_) => true,
-        CacheError::Denied(_) | CacheError::Missing(_) => {
-            let age = Timestamp::now().duration_since(waiting.entry.written_at);
-            Duration::try_from(age).unwrap_or_default() > REFUSED
-        }
+        CacheError::Graph(_)
+        | CacheError::Refused(_)
+        | CacheError::Denied(_)
+        | CacheError::Missing(_) => true,
         error => error.is_final(),
     }
 }

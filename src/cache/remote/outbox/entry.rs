@@ -1,57 +1,72 @@
-//! A waiting export on disk: a folder that appears by a rename.
+//! A waiting export on disk: `export.json`, and `manifest.json` and
+//! `config.json` as the client wrote them.
 //!
-//! `outbox/<time>-<random>/` holds `export.json`, `manifest.json` and
-//! `config.json`, as the client wrote the last two. The first is locked by the
+//! The first says where it goes and what it may send; the others are read when
+//! it is its turn, so that a long queue costs no memory. It is locked by the
 //! process that brings it to the hub.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::blobs::BlobError;
+use super::lanes::Lane;
 use crate::cache::wire::{self, Malformed, v1};
-use crate::cache::{CacheError, Document, Publication};
+use crate::cache::{Document, Publication};
 use crate::digest::Digest;
 use crate::place::Place;
 use crate::step::Step;
 
-const FOLDER: &str = "outbox";
-/// Folders in the making.
-const NEW: &str = ".new-";
-const EXPORT: &str = "export.json";
+pub(super) const EXPORT: &str = "export.json";
 const MANIFEST: &str = "manifest.json";
 const CONFIG: &str = "config.json";
 
-/// The folder of all that wait.
-pub(super) struct Shelf {
-    dir: PathBuf,
-}
+/// Of what is written now. The first knew neither its hub nor what was held.
+const VERSION: u32 = 2;
 
 /// One that waits, locked by this process.
 pub(super) struct Entry {
     /// Of its folder; in the order of time.
     pub(super) name: String,
     pub(super) written_at: Timestamp,
-    pub(super) export: Publication,
+    pub(super) lane: Lane,
     /// The size of each layer that it names, in bytes.
     pub(super) blobs: BTreeMap<Digest, u64>,
+    /// Those that its build wrote, or that the hub said its project holds: what
+    /// may be sent.
+    pub(super) sendable: BTreeSet<Digest>,
     _lock: File,
+}
+
+/// An export that is to wait.
+pub(super) struct Draft {
+    pub(super) export: Publication,
+    pub(super) lane: Lane,
+    pub(super) blobs: BTreeMap<Digest, u64>,
+    /// What the project holds besides what was uploaded.
+    pub(super) held: BTreeSet<Digest>,
 }
 
 /// What `export.json` says.
 #[derive(Serialize, Deserialize)]
 struct Written {
+    #[serde(default = "first")]
+    version: u32,
+    /// The addresses of the hub that it is for.
+    #[serde(default)]
+    hub: BTreeSet<String>,
     project: String,
     git_ref: String,
     scope: String,
     builder: String,
     written_at: Timestamp,
     uploaded: BTreeSet<Digest>,
+    #[serde(default)]
+    held: BTreeSet<Digest>,
     blobs: BTreeMap<Digest, u64>,
     steps: Vec<WrittenStep>,
 }
@@ -66,140 +81,64 @@ struct WrittenStep {
     daemon: Option<String>,
 }
 
-impl Shelf {
-    /// Makes the folder, for this user alone.
-    pub(super) async fn open(data_dir: &Path) -> Result<Self, CacheError> {
-        let dir = data_dir.join(FOLDER);
-        let made = dir.clone();
-        blocking(&dir, move || {
-            use std::os::unix::fs::DirBuilderExt as _;
-            let mut builder = fs::DirBuilder::new();
-            builder.recursive(true).mode(0o700).create(&made)
-        })
-        .await?;
-        Ok(Self { dir })
-    }
-
-    /// Whether it takes anything.
-    pub(super) async fn probe(&self) -> Result<(), CacheError> {
-        let dir = self.dir.clone();
-        blocking(&self.dir, move || {
-            tempfile::Builder::new()
-                .prefix(NEW)
-                .tempdir_in(dir)
-                .map(drop)
-        })
-        .await
-    }
-
-    /// Writes an export down, durably.
-    pub(super) async fn write(
-        &self,
-        export: Publication,
-        blobs: BTreeMap<Digest, u64>,
-    ) -> Result<Entry, CacheError> {
-        let dir = self.dir.clone();
-        blocking(&self.dir, move || write(&dir, export, blobs)).await
-    }
-
-    /// Those that nobody owns, the oldest first. What can't be read is left,
-    /// and told.
-    pub(super) async fn abandoned(&self) -> Result<Vec<Entry>, CacheError> {
-        let dir = self.dir.clone();
-        blocking(&self.dir, move || abandoned(&dir)).await
-    }
-
-    /// Removes one that is done.
-    pub(super) async fn remove(&self, entry: &Entry) -> Result<(), CacheError> {
-        let folder = self.dir.join(&entry.name);
-        blocking(&self.dir, move || fs::remove_dir_all(folder)).await
-    }
+/// What every version says.
+#[derive(Deserialize)]
+struct Versioned {
+    #[serde(default = "first")]
+    version: u32,
 }
 
-async fn blocking<T: Send + 'static>(
-    dir: &Path,
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> Result<T, CacheError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|stopped| Err(stopped.into()))
-        .map_err(|source| {
-            CacheError::Blob(match source.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                    BlobError::Full(dir.display().to_string())
-                }
-                io::ErrorKind::ReadOnlyFilesystem => BlobError::ReadOnly(dir.display().to_string()),
-                _ => BlobError::Io {
-                    context: format!("outbox {}", dir.display()),
-                    source,
-                },
-            })
-        })
+fn first() -> u32 {
+    1
 }
 
-fn write(dir: &Path, export: Publication, blobs: BTreeMap<Digest, u64>) -> io::Result<Entry> {
-    let written_at = Timestamp::now();
+/// Writes an export into `folder`, durably, locked before anybody can see it.
+pub(super) fn write(folder: &Path, draft: Draft, written_at: Timestamp) -> io::Result<Entry> {
+    let Draft {
+        export,
+        lane,
+        blobs,
+        held,
+    } = draft;
     let written = Written {
+        version: VERSION,
+        hub: lane.hub.iter().map(ToString::to_string).collect(),
         project: export.place.project.to_string(),
         git_ref: export.place.git_ref.to_string(),
         scope: export.place.scope.to_string(),
-        builder: export.builder.clone(),
+        builder: export.builder,
         written_at,
         uploaded: export.uploaded.clone(),
+        held: held.clone(),
         blobs: blobs.clone(),
         steps: export.steps.iter().map(WrittenStep::from).collect(),
     };
-    let making = tempfile::Builder::new().prefix(NEW).tempdir_in(dir)?;
-    put(&making.path().join(MANIFEST), &export.manifest.bytes)?;
-    put(&making.path().join(CONFIG), &export.config.bytes)?;
-    let lock = put(&making.path().join(EXPORT), &serde_json::to_vec(&written)?)?;
-    // Before anybody can see it.
+    put(&folder.join(MANIFEST), &export.manifest.bytes)?;
+    put(&folder.join(CONFIG), &export.config.bytes)?;
+    let lock = put(&folder.join(EXPORT), &serde_json::to_vec(&written)?)?;
     flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-    File::open(making.path())?.sync_all()?;
-    let random: u32 = rand::random();
-    let name = format!("{:020}-{random:08x}", written_at.as_nanosecond());
-    fs::rename(making.path(), dir.join(&name))?;
-    // Nothing is left to be removed under the old name.
-    let _ = making.keep();
-    File::open(dir)?.sync_all()?;
+    File::open(folder)?.sync_all()?;
     Ok(Entry {
-        name,
+        name: String::new(),
         written_at,
-        export,
+        lane,
         blobs,
+        sendable: export.uploaded.into_iter().chain(held).collect(),
         _lock: lock,
     })
 }
 
-fn put(path: &Path, bytes: &[u8]) -> io::Result<File> {
-    let mut file = File::create_new(path)?;
+/// Writes a file durably.
+pub(super) fn put(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    let mut file = File::create(path)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     Ok(file)
 }
 
-fn abandoned(dir: &Path) -> io::Result<Vec<Entry>> {
-    let mut entries = Vec::new();
-    for folder in fs::read_dir(dir)? {
-        let folder = folder?;
-        let Ok(name) = folder.file_name().into_string() else {
-            continue;
-        };
-        if name.starts_with('.') {
-            continue;
-        }
-        match read(&folder.path(), name) {
-            Ok(entry) => entries.extend(entry),
-            Err(error) => {
-                tracing::warn!(folder = %folder.path().display(), %error, "an export in the outbox can't be read");
-            }
-        }
-    }
-    entries.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(entries)
-}
-
-/// `None` where another process owns it, or has just finished it.
-fn read(folder: &Path, name: String) -> io::Result<Option<Entry>> {
+/// `None` where another process owns it, or has just finished it;
+/// [`io::ErrorKind::InvalidData`] where it never can be read.
+pub(super) fn read(folder: &Path, name: &str) -> io::Result<Option<Entry>> {
     let path = folder.join(EXPORT);
     let mut lock = match File::open(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -214,31 +153,63 @@ fn read(folder: &Path, name: String) -> io::Result<Option<Entry>> {
     }
     let mut text = Vec::new();
     lock.read_to_end(&mut text)?;
-    let written: Written = serde_json::from_slice(&text)?;
-    let document = |name| fs::read(folder.join(name)).map(|bytes| Document::new(bytes.into()));
-    let (manifest, config) = (document(MANIFEST)?, document(CONFIG)?);
-    let (written_at, blobs) = (written.written_at, written.blobs.clone());
-    let export = written
-        .publication(manifest, config)
-        .map_err(io::Error::other)?;
+    let written = parse(&text)?;
+    let lane = written.lane().map_err(invalid)?;
+    let sendable = written.uploaded.into_iter().chain(written.held);
     Ok(Some(Entry {
-        name,
-        written_at,
-        export,
-        blobs,
+        name: name.to_owned(),
+        written_at: written.written_at,
+        lane,
+        sendable: sendable.collect(),
+        blobs: written.blobs,
         _lock: lock,
     }))
 }
 
+/// All of it, to be published; errors as in [`read`].
+pub(super) fn read_whole(folder: &Path) -> io::Result<Publication> {
+    let written = parse(&fs::read(folder.join(EXPORT))?)?;
+    let document = |name| fs::read(folder.join(name)).map(|bytes| Document::new(bytes.into()));
+    let (manifest, config) = (document(MANIFEST)?, document(CONFIG)?);
+    written.publication(manifest, config).map_err(invalid)
+}
+
+fn parse(text: &[u8]) -> io::Result<Written> {
+    let Versioned { version } = serde_json::from_slice(text).map_err(invalid)?;
+    if version > VERSION {
+        return Err(invalid(format!(
+            "version {version} of its form is a later layerd's"
+        )));
+    }
+    serde_json::from_slice(text).map_err(invalid)
+}
+
+fn invalid(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
 impl Written {
+    fn lane(&self) -> Result<Lane, Box<dyn std::error::Error + Send + Sync>> {
+        let hub: Result<_, _> = self.hub.iter().map(|address| address.parse()).collect();
+        Ok(Lane {
+            hub: hub?,
+            place: self.place()?,
+        })
+    }
+
+    fn place(&self) -> Result<Place, Malformed> {
+        Ok(Place {
+            project: wire::project(&self.project)?,
+            git_ref: wire::git_ref(&self.git_ref)?,
+            scope: wire::scope(&self.scope)?,
+        })
+    }
+
     fn publication(self, manifest: Document, config: Document) -> Result<Publication, Malformed> {
+        let place = self.place()?;
         let steps = self.steps.into_iter().map(v1::Step::from);
         Ok(Publication {
-            place: Place {
-                project: wire::project(&self.project)?,
-                git_ref: wire::git_ref(&self.git_ref)?,
-                scope: wire::scope(&self.scope)?,
-            },
+            place,
             builder: wire::short("builder", self.builder)?,
             manifest,
             config,

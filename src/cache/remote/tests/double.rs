@@ -15,6 +15,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Streaming};
 
 use super::super::*;
+use crate::blobs::{BlobStore as _, DiskStore};
 use crate::cache::LocalCache;
 use crate::cache::wire::v1::write_blob_request::Part;
 use crate::cache::wire::v1::write_blob_response::{Part as Answer, Stored};
@@ -40,7 +41,7 @@ pub struct Seen {
 pub struct Double {
     pub cache: Arc<LocalCache>,
     seen: Arc<Mutex<Seen>>,
-    _dir: Arc<TempDir>,
+    dir: Arc<TempDir>,
 }
 
 type Answers<T> = Response<BoxStream<'static, Result<T, Status>>>;
@@ -52,7 +53,7 @@ impl Double {
         let double = Self {
             cache: Arc::new(LocalCache::new(dir.path())),
             seen: Arc::default(),
-            _dir: Arc::new(dir),
+            dir: Arc::new(dir),
         };
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -64,6 +65,13 @@ impl Double {
             .serve_with_incoming(TcpIncoming::from(listener));
         tokio::spawn(serving);
         (double, address)
+    }
+
+    /// Has it without a blob that it had, and nobody having uploaded anything.
+    pub async fn lose(&self, digest: &Digest) {
+        let blobs = DiskStore::at(self.dir.path());
+        blobs.remove(digest).await.unwrap();
+        self.seen().uploaded.clear();
     }
 
     pub fn seen(&self) -> MutexGuard<'_, Seen> {
