@@ -12,6 +12,7 @@
 //! | which keys count, and which one signs? | [`Keys`] |
 //! | why was a token refused? | [`Denied`] |
 
+mod administration;
 mod denied;
 mod grant;
 mod jwk;
@@ -51,7 +52,13 @@ impl Access {
         match (self, token) {
             (Self::Open, _) => Ok(Arc::new(Grant::everything())),
             (Self::Token(_), None) => Err(Denied::NoToken),
-            (Self::Token(keys), Some(token)) => keys.verify(token, now),
+            (Self::Token(keys), Some(token)) => {
+                let grant = keys.verify(token, now)?;
+                match grant.is_admin() {
+                    true => Err(Denied::Admin),
+                    false => Ok(grant),
+                }
+            }
         }
     }
 }

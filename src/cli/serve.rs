@@ -22,10 +22,11 @@ use super::operate;
 use crate::access::{Access, Keys};
 use crate::cache::collecting::Collecting;
 use crate::cache::guard::Guarded;
+use crate::cache::quotas::Settled;
 use crate::cache::{Cache, LocalCache, Metered};
 use crate::doors::front::{self, Closing};
-use crate::doors::hub;
 use crate::doors::operator::Shown;
+use crate::doors::{admin, hub};
 use crate::tls::Alpn;
 
 /// Runs until SIGTERM or SIGINT.
@@ -43,14 +44,27 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let listener = listener.with_context(|| format!("can't listen at {}", args.listen))?;
     let shown_at = operate::listen(args.metrics, operate::HUB_PORT).await?;
     let closing = closed_by_signal()?;
+    let quotas = Arc::new(Settled {
+        catalog: Arc::clone(&backends.catalog),
+        unless: args.retention.quotas(),
+    });
     let local = LocalCache::over(Arc::clone(&backends.catalog), Arc::clone(&backends.blobs));
-    let local = local.keeping(args.retention.quotas(), metrics.collecting.clone());
+    let local = local.keeping(quotas, metrics.collecting.clone());
     let local = Arc::new(local.counting(metrics.subsumed));
     let cache: Arc<dyn Cache> = Arc::new(Metered::new(local.clone(), metrics.cache.clone()));
     let mut ready = format!("ready listen={}", address(&listener, tls.is_some())?);
     if let Some(shown_at) = &shown_at {
         ready += &format!(" metrics={}", shown_at.address()?);
     }
+    let collecting = Collecting {
+        cache: local.clone(),
+        limits: args.retention.limits(None),
+    };
+    let pages = admin::router(admin::Config {
+        access: Arc::clone(&access),
+        catalog: Arc::clone(&backends.catalog),
+        collecting: collecting.clone(),
+    });
     let house = House {
         catalog: Arc::clone(&backends.catalog),
         cache: local.clone(),
@@ -59,10 +73,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         size: metrics.store,
         grown: metrics.cache.grown(),
         leases: metrics.leases,
-        collecting: Collecting {
-            cache: local.clone(),
-            limits: args.retention.limits(None),
-        },
+        collecting,
         projects: metrics.collecting,
     };
     let keeping = tokio::spawn(house.keep());
@@ -98,7 +109,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         listener,
         tls,
         calls,
-        pages: axum::Router::new(),
+        pages,
         max_of_address: args.max_connections_per_address,
         tasks,
         metrics: metrics.front,

@@ -20,8 +20,8 @@ mod gc;
 mod projects;
 #[cfg(test)]
 mod tests;
-mod told;
 mod tokens;
+mod told;
 mod usage;
 
 use std::sync::Arc;
@@ -42,10 +42,10 @@ pub use self::audit::Audited;
 pub use self::exports::{ExportDetails, StepOf};
 pub use self::gc::{Collected, GcReport, GcRequest, GcStatus, Gone};
 pub use self::projects::{Flushed, NewSettings, PlaceToFlush, ProjectDetails, Settings};
-pub use self::told::{Fault, Page};
 pub use self::tokens::{
     Explained, MintRequest, MintedToken, RevokeRequest, RevokedToken, TokenText, Whoami,
 };
+pub use self::told::{Fault, Page};
 use self::usage::Sizes;
 pub use self::usage::{ProjectUsage, Usage};
 use crate::access::Access;

@@ -48,7 +48,20 @@ impl NewRevocation {
 
 /// How much was revoked when this was; later is greater. The default is before
 /// all.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    ToSchema,
+)]
 #[serde(transparent)]
 pub struct Revision(pub i64);
 

@@ -9,9 +9,11 @@ use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http::HeaderMap;
-use http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderValue, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
-use http::request::Parts;
 use http::StatusCode;
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, HeaderValue, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
+use http::request::Parts;
 
 use super::Office;
 use super::told::Failure;
@@ -112,17 +114,22 @@ pub(super) async fn admit(
     mut request: Request,
     next: Next,
 ) -> Response {
+    let peer: Option<SocketAddr> = request.extensions().get().copied();
     let grant = match admitted(&office, request.headers()).await {
         Ok(grant) => grant,
         Err(failure) => return failure.into_response(),
     };
+    if office.access.is_open() && peer.is_some_and(|peer| !peer.ip().to_canonical().is_loopback()) {
+        let text = "this hub asks for no token, and is administered from its own host alone";
+        return Failure::forbidden(text).into_response();
+    }
     let Some(seat) = office.crowd.enter(grant.id()) else {
         return Failure::busy().into_response();
     };
     let admin = Admin {
         grant,
-        peer: request.extensions().get().copied(),
-        request: telemetry::request_id(request.headers()).to_string(),
+        peer,
+        request: telemetry::request_id(request.headers()),
     };
     request.extensions_mut().insert(admin);
     let mut response = next.run(request).await;

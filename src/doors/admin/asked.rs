@@ -72,9 +72,9 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
         }
         let body = Bytes::from_request(request, state).await;
         let body = body.map_err(unread)?;
-        serde_json::from_slice(&body)
-            .map(Self)
-            .map_err(|error| Failure::request(cut(&format!("the body is not as it should be: {error}"))))
+        serde_json::from_slice(&body).map(Self).map_err(|error| {
+            Failure::request(cut(&format!("the body is not as it should be: {error}")))
+        })
     }
 }
 

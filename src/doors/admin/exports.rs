@@ -231,7 +231,9 @@ pub(super) async fn delete(
         project: Some(head.place.project),
         git_ref: Some(head.place.git_ref),
         scope: Some(head.place.scope),
-        details: Details::default().with("export", id.0).with("bytes", head.bytes),
+        details: Details::default()
+            .with("export", id.0)
+            .with("bytes", head.bytes),
         ..NewAudit::new(&admin.origin(), Action::Delete)
     };
     office.catalog.note(&entry).await?;

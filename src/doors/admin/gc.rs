@@ -108,7 +108,10 @@ impl From<&Victim> for Gone {
             id: victim.id,
             place: victim.place.clone(),
             last_use: victim.last_use,
-            reason: reason.ok().and_then(|reason| reason.as_str().map(str::to_owned)).unwrap_or_default(),
+            reason: reason
+                .ok()
+                .and_then(|reason| reason.as_str().map(str::to_owned))
+                .unwrap_or_default(),
             frees: victim.frees,
         }
     }
@@ -153,7 +156,8 @@ impl Desk {
         let began = Timestamp::now();
         let mut status = self.status();
         if let Some(since) = status.running_since {
-            let text = format!("a collection runs since {since}: GET /v1/gc tells when it has ended");
+            let text =
+                format!("a collection runs since {since}: GET /v1/gc tells when it has ended");
             return Err(Failure::conflict(text));
         }
         status.running_since = Some(began);

@@ -146,7 +146,11 @@ pub(super) async fn list(
         }
         Some(_) => Vec::new(),
     };
-    let limit = if admin.only().is_some() { u32::MAX } else { limit };
+    let limit = if admin.only().is_some() {
+        u32::MAX
+    } else {
+        limit
+    };
     let next = |head: &ProjectHead| head.project.to_string();
     Ok(Answer(Page::of(heads, limit, next)))
 }
@@ -229,7 +233,8 @@ pub(super) async fn settle(
         let text = format!("a note has at most {MAX_NOTE} characters");
         return Err(Failure::request(text));
     }
-    let too_large = |number: Option<u64>| number.is_some_and(|number| i64::try_from(number).is_err());
+    let too_large =
+        |number: Option<u64>| number.is_some_and(|number| i64::try_from(number).is_err());
     if too_large(new.max_bytes) || too_large(new.max_age_seconds) {
         return Err(Failure::request("that is more than there can be"));
     }

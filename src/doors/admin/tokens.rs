@@ -16,7 +16,9 @@ use super::asked::{Ask, Json, Nothing};
 use super::told::{Failure, Fault, Page, limit};
 use crate::access::token::read_unverified;
 use crate::access::{Grant, NewAdminToken, NewToken, RefPattern};
-use crate::catalog::ledger::{Action, Details, MAX_PAGE, NewAudit, NewRevocation, Revision, Revocation};
+use crate::catalog::ledger::{
+    Action, Details, MAX_PAGE, NewAudit, NewRevocation, Revision, Revocation,
+};
 use crate::place::ProjectId;
 
 /// The longest id of a token, in bytes.

@@ -125,7 +125,9 @@ impl IntoResponse for Failure {
 impl From<Denied> for Failure {
     fn from(denied: Denied) -> Self {
         let message = match denied {
-            Denied::NoToken => "an admin token is needed here: `Authorization: Bearer …`".to_owned(),
+            Denied::NoToken => {
+                "an admin token is needed here: `Authorization: Bearer …`".to_owned()
+            }
             other => other.to_string(),
         };
         Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", message)

@@ -14,7 +14,9 @@ use super::Office;
 use super::admitted::{Admin, Unseen};
 use super::asked::Ask;
 use super::told::{Failure, Fault, Page, limit};
-use crate::catalog::{Catalog, CatalogError, DayUsage, ProjectSize, Saving, SavingFilter, UsageFilter};
+use crate::catalog::{
+    Catalog, CatalogError, DayUsage, ProjectSize, Saving, SavingFilter, UsageFilter,
+};
 use crate::place::{GitRef, ProjectId};
 
 /// How old a measurement may be that is told.
@@ -129,14 +131,21 @@ pub(super) async fn now(
         let own = |size: &&ProjectSize| admin.only().is_none_or(|own| *own == size.project);
         sizes.iter().filter(own)
     };
-    let behind = |size: &&ProjectSize| asked.after.as_ref().is_none_or(|after| size.project > *after);
+    let behind = |size: &&ProjectSize| {
+        asked
+            .after
+            .as_ref()
+            .is_none_or(|after| size.project > *after)
+    };
     let page = seen().filter(behind).take(limit as usize);
     let page = page.map(|size| ProjectUsage {
         project: size.project.clone(),
         exports: size.exports,
         bytes: size.bytes,
     });
-    let page = Page::of(page.collect(), limit, |size: &ProjectUsage| size.project.to_string());
+    let page = Page::of(page.collect(), limit, |size: &ProjectUsage| {
+        size.project.to_string()
+    });
     Ok(Answer(Usage {
         exports: seen().map(|size| size.exports).sum(),
         bytes: seen().map(|size| size.bytes).sum(),
