@@ -72,6 +72,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
         }
         let body = Bytes::from_request(request, state).await;
         let body = body.map_err(unread)?;
+        // A list would be taken for the fields in their order: an empty one for
+        // a request that narrows nothing down.
+        if !body.trim_ascii_start().starts_with(b"{") {
+            return Err(Failure::request("the body has to be a JSON object"));
+        }
         serde_json::from_slice(&body).map(Self).map_err(|error| {
             Failure::request(cut(&format!("the body is not as it should be: {error}")))
         })

@@ -6,7 +6,7 @@ use super::*;
 async fn whatever_is_wrong_is_told_in_one_shape() {
     let lab = Lab::new().await;
     let token = lab.admin(None);
-    let many: String = (0..10_000).map(|n| format!("p{n}=1&")).collect();
+    let many: String = (0..10_000).map(|_| "p=1&").collect();
     let long = "x".repeat(2000);
     for (method, path, status) in [
         ("GET", "/v1/exports?limi=5".to_owned(), 400),
