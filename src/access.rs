@@ -2,24 +2,31 @@
 //!
 //! A hub that asks for tokens takes signed ones (JWT), each of which says all
 //! that it grants: a project, and the refs in it that its bearer may read and
-//! write. Nothing is looked up, so every hub with the same [`Keys`] gives the
-//! same answer. A hub that asks for none grants everything to everybody.
+//! write. Every hub with the same [`Keys`] gives the same answer; nothing is
+//! looked up but whether it was [revoked](Revoked). A hub that asks for none grants everything to everybody.
 //!
 //! | question | where |
 //! |---|---|
 //! | what is in a token? | [`token`] |
 //! | what does it grant? | [`Grant`], [`RefPattern`] |
 //! | which keys count, and which one signs? | [`Keys`] |
+//! | which tokens were revoked? | [`Revoked`] |
+//! | does a grant last as long as a stream? | [`Pass`] |
 //! | why was a token refused? | [`Denied`] |
+//! | how does a job of a CI get one? | [`identity`] |
 
 mod administration;
 mod denied;
+mod glob;
 mod grant;
+pub mod identity;
 mod jwk;
 mod key;
 mod key_file;
 mod keys;
+mod pass;
 mod pattern;
+mod revoked;
 mod secret;
 mod signatures;
 pub mod token;
@@ -34,7 +41,9 @@ pub use self::grant::{Grant, Refusal};
 pub use self::key::{Algorithm, KeyPair};
 pub use self::key_file::{KeyError, kid_of};
 pub use self::keys::Keys;
+pub use self::pass::Pass;
 pub use self::pattern::{InvalidPattern, RefPattern};
+pub use self::revoked::Revoked;
 pub use self::secret::{Secret, SecretError};
 pub use self::token::{MintError, Minted, NewAdminToken, NewToken};
 
@@ -42,23 +51,51 @@ pub use self::token::{MintError, Minted, NewAdminToken, NewToken};
 pub enum Access {
     /// Nothing: everybody may do everything.
     Open,
-    /// A token by one of these keys.
-    Token(Keys),
+    /// A token by one of these keys, that is not among these.
+    Token(Keys, Revoked),
 }
 
 impl Access {
     /// What the bearer of `token` may, if anything.
-    pub fn grant(&self, token: Option<&str>, now: Timestamp) -> Result<Arc<Grant>, Denied> {
+    pub async fn grant(&self, token: Option<&str>, now: Timestamp) -> Result<Arc<Grant>, Denied> {
         match (self, token) {
             (Self::Open, _) => Ok(Arc::new(Grant::everything())),
-            (Self::Token(_), None) => Err(Denied::NoToken),
-            (Self::Token(keys), Some(token)) => {
+            (Self::Token(..), None) => Err(Denied::NoToken),
+            (Self::Token(keys, revoked), Some(token)) => {
                 let grant = keys.verify(token, now)?;
+                revoked.check(grant.id()).await?;
                 match grant.is_admin() {
                     true => Err(Denied::Admin),
                     false => Ok(grant),
                 }
             }
+        }
+    }
+
+    /// Whether what was granted before still counts.
+    async fn check(&self, grant: &Grant, now: Timestamp) -> Result<(), Denied> {
+        match self {
+            Self::Open => Ok(()),
+            Self::Token(_, revoked) => {
+                grant.check_time(now)?;
+                revoked.check(grant.id()).await
+            }
+        }
+    }
+
+    /// Signs a token that will be taken here.
+    pub fn mint(&self, new: &NewToken, now: Timestamp) -> Result<Minted, MintError> {
+        match self {
+            Self::Open => Err(MintError::NoKey),
+            Self::Token(keys, _) => keys.mint(new, now),
+        }
+    }
+
+    /// Whether there is a key to sign with.
+    pub fn mints(&self) -> bool {
+        match self {
+            Self::Open => false,
+            Self::Token(keys, _) => keys.signer().is_some(),
         }
     }
 }

@@ -38,6 +38,7 @@ pub use self::usage::{StoreSize, Usage};
 use crate::access::RefPattern;
 use crate::blobs::{BlobError, BlobStream, Ingest};
 pub use crate::catalog::Saving;
+use crate::catalog::ledger::Origin;
 use crate::catalog::{CatalogError, ExportId};
 use crate::digest::{Digest, RecordDigest};
 use crate::graph::{Compression, GraphError, LeftOut};
@@ -60,10 +61,9 @@ pub const MAX_STEPS: usize = 10_000;
 ///   export of that project.
 #[async_trait]
 pub trait Cache: Send + Sync + 'static {
-    /// The union of all that `wants` see, cut to `limits`, or `None` where that
-    /// is nothing; [`CacheError::Lost`] where there was something that can't be
+    /// The union of all that `wants` see, cut to `limits`; [`CacheError::Lost`] where there was something that can't be
     /// served.
-    async fn look_up(&self, wants: &[Want], limits: &Limits) -> Result<Option<Import>, CacheError>;
+    async fn look_up(&self, wants: &[Want], limits: &Limits) -> Result<LookedUp, CacheError>;
 
     /// What `project` holds now stays readable until this is dropped.
     async fn lease(&self) -> Lease;
@@ -119,8 +119,37 @@ pub trait Cache: Send + Sync + 'static {
     /// no writes keeps none, which is no error.
     async fn report(&self, saving: &Saving) -> Result<(), CacheError>;
 
-    /// Takes exports out of the log, for readers all at once. Gives how many.
-    async fn flush(&self, flush: &Flush) -> Result<u64, CacheError>;
+    /// Takes exports out of the log, for readers all at once, and notes who said
+    /// so: `origin`, or whoever a hub finds to ask. Gives how many.
+    async fn flush(&self, flush: &Flush, origin: &Origin) -> Result<u64, CacheError>;
+}
+
+/// What a look-up comes to.
+#[derive(Clone, Debug)]
+pub enum LookedUp {
+    /// Something.
+    Import(Box<Import>),
+    /// Nothing is seen, perhaps since somebody has flushed it.
+    Nothing(Option<Flushed>),
+}
+
+impl LookedUp {
+    /// What there is.
+    pub fn import(self) -> Option<Import> {
+        match self {
+            Self::Import(import) => Some(*import),
+            Self::Nothing(_) => None,
+        }
+    }
+}
+
+/// That somebody has flushed what would else be seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flushed {
+    /// When.
+    pub at: Timestamp,
+    /// Who, as people know them.
+    pub by: String,
 }
 
 /// Exports of a project that are to leave the log.

@@ -146,7 +146,14 @@ pub trait Catalog: Collecting + Ledger + Usages + fmt::Debug + Send + Sync + 'st
 
     /// Takes a lease that ends after `ttl` unless it is renewed: whatever leaves
     /// the log from now on keeps naming its blobs until then.
-    async fn take_lease(&self, ttl: Duration) -> Result<LeaseId, CatalogError>;
+    async fn take_lease(&self, ttl: Duration) -> Result<LeaseId, CatalogError> {
+        let lease = LeaseId::random();
+        self.take_lease_as(lease, ttl).await?;
+        Ok(lease)
+    }
+
+    /// The same, by a number that its taker has made up and nobody can guess.
+    async fn take_lease_as(&self, lease: LeaseId, ttl: Duration) -> Result<(), CatalogError>;
 
     /// Has a lease end `ttl` from now; false where it has ended already.
     async fn renew_lease(&self, lease: LeaseId, ttl: Duration) -> Result<bool, CatalogError>;
@@ -218,7 +225,7 @@ pub struct LeaseId(pub i64);
 
 impl LeaseId {
     /// A new one.
-    fn random() -> Self {
+    pub fn random() -> Self {
         Self(rand::random_range(1..=i64::MAX))
     }
 }

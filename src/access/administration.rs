@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::Access;
 use super::denied::Denied;
 use super::grant::Grant;
-use super::token::{MintError, Minted, NewAdminToken, NewToken};
+use super::token::{MintError, Minted, NewAdminToken};
 
 impl Access {
     /// What the bearer of `token` may, whether it is for builds or for the
@@ -19,7 +19,11 @@ impl Access {
                 ..Grant::everything()
             })),
             (Self::Token(..), None) => Err(Denied::NoToken),
-            (Self::Token(keys, ..), Some(token)) => keys.verify(token, Timestamp::now()),
+            (Self::Token(keys, revoked), Some(token)) => {
+                let grant = keys.verify(token, Timestamp::now())?;
+                revoked.check(grant.id()).await?;
+                Ok(grant)
+            }
         }
     }
 
@@ -37,14 +41,6 @@ impl Access {
                 Ok(_) | Err(Denied::Expired(_) | Denied::NotYet(_) | Denied::Lifetime) => Ok(()),
                 Err(denied) => Err(denied),
             },
-        }
-    }
-
-    /// Signs a token that will be taken here.
-    pub fn mint(&self, new: &NewToken, now: Timestamp) -> Result<Minted, MintError> {
-        match self {
-            Self::Open => Err(MintError::NoKey),
-            Self::Token(keys, ..) => keys.mint(new, now),
         }
     }
 

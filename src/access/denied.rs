@@ -51,6 +51,9 @@ pub enum Denied {
     /// It has not counted any more for so long.
     #[error("the token has expired {}: get a new one", crate::units::Age(*.0))]
     Expired(Duration),
+    /// Somebody said that it counts no more.
+    #[error("the token was revoked: get a new one")]
+    Revoked,
     /// It is for the administration.
     #[error("this is an admin token, which reads and writes no cache: give one for builds")]
     Admin,
@@ -77,6 +80,7 @@ impl Denied {
             Self::Audience => "audience",
             Self::NotYet(_) => "not_yet",
             Self::Expired(_) => "expired",
+            Self::Revoked => "revoked",
             Self::Admin => "admin",
             Self::Lifetime => "lifetime",
             Self::Claim(_) => "claim",

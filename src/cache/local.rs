@@ -9,6 +9,7 @@
 mod collect;
 mod directory;
 mod lease;
+mod ledger;
 mod open;
 mod pinning;
 mod present;
@@ -31,6 +32,7 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 pub use self::collect::{Collected, Orphans, Outlook, Swept};
+use self::ledger::flushed;
 use self::open::{Opened, Opener};
 use self::pinning::{Names, Pinned};
 use self::quota::Watch;
@@ -46,11 +48,12 @@ use super::descriptors::to_layer;
 use super::quotas::Quotas;
 use super::usage::Usage;
 use super::{
-    Cache, CacheError, Document, Flush, Import, Lease, Limits, Publication, Published, Saving,
-    Want, policy, steps,
+    Cache, CacheError, Document, Flush, Import, Lease, Limits, LookedUp, Publication, Published,
+    Saving, Want, policy, steps,
 };
 use crate::access::RefPattern;
 use crate::blobs::{BlobError, BlobStore, BlobStream, DiskStore, Ingest};
+use crate::catalog::ledger::{NewFlush, Origin};
 use crate::catalog::{Catalog, ExportHead, ExportId, Filter, NewExport};
 use crate::digest::{Digest, Hasher, RecordDigest};
 use crate::graph::{Config, GraphError, Manifest};
@@ -255,9 +258,9 @@ fn import(
 
 #[async_trait]
 impl Cache for LocalCache {
-    async fn look_up(&self, wants: &[Want], limits: &Limits) -> Result<Option<Import>, CacheError> {
+    async fn look_up(&self, wants: &[Want], limits: &Limits) -> Result<LookedUp, CacheError> {
         let Some(first) = wants.first() else {
-            return Ok(None);
+            return Ok(LookedUp::Nothing(None));
         };
         let opened = self.opener.opened().await?;
         // Before anything is named that it keeps.
@@ -272,7 +275,8 @@ impl Cache for LocalCache {
             united = opened.unions.of(&opened, policy::sights(wants)).await?;
         }
         if united.heads.is_empty() {
-            return Ok(None);
+            drop(united);
+            return Ok(LookedUp::Nothing(flushed(&opened, wants).await));
         }
         let question = self.question(&opened, wants, limits, &united).await;
         let answered = self.answer(&opened, &mut united, question, wrong).await;
@@ -284,7 +288,7 @@ impl Cache for LocalCache {
         drop(united);
         if let Some(mut import) = import(first.place.clone(), &heads, &answer, news, lease) {
             import.left_out.cut += trimmed;
-            return Ok(Some(import));
+            return Ok(LookedUp::Import(Box::new(import)));
         }
         if answer.left_out.absent > 0 {
             return Err(CacheError::Lost(heads.into_keys().collect()));
@@ -292,7 +296,7 @@ impl Cache for LocalCache {
         if !unreadable.is_empty() {
             return Err(CacheError::Lost(unreadable));
         }
-        Ok(None)
+        Ok(LookedUp::Nothing(None))
     }
 
     async fn lease(&self) -> Lease {
@@ -446,17 +450,15 @@ impl Cache for LocalCache {
         Ok(opened.catalog.add_saving(saving).await?)
     }
 
-    async fn flush(&self, flush: &Flush) -> Result<u64, CacheError> {
+    async fn flush(&self, flush: &Flush, origin: &Origin) -> Result<u64, CacheError> {
         let opened = self.opener.opened_for_writing().await?;
-        let filter = Filter {
-            project: Some(flush.project.clone()),
+        let flush = NewFlush {
+            project: flush.project.clone(),
             git_ref: flush.git_ref.clone(),
             scope: flush.scope.clone(),
-            ..Filter::default()
+            origin: origin.clone(),
         };
-        let heads = opened.catalog.list(&filter).await?;
-        let ids: Vec<ExportId> = heads.into_iter().map(|head| head.id).collect();
-        Ok(opened.catalog.retire(&ids).await?)
+        Ok(opened.catalog.flush(&flush).await?)
     }
 }
 
@@ -484,23 +486,20 @@ async fn missing(
     uploaded: &BTreeSet<Digest>,
     sizes: &BTreeMap<Digest, u64>,
 ) -> Result<Vec<Digest>, CacheError> {
-    let all: Vec<Digest> = sizes.keys().copied().collect();
-    let found = opened.blobs.sizes(&all).await?;
-    let foreign: Vec<Digest> = all
-        .iter()
-        .filter(|digest| !uploaded.contains(digest))
-        .copied()
-        .collect();
-    let held = BTreeSet::from_iter(opened.catalog.held(project, &foreign).await?);
-    let deliverable = |digest: &Digest, found: &Option<u64>| {
-        *found == sizes.get(digest).copied() && (uploaded.contains(digest) || held.contains(digest))
-    };
-    Ok(all
-        .iter()
-        .zip(&found)
-        .filter(|(digest, found)| !deliverable(digest, found))
-        .map(|(digest, _)| *digest)
-        .collect())
+    let foreign = sizes.keys().filter(|digest| !uploaded.contains(digest));
+    let foreign: Vec<Digest> = foreign.copied().collect();
+    let held = opened.catalog.held(project, &foreign).await?;
+    // The store is asked about no others: how long it takes to answer would tell
+    // what others have there.
+    let mut own: Vec<Digest> = sizes.keys().copied().collect();
+    let held = BTreeSet::from_iter(held);
+    own.retain(|digest| uploaded.contains(digest) || held.contains(digest));
+    let found = opened.blobs.sizes(&own).await?;
+    let found: BTreeMap<Digest, Option<u64>> = own.into_iter().zip(found).collect();
+    let is_missing =
+        |(digest, size): &(&Digest, &u64)| found.get(digest).copied().flatten() != Some(**size);
+    let missing = sizes.iter().filter(is_missing);
+    Ok(missing.map(|(digest, _)| *digest).collect())
 }
 
 /// The steps of an export's records: `ran` by its build, or known from earlier

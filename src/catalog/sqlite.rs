@@ -323,8 +323,8 @@ impl Catalog for SqliteCatalog {
         pages::stream(|after| self.page_after(after))
     }
 
-    async fn take_lease(&self, ttl: Duration) -> Result<LeaseId, CatalogError> {
-        self.insert_lease(ttl).await
+    async fn take_lease_as(&self, lease: LeaseId, ttl: Duration) -> Result<(), CatalogError> {
+        self.insert_lease(lease, ttl).await
     }
 
     async fn renew_lease(&self, lease: LeaseId, ttl: Duration) -> Result<bool, CatalogError> {

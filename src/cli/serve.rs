@@ -3,6 +3,7 @@
 mod args;
 mod backends;
 mod housekeeping;
+mod identity;
 mod readiness;
 
 use std::io::Write as _;
@@ -18,8 +19,9 @@ pub use self::args::ServeArgs;
 use self::args::{Auth, Storage};
 use self::backends::Backends;
 use self::housekeeping::House;
+use self::identity::Identities;
 use super::operate;
-use crate::access::{Access, Keys};
+use crate::access::{Access, Keys, Revoked};
 use crate::cache::collecting::Collecting;
 use crate::cache::guard::Guarded;
 use crate::cache::quotas::Settled;
@@ -32,14 +34,20 @@ use crate::tls::Alpn;
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     operate::raise_file_limit();
-    let access = Arc::new(access(&args)?);
+    let keys = keys(&args)?;
     let tls = args.tls.acceptor(Alpn::Http)?;
     let metrics = operate::HubMetrics::new();
     let operate::HubMetrics { mut registry, .. } = metrics;
     let backends = Backends::open(&args.storage(), &mut registry).await?;
+    let access = Arc::new(match keys {
+        Some(keys) => Access::Token(keys, Revoked::new(Arc::clone(&backends.catalog))),
+        None => Access::Open,
+    });
+    let identities = Identities::open(&args, &access, &mut registry)?;
     if args.check_config {
-        return check(&backends).await;
+        return check(&backends, &identities).await;
     }
+    identities.warn();
     let listener = TcpListener::bind(&args.listen).await;
     let listener = listener.with_context(|| format!("can't listen at {}", args.listen))?;
     let shown_at = operate::listen(args.metrics, operate::HUB_PORT).await?;
@@ -75,6 +83,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         leases: metrics.leases,
         collecting,
         projects: metrics.collecting,
+        audit_max_age: args.audit_max_age,
     };
     let keeping = tokio::spawn(house.keep());
     let showing = shown_at.map(|shown_at| {
@@ -109,7 +118,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         listener,
         tls,
         calls,
-        pages,
+        pages: identities.pages().merge(pages),
         max_of_address: args.max_connections_per_address,
         tasks,
         metrics: metrics.front,
@@ -125,8 +134,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// What `--check-config` does: all was read; now whether it can be reached.
-async fn check(backends: &Backends) -> anyhow::Result<ExitCode> {
-    let mut well = true;
+async fn check(backends: &Backends, identities: &Identities) -> anyhow::Result<ExitCode> {
+    let mut well = identities.check().await;
     for (what, at, answer) in backends.look().await {
         match answer {
             Ok(()) => println!("{what} {at}: ok"),
@@ -142,20 +151,21 @@ async fn check(backends: &Backends) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn access(args: &ServeArgs) -> anyhow::Result<Access> {
+/// The keys of tokens, where clients need one.
+fn keys(args: &ServeArgs) -> anyhow::Result<Option<Keys>> {
     match (args.auth, &args.token_key_file) {
         (Some(Auth::Token), None) => {
             anyhow::bail!(
                 "--auth token needs --token-key-file: `layerd token key -o FILE` makes one"
             )
         }
-        (Some(Auth::Token), Some(path)) => Ok(Access::Token(Keys::open(path)?)),
+        (Some(Auth::Token), Some(path)) => Ok(Some(Keys::open(path)?)),
         (Some(Auth::None), Some(_)) => {
             anyhow::bail!("--token-key-file goes with --auth token, not with --auth none")
         }
-        (Some(Auth::None), None) => Ok(Access::Open),
-        (None, Some(path)) => Ok(Access::Token(Keys::open(path)?)),
-        (None, None) if args.is_on_loopback()? => Ok(Access::Open),
+        (Some(Auth::None), None) => Ok(None),
+        (None, Some(path)) => Ok(Some(Keys::open(path)?)),
+        (None, None) if args.is_on_loopback()? => Ok(None),
         (None, None) => anyhow::bail!(
             "{} is reached by other hosts, and everybody there could read and write every \
              project: say --auth token with --token-key-file, or --auth none if the network \

@@ -2,6 +2,7 @@
 
 use std::net::ToSocketAddrs as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{ArgAction, Args, ValueEnum};
@@ -10,7 +11,7 @@ use crate::cli::config_file::ConfigArgs;
 use crate::cli::retention::RetentionArgs;
 use crate::cli::tls::TlsArgs;
 use crate::config::MetricsAddress;
-use crate::units::parse_size;
+use crate::units::{parse_duration, parse_size};
 
 /// Serve one cache to the sidecars of many runners.
 ///
@@ -139,14 +140,25 @@ pub struct ServeArgs {
     )]
     pub(super) catalog_connections: u32,
 
+    /// How long the audit log is kept: who exported, flushed, revoked, and so
+    /// on. `layerd audit` shows it.
+    #[arg(
+        long,
+        env = "LAYERD_AUDIT_MAX_AGE",
+        value_name = "DURATION",
+        value_parser = parse_duration,
+        default_value = "400d"
+    )]
+    pub(super) audit_max_age: Duration,
+
     /// Where /metrics, /healthz and /readyz are shown, over plain HTTP, or off.
     /// 127.0.0.1:9465 unless given; where another process has that already,
     /// nowhere.
     #[arg(long, env = "LAYERD_METRICS", value_name = "ADDR|off")]
     pub(super) metrics: Option<MetricsAddress>,
 
-    /// Check all of this, and whether the database and the bucket are reached,
-    /// and end.
+    /// Check all of this, and whether the database, the bucket and the keys of
+    /// issuers are reached, and end.
     #[arg(
         long,
         env = "LAYERD_CHECK_CONFIG",
@@ -160,7 +172,7 @@ pub struct ServeArgs {
     pub(super) check_config: bool,
 
     #[command(flatten)]
-    config: ConfigArgs,
+    pub(super) config: ConfigArgs,
 }
 
 /// Who may use a hub.

@@ -2,8 +2,9 @@
 //!
 //! Some of it one hub does for all that share a catalog, and another one as
 //! soon as that has gone: listing the store to know its size, which costs
-//! requests where it is a bucket, and removing what cut off uploads have left
-//! there; and collecting what is kept no longer.
+//! requests where it is a bucket, removing what cut off uploads have left
+//! there, collecting what is kept no longer, and dropping what is old of the
+//! audit log.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +37,8 @@ pub(super) struct House {
     pub(super) leases: Gauge,
     pub(super) collecting: Collecting,
     pub(super) projects: collecting::Metrics,
+    /// How long the audit log is kept.
+    pub(super) audit_max_age: Duration,
 }
 
 impl House {
@@ -67,6 +70,7 @@ impl House {
                         () = self.sweep() => {}
                         () = self.collecting.collect() => {}
                         () = self.keep_usage() => {}
+                        () = self.trim() => {}
                         () = ownership.lost() => {
                             tracing::warn!("another hub may keep house from now on");
                         }
@@ -105,6 +109,23 @@ impl House {
             };
             if let Err(error) = kept.await {
                 tracing::warn!(%error, "what projects have today could not be kept");
+            }
+            tokio::time::sleep(SWEEP).await;
+        }
+    }
+
+    /// Drops what is too old of the audit log.
+    async fn trim(&self) {
+        loop {
+            let gone = match Timestamp::now().checked_sub(self.audit_max_age) {
+                Ok(before) => self.catalog.trim_audit(before).await,
+                Err(_) => Ok(0),
+            };
+            match gone {
+                // There may be more.
+                Ok(1..) => continue,
+                Ok(0) => {}
+                Err(error) => tracing::warn!(%error, "the audit log could not be trimmed"),
             }
             tokio::time::sleep(SWEEP).await;
         }

@@ -1,17 +1,16 @@
 //! `layerd token explain`: what a token may.
 
 use std::fmt::Display;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::display::{age, print, print_json};
-use crate::access::token::{MAX_TOKEN, Unverified, read_unverified};
+use super::{from_stdin, identity};
+use crate::access::token::{Unverified, read_unverified};
 use crate::access::{Denied, Keys, RefPattern, Secret};
 use crate::place::ProjectId;
 use crate::units::Spent;
@@ -21,12 +20,17 @@ use crate::units::Spent;
 /// Its signature is checked with the keys of --token-key-file, as a hub would;
 /// without them everything is shown as the token says it, genuine or not. Ends
 /// with exit code 1 if a hub would not take it.
+///
+/// Of an identity token that a CI signed, its claims are shown, and with the
+/// --config of a hub which of its rules matches, what that grants, and why those
+/// before it do not match. Nobody is asked.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   layerd token explain - < token
   layerd token explain --token-key-file /etc/layerd/keys - < token
-  layerd token explain --json - < token | jq .write")]
+  layerd token explain --json - < token | jq .write
+  layerd token explain --config hub.toml - < identity-token")]
 pub(super) struct ExplainArgs {
     /// The token, or - for standard input, where other users of the host can't
     /// see it in the list of processes.
@@ -83,6 +87,9 @@ pub(super) fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
         _ => args.token,
     };
     let token = token.expose();
+    if identity::is_foreign(token) {
+        return identity::explain(token, args.config.as_deref(), args.json);
+    }
     let now = Timestamp::now();
     let said = read_unverified(token)?;
     let keys = args.token_key_file.as_deref().map(Keys::open).transpose()?;
@@ -111,17 +118,6 @@ pub(super) fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
         None => ExitCode::SUCCESS,
         Some(_) => ExitCode::FAILURE,
     })
-}
-
-fn from_stdin() -> anyhow::Result<Secret> {
-    let mut text = String::new();
-    // One byte more than what is taken, and a line's end.
-    let limit = MAX_TOKEN as u64 + 3;
-    std::io::stdin()
-        .take(limit)
-        .read_to_string(&mut text)
-        .context("can't read a token from standard input")?;
-    Ok(Secret::new(text.trim()))
 }
 
 /// Whether the signature is right, and why a hub would not take the token.
@@ -192,7 +188,7 @@ fn print_lines(
     Ok(())
 }
 
-fn listed(patterns: &[RefPattern]) -> String {
+pub(super) fn listed(patterns: &[RefPattern]) -> String {
     if patterns.is_empty() {
         return "nothing".to_owned();
     }

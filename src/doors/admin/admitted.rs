@@ -18,7 +18,7 @@ use http::request::Parts;
 use super::Office;
 use super::told::Failure;
 use crate::access::{Denied, Grant};
-use crate::catalog::ledger::{Actor, Origin};
+use crate::catalog::ledger::Origin;
 use crate::place::ProjectId;
 use crate::telemetry;
 
@@ -78,13 +78,7 @@ impl Admin {
     /// As the audit log knows them.
     pub(super) fn origin(&self) -> Origin {
         Origin {
-            actor: match self.grant.id() {
-                "" => Actor::Anybody,
-                id => Actor::Token {
-                    subject: self.grant.subject().to_owned(),
-                    id: id.to_owned(),
-                },
-            },
+            actor: self.grant.actor(),
             peer: self.peer,
             request: Some(self.request.clone()),
         }

@@ -18,7 +18,7 @@ use serde_json::Value;
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::access::{Algorithm, KeyPair, Keys, NewAdminToken, NewToken};
+use crate::access::{Algorithm, KeyPair, Keys, NewAdminToken, NewToken, Revoked};
 use crate::blobs::DiskStore;
 use crate::cache::LocalCache;
 use crate::cache::retention::Limits;
@@ -163,8 +163,8 @@ impl Lab {
 }
 
 /// What a hub with these keys asks for.
-fn access(keys: Keys, _catalog: &Arc<dyn Catalog>) -> Access {
-    Access::Token(keys)
+fn access(keys: Keys, catalog: &Arc<dyn Catalog>) -> Access {
+    Access::Token(keys, Revoked::new(Arc::clone(catalog)))
 }
 
 /// Every documented method and path, with something in place of names.

@@ -88,6 +88,7 @@ async fn what_an_import_named_is_there_until_it_is_dropped() {
         .look_up(&[want("main", &[])], &ALL)
         .await
         .unwrap()
+        .import()
         .unwrap();
     assert_eq!(collect(&cache, &limited(0)).await.plan.victims.len(), 1);
     for digest in import.layers.keys() {
@@ -99,6 +100,7 @@ async fn what_an_import_named_is_there_until_it_is_dropped() {
             .look_up(&[want("main", &[])], &ALL)
             .await
             .unwrap()
+            .import()
             .is_none()
     );
     drop(import);

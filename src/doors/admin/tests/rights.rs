@@ -116,7 +116,7 @@ async fn an_admin_token_opens_no_cache() {
 
 /// What the door of builds asks.
 async fn builds(access: &Access, token: &str) -> Result<(), crate::access::Denied> {
-    access.grant(Some(token), Timestamp::now()).map(drop)
+    access.grant(Some(token), Timestamp::now()).await.map(drop)
 }
 
 #[tokio::test]
