@@ -1,6 +1,7 @@
 //! A hub, asked in its own wire.
 
 mod access;
+mod admin;
 mod adversary;
 mod ask;
 mod badinput;

@@ -15,6 +15,7 @@
 //! | why was a token refused? | [`Denied`] |
 //! | how does a job of a CI get one? | [`identity`] |
 
+mod administration;
 mod denied;
 mod glob;
 mod grant;
@@ -44,7 +45,7 @@ pub use self::pass::Pass;
 pub use self::pattern::{InvalidPattern, RefPattern};
 pub use self::revoked::Revoked;
 pub use self::secret::{Secret, SecretError};
-pub use self::token::{MintError, Minted, NewToken};
+pub use self::token::{MintError, Minted, NewAdminToken, NewToken};
 
 /// What a server asks of its clients.
 pub enum Access {
@@ -63,7 +64,10 @@ impl Access {
             (Self::Token(keys, revoked), Some(token)) => {
                 let grant = keys.verify(token, now)?;
                 revoked.check(grant.id()).await?;
-                Ok(grant)
+                match grant.is_admin() {
+                    true => Err(Denied::Admin),
+                    false => Ok(grant),
+                }
             }
         }
     }

@@ -20,6 +20,7 @@ mod packed;
 mod pages;
 mod postgres;
 mod sqlite;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,6 +34,7 @@ use futures::stream::BoxStream;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 pub use self::collecting::{Collecting, KeptExport, KeptFilter, PinHolder, ProjectSize, Uses};
 pub use self::error::CatalogError;
@@ -42,6 +44,7 @@ pub use self::metered::{Metered, Metrics};
 pub use self::ownership::Ownership;
 pub use self::postgres::{PostgresCatalog, PostgresOptions};
 pub use self::sqlite::SqliteCatalog;
+pub use self::usage::{DayUsage, UsageFilter, Usages};
 use crate::digest::{Digest, RecordDigest};
 use crate::place::{GitRef, Place, ProjectId, Scope};
 use crate::step::Step;
@@ -64,7 +67,7 @@ use crate::step::Step;
 ///   and each ref of `refs` are a few index look-ups, however many are asked for
 ///   at once; `get` reads the whole config; `list` and `count` never do.
 #[async_trait]
-pub trait Catalog: Collecting + Ledger + fmt::Debug + Send + Sync + 'static {
+pub trait Catalog: Collecting + Ledger + Usages + fmt::Debug + Send + Sync + 'static {
     /// Appends an export.
     async fn append(&self, export: NewExport) -> Result<ExportId, CatalogError>;
 
@@ -195,7 +198,9 @@ pub trait Catalog: Collecting + Ledger + fmt::Debug + Send + Sync + 'static {
 }
 
 /// The number of an export in its log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
 #[serde(transparent)]
 pub struct ExportId(pub i64);
 
@@ -246,28 +251,32 @@ pub struct NewExport {
 
 /// A layer descriptor of an export's manifest. Serialised, it is also what
 /// Postgres keeps of it: a field that is added needs a default.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Layer {
     /// The blob.
+    #[schema(value_type = String)]
     pub digest: Digest,
     /// Its size in bytes.
     pub size: u64,
     /// Its media type.
     pub media_type: String,
     /// The digest of the uncompressed layer.
+    #[schema(value_type = Option<String>)]
     pub diff_id: Option<Digest>,
     /// When the layer was made.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub created_at: Option<Timestamp>,
     /// What else was annotated.
     pub annotations: BTreeMap<String, String>,
 }
 
 /// An export without its config and layers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ExportHead {
     /// Its number.
     pub id: ExportId,
     /// When it was written.
+    #[schema(value_type = String, format = DateTime)]
     pub time: Timestamp,
     /// Where it stands.
     #[serde(flatten)]
@@ -300,7 +309,7 @@ pub struct Export {
 
 /// What builds were saved by their imports: of one build, or of all that a
 /// project and ref had on one day.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Saving {
     /// The project that they imported first.
     pub project: ProjectId,
@@ -308,6 +317,7 @@ pub struct Saving {
     #[serde(rename = "ref")]
     pub git_ref: GitRef,
     /// The day on which they ended, in UTC.
+    #[schema(value_type = String, format = Date)]
     pub day: Date,
     /// The builds.
     pub builds: u64,

@@ -4,7 +4,9 @@ mod audit;
 pub mod cache;
 mod config_file;
 mod display;
+mod hub_api;
 mod operate;
+mod project;
 mod retention;
 mod serve;
 mod sidecar;
@@ -55,6 +57,7 @@ enum Command {
     Cache(cache::CacheArgs),
     Token(token::TokenArgs),
     Audit(audit::AuditArgs),
+    Project(Box<project::ProjectArgs>),
     #[command(hide = true)]
     Tether(sidecar::TetherArgs),
 }
@@ -76,6 +79,7 @@ pub async fn run() -> ExitCode {
         Command::Cache(args) => cache::run(args).await,
         Command::Token(args) => token::run(args).await,
         Command::Audit(args) => audit::run(args).await,
+        Command::Project(args) => project::run(*args).await,
         Command::Tether(args) => sidecar::tether(&args),
     };
     outcome.unwrap_or_else(|error| {

@@ -6,7 +6,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
 
 /// The longest project id and scope, in bytes.
 const MAX_NAME: usize = 256;
@@ -32,7 +33,7 @@ pub enum InvalidName {
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $parse:expr) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ToSchema)]
         #[serde(transparent)]
         pub struct $name(String);
 
@@ -49,6 +50,13 @@ macro_rules! name {
             fn from_str(text: &str) -> Result<Self, InvalidName> {
                 let parse: fn(&str) -> Result<String, InvalidName> = $parse;
                 parse(text).map(Self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
             }
         }
 
@@ -173,7 +181,9 @@ fn path_like(text: &str) -> Result<String, InvalidName> {
 }
 
 /// Where an export stands, and where an import looks.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
 pub struct Place {
     /// The project.
     pub project: ProjectId,

@@ -54,6 +54,9 @@ pub enum Denied {
     /// Somebody said that it counts no more.
     #[error("the token was revoked: get a new one")]
     Revoked,
+    /// It is for the administration.
+    #[error("this is an admin token, which reads and writes no cache: give one for builds")]
+    Admin,
     /// It would count for longer than any may.
     #[error("the token is good for more than {} days: get a shorter one", MAX_LIFETIME.as_secs() / 86_400)]
     Lifetime,
@@ -78,6 +81,7 @@ impl Denied {
             Self::NotYet(_) => "not_yet",
             Self::Expired(_) => "expired",
             Self::Revoked => "revoked",
+            Self::Admin => "admin",
             Self::Lifetime => "lifetime",
             Self::Claim(_) => "claim",
         }

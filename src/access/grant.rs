@@ -19,6 +19,8 @@ pub struct Grant {
     pub(super) project: Option<ProjectId>,
     pub(super) read: Vec<RefPattern>,
     pub(super) write: Vec<RefPattern>,
+    /// It administers, and reads and writes nothing.
+    pub(super) admin: bool,
     pub(super) not_before: Option<Timestamp>,
     pub(super) expires: Option<Timestamp>,
     pub(super) id: String,
@@ -88,6 +90,7 @@ impl Grant {
             project: None,
             read: vec![RefPattern::every()],
             write: vec![RefPattern::every()],
+            admin: false,
             not_before: None,
             expires: None,
             id: String::new(),
@@ -108,6 +111,12 @@ impl Grant {
     /// The refs of the project that may be written.
     pub fn write(&self) -> &[RefPattern] {
         &self.write
+    }
+
+    /// Whether it is for the administration of the project, or of all: a kind
+    /// of its own, by which nothing is read or written.
+    pub fn is_admin(&self) -> bool {
+        self.admin
     }
 
     /// When it ends; none if never.

@@ -22,7 +22,7 @@ use super::grant::Grant;
 use super::key::Key;
 use super::key_file::{self, KeyError};
 use super::signatures;
-use super::token::{self, MintError, Minted, NewToken};
+use super::token::{self, MintError, Minted, NewAdminToken, NewToken};
 use super::verified::Verified;
 use crate::digest::Digest;
 use crate::watched::Watched;
@@ -46,6 +46,12 @@ impl Keys {
     pub fn mint(&self, new: &NewToken, now: Timestamp) -> Result<Minted, MintError> {
         let set = self.0.current();
         token::mint(set.signer().ok_or(MintError::NoKey)?, new, now)
+    }
+
+    /// Signs an admin token with it.
+    pub fn mint_admin(&self, new: &NewAdminToken, now: Timestamp) -> Result<Minted, MintError> {
+        let set = self.0.current();
+        token::mint_admin(set.signer().ok_or(MintError::NoKey)?, new, now)
     }
 
     /// The name of the key that signs, if there is a private one.

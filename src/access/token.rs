@@ -8,9 +8,10 @@
 //! | `iat`, `nbf`, `exp` | seconds since 1970: made, good from, good until |
 //! | `project` | the project |
 //! | `read`, `write` | lists of [patterns](RefPattern) of refs |
+//! | `admin` | `true` in a token for the administration: of `project`, or of all where that is left out |
 //! | `ac` | the same as GitHub's runtime token has it, for clients of `type=gha` |
 //!
-//! All are needed but `ac`, which nobody here reads. It is a text that holds
+//! All are needed but `admin`, and `ac`, which nobody here reads. It is a text that holds
 //! JSON: `[{"Scope":"refs/heads/main","Permission":3}]`, of which 1 is to read
 //! and 2 to write. Only refs stand there, no patterns: BuildKit hashes each into
 //! the keys that it asks for (`cache/remotecache/gha/gha.go`), and nobody saves
@@ -59,6 +60,17 @@ pub struct NewToken {
     pub lifetime: Duration,
 }
 
+/// What an admin token is to be for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewAdminToken {
+    /// Who it is for, for people to read: in logs, and in an audit.
+    pub subject: String,
+    /// The project that it administers; all unless given.
+    pub project: Option<ProjectId>,
+    /// How long it is good for, from now.
+    pub lifetime: Duration,
+}
+
 /// A token, and what is known of it by whoever made it.
 #[derive(Clone, Debug)]
 pub struct Minted {
@@ -100,15 +112,29 @@ pub enum MintError {
 
 /// Signs a token.
 pub(super) fn mint(key: &Key, new: &NewToken, now: Timestamp) -> Result<Minted, MintError> {
-    let encoding: &EncodingKey = key.encoding.as_ref().ok_or(MintError::NoKey)?;
     new.check()?;
     let id = hex::encode(rand::random::<[u8; 16]>());
-    let claims = Claims::new(new, id.clone(), now);
+    sign(key, &Claims::new(new, id.clone(), now), id)
+}
+
+/// Signs an admin token.
+pub(super) fn mint_admin(
+    key: &Key,
+    new: &NewAdminToken,
+    now: Timestamp,
+) -> Result<Minted, MintError> {
+    check_times_and_subject(new.lifetime, &new.subject)?;
+    let id = hex::encode(rand::random::<[u8; 16]>());
+    sign(key, &Claims::of_admin(new, id.clone(), now), id)
+}
+
+fn sign(key: &Key, claims: &Claims<'_>, id: String) -> Result<Minted, MintError> {
+    let encoding: &EncodingKey = key.encoding.as_ref().ok_or(MintError::NoKey)?;
     let header = Header {
         kid: Some(key.kid.clone()),
         ..Header::new(key.algorithm.jwt())
     };
-    let token = jsonwebtoken::encode(&header, &claims, encoding)
+    let token = jsonwebtoken::encode(&header, claims, encoding)
         .map_err(|error| MintError::Signing(error.to_string()))?;
     if token.len() > MAX_TOKEN {
         return Err(MintError::TooLong);
@@ -123,19 +149,24 @@ pub(super) fn mint(key: &Key, new: &NewToken, now: Timestamp) -> Result<Minted, 
 
 impl NewToken {
     fn check(&self) -> Result<(), MintError> {
-        if self.lifetime.as_secs() == 0 || self.lifetime > MAX_LIFETIME {
-            return Err(MintError::Lifetime);
-        }
+        check_times_and_subject(self.lifetime, &self.subject)?;
         if self.read.is_empty() && self.write.is_empty() {
             return Err(MintError::Nothing);
         }
         if self.read.len().max(self.write.len()) > MAX_PATTERNS {
             return Err(MintError::Patterns);
         }
-        if !claims::is_subject(&self.subject) {
-            return Err(MintError::Subject);
-        }
         Ok(())
+    }
+}
+
+fn check_times_and_subject(lifetime: Duration, subject: &str) -> Result<(), MintError> {
+    if lifetime.as_secs() == 0 || lifetime > MAX_LIFETIME {
+        return Err(MintError::Lifetime);
+    }
+    match claims::is_subject(subject) {
+        true => Ok(()),
+        false => Err(MintError::Subject),
     }
 }
 

@@ -10,6 +10,7 @@ mod model;
 mod savings;
 mod steps;
 mod tasks;
+mod usage;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use futures::TryStreamExt as _;
 
 pub(super) use self::{
     collecting::*, holding::*, leases::*, ledger::*, log::*, model::*, savings::*, steps::*,
-    tasks::*,
+    tasks::*, usage::*,
 };
 use super::*;
 use crate::step::{Origin, StepName};
@@ -76,6 +77,7 @@ macro_rules! catalog_conformance {
             exports_are_kept_with_their_blobs_oldest_first,
             a_use_is_noted_of_the_newest_export_of_each_place_and_once_an_hour,
             sizes_of_projects_count_each_blob_once,
+            usage_is_kept_by_day_and_listed_in_pages,
             whatever_happens_agrees_with_a_simple_model,
         }
     };

@@ -4,6 +4,7 @@
 mod collecting;
 mod ledger;
 mod metrics;
+mod usage;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -23,6 +23,7 @@ mod savings;
 mod schema;
 mod steps;
 mod tasks;
+mod usage;
 
 use std::fmt;
 use std::time::Duration;

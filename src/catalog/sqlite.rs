@@ -17,6 +17,7 @@ mod savings;
 mod steps;
 mod tasks;
 mod turn;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -8,6 +8,7 @@ use clap::Args;
 use jiff::Timestamp;
 
 use super::display::{age, print, print_json, table};
+use super::hub_api::{HubArgs, Wanted};
 use super::stored::Stored;
 use crate::catalog::Catalog;
 use crate::catalog::ledger::{Action, Actor, AuditEntry, AuditFilter, MAX_PAGE};
@@ -24,11 +25,15 @@ use crate::units::parse_duration;
 #[command(after_help = "\
 Examples:
   layerd audit --data-dir /var/lib/layerd-hub
+  layerd audit --hub https://cache:8700 --hub-token-file admin-token
   layerd audit --project acme/shop --action flush --since 7d
   layerd audit --since 24h --json | jq -r '.[].actor.subject' | sort | uniq -c")]
 pub struct AuditArgs {
     #[command(flatten)]
     stored: Stored,
+
+    #[command(flatten)]
+    hub: HubArgs,
 
     /// Only what was done to this project.
     #[arg(long, value_name = "PROJECT")]
@@ -71,10 +76,21 @@ pub async fn run(args: AuditArgs) -> anyhow::Result<ExitCode> {
         0 => usize::MAX,
         limit => limit,
     };
-    let catalog = args.stored.open().await?;
-    let entries = entries(&*catalog, filter, limit).await;
-    catalog.close().await;
-    let entries = entries?;
+    let entries = match args.hub.api()? {
+        Some(hub) => {
+            let wanted = Wanted::at(&["audit"])
+                .with("project", filter.project)
+                .with("action", filter.action)
+                .with("since", filter.since);
+            hub.items(wanted, Some(limit)).await?
+        }
+        None => {
+            let catalog = args.stored.open().await?;
+            let entries = entries(&*catalog, filter, limit).await;
+            catalog.close().await;
+            entries?
+        }
+    };
     if args.json {
         print_json(&entries)?;
         return Ok(ExitCode::SUCCESS);

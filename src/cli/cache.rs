@@ -13,6 +13,7 @@ mod import;
 mod ls;
 mod progress;
 mod savings;
+mod seen;
 mod show;
 
 use std::path::PathBuf;

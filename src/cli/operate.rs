@@ -151,6 +151,7 @@ mod tests {
     use prometheus_client::encoding::text::encode;
 
     use super::*;
+    use crate::access::identity;
     use crate::blobs::StoreMetrics;
     use crate::catalog::{self, PostgresCatalog};
 
@@ -162,6 +163,7 @@ mod tests {
         let mut hub = HubMetrics::new().registry;
         catalog::Metrics::register(&mut hub);
         StoreMetrics::register(&mut hub);
+        identity::Metrics::register(&mut hub);
         let database = PostgresCatalog::connect("postgres://127.0.0.1/x", Default::default());
         database.unwrap().register(&mut hub);
         encode(&mut text, &hub).unwrap();

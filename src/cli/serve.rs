@@ -26,8 +26,8 @@ use crate::cache::collecting::Collecting;
 use crate::cache::guard::Guarded;
 use crate::cache::{Cache, LocalCache, Metered};
 use crate::doors::front::{self, Closing};
-use crate::doors::hub;
 use crate::doors::operator::Shown;
+use crate::doors::{admin, hub};
 use crate::tls::Alpn;
 
 /// Runs until SIGTERM or SIGINT.
@@ -59,6 +59,15 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     if let Some(shown_at) = &shown_at {
         ready += &format!(" metrics={}", shown_at.address()?);
     }
+    let collecting = Collecting {
+        cache: local.clone(),
+        limits: args.retention.limits(None),
+    };
+    let pages = admin::router(admin::Config {
+        access: Arc::clone(&access),
+        catalog: Arc::clone(&backends.catalog),
+        collecting: collecting.clone(),
+    });
     let house = House {
         catalog: Arc::clone(&backends.catalog),
         cache: local.clone(),
@@ -67,10 +76,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         size: metrics.store,
         grown: metrics.cache.grown(),
         leases: metrics.leases,
-        collecting: Collecting {
-            cache: local.clone(),
-            limits: args.retention.limits(None),
-        },
+        collecting,
         projects: metrics.collecting,
         audit_max_age: args.audit_max_age,
     };
@@ -107,7 +113,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         listener,
         tls,
         calls,
-        pages: identities.pages(),
+        pages: identities.pages().merge(pages),
         max_of_address: args.max_connections_per_address,
         tasks,
         metrics: metrics.front,

@@ -4,6 +4,7 @@ mod exchange;
 mod explain;
 mod identity;
 mod key;
+mod ls;
 mod mint;
 mod revoke;
 
@@ -43,16 +44,18 @@ enum Command {
     Explain(explain::ExplainArgs),
     Key(key::KeyArgs),
     Revoke(revoke::RevokeArgs),
+    Ls(ls::LsArgs),
     Exchange(exchange::ExchangeArgs),
 }
 
 /// Runs `layerd token`.
 pub async fn run(args: TokenArgs) -> anyhow::Result<ExitCode> {
     match args.command {
-        Command::Mint(args) => mint::run(args),
+        Command::Mint(args) => mint::run(args).await,
         Command::Explain(args) => explain::run(args),
         Command::Key(args) => key::run(&args),
         Command::Revoke(args) => revoke::run(args).await,
+        Command::Ls(args) => ls::run(args).await,
         Command::Exchange(args) => exchange::run(args).await,
     }
 }

@@ -34,6 +34,8 @@ use tokio_util::task::TaskTracker;
 
 pub use self::connections::serve;
 pub use self::metrics::Metrics;
+#[cfg(test)]
+pub(super) use self::pages::furnished;
 use crate::tls::Acceptor;
 
 /// What a front needs.

@@ -89,7 +89,8 @@ impl ClientTls {
         })
     }
 
-    fn config(&self) -> Result<ClientConfig, TlsError> {
+    /// The settings as they are now.
+    pub fn config(&self) -> Result<ClientConfig, TlsError> {
         let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(TlsError::config)?

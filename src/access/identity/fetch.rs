@@ -107,8 +107,7 @@ fn client(url: &Url, authorities: Option<&PathBuf>) -> Result<reqwest::Client, S
     };
     let builder = reqwest::Client::builder()
         .tls_backend_preconfigured(tls.map_err(|error| error.to_string())?)
-        .redirect(reqwest::redirect::Policy::none())
-        .timeout(LIMIT);
+        .redirect(reqwest::redirect::Policy::none());
     // This host needs no proxy.
     let builder = if plain { builder.no_proxy() } else { builder };
     builder.build().map_err(|error| innermost(&error))

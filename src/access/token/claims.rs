@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::super::denied::Denied;
 use super::super::grant::{Grant, LEEWAY};
 use super::super::pattern::RefPattern;
-use super::{MAX_LIFETIME, MAX_PATTERNS, MAX_SUBJECT, NewToken};
+use super::{MAX_LIFETIME, MAX_PATTERNS, MAX_SUBJECT, NewAdminToken, NewToken};
 use crate::place::ProjectId;
 
 /// Who makes tokens, and who they are for.
@@ -25,10 +25,18 @@ pub struct Claims<'a> {
     iat: i64,
     nbf: i64,
     exp: i64,
-    project: &'a ProjectId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    project: Option<&'a ProjectId>,
     read: &'a [RefPattern],
     write: &'a [RefPattern],
     ac: String,
+    #[serde(skip_serializing_if = "is_false")]
+    admin: bool,
+}
+
+/// Only an admin token says so.
+fn is_false(admin: &bool) -> bool {
+    !admin
 }
 
 impl<'a> Claims<'a> {
@@ -43,10 +51,30 @@ impl<'a> Claims<'a> {
             iat: now,
             nbf: now,
             exp: now.saturating_add_unsigned(new.lifetime.as_secs()),
-            project: &new.project,
+            project: Some(&new.project),
             read: &new.read,
             write: &new.write,
             ac: scopes(&new.read, &new.write),
+            admin: false,
+        }
+    }
+
+    /// Of an admin token: what `new` asks for, from `now` on.
+    pub fn of_admin(new: &'a NewAdminToken, jti: String, now: Timestamp) -> Self {
+        let now = now.as_second();
+        Self {
+            iss: LAYERD,
+            aud: LAYERD,
+            sub: &new.subject,
+            jti,
+            iat: now,
+            nbf: now,
+            exp: now.saturating_add_unsigned(new.lifetime.as_secs()),
+            project: new.project.as_ref(),
+            read: &[],
+            write: &[],
+            ac: scopes(&[], &[]),
+            admin: true,
         }
     }
 
@@ -112,11 +140,26 @@ pub fn grant(claims: &Map<String, Value>) -> Result<Grant, Denied> {
         return Err(Denied::Claim("sub"));
     }
     issued(claims)?;
-    let project = text(claims, "project")?;
+    let admin = match claims.get("admin") {
+        None => false,
+        Some(Value::Bool(admin)) => *admin,
+        Some(_) => return Err(Denied::Claim("admin")),
+    };
+    let (read, write) = (patterns(claims, "read")?, patterns(claims, "write")?);
+    if admin && !(read.is_empty() && write.is_empty()) {
+        return Err(Denied::Claim("admin"));
+    }
+    let project = match claims.get("project") {
+        // Only an administrator may be one of all projects.
+        None if admin => None,
+        _ => Some(text(claims, "project")?),
+    };
+    let project = project.map(|project| project.parse().map_err(|_| Denied::Claim("project")));
     Ok(Grant {
-        project: Some(project.parse().map_err(|_| Denied::Claim("project"))?),
-        read: patterns(claims, "read")?,
-        write: patterns(claims, "write")?,
+        project: project.transpose()?,
+        read,
+        write,
+        admin,
         not_before: Some(time(claims, "nbf")?),
         expires: Some(time(claims, "exp")?),
         id: id.to_owned(),

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::place::{GitRef, ProjectId, Scope};
 
@@ -78,6 +79,13 @@ impl fmt::Display for Action {
     }
 }
 
+impl<'de> Deserialize<'de> for Action {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 impl Serialize for Action {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())
@@ -85,7 +93,7 @@ impl Serialize for Action {
 }
 
 /// Who did something.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Actor {
     /// The bearer of a token.
@@ -148,12 +156,14 @@ impl Actor {
 }
 
 /// Who did something, and from where.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = AuditOrigin)]
 pub struct Origin {
     /// Who.
     pub actor: Actor,
     /// From which address.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub peer: Option<SocketAddr>,
     /// With which request, as the logs name it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -172,7 +182,7 @@ impl Origin {
 }
 
 /// More about what was done: small, by name.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Details(Map<String, Value>);
 
@@ -248,21 +258,23 @@ impl NewAudit {
 }
 
 /// The number of an entry; later ones have greater ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct AuditId(pub i64);
 
 /// What was done.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AuditEntry {
     /// Its number.
     pub id: AuditId,
     /// When.
+    #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
     /// Who, and from where.
     #[serde(flatten)]
     pub origin: Origin,
     /// What.
+    #[schema(value_type = String)]
     pub action: Action,
     /// To which project, if to one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -274,6 +286,7 @@ pub struct AuditEntry {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<Scope>,
     /// What else there is to say.
+    #[schema(value_type = Object)]
     pub details: Details,
 }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::audit::{Action, Details, NewAudit, Origin};
 use crate::catalog::ExportId;
@@ -51,7 +52,7 @@ pub struct Settled {
 }
 
 /// A project, and how much of it is in the log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ProjectHead {
     /// Its name.
     pub project: ProjectId,
@@ -60,11 +61,12 @@ pub struct ProjectHead {
     /// The newest of them.
     pub newest: Option<ExportId>,
     /// When that was written.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub written: Option<Timestamp>,
 }
 
 /// A ref, and how much of it is in the log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RefHead {
     /// Its name.
     #[serde(rename = "ref")]
@@ -74,5 +76,6 @@ pub struct RefHead {
     /// The newest of them.
     pub newest: ExportId,
     /// When that was written.
+    #[schema(value_type = String, format = DateTime)]
     pub written: Timestamp,
 }

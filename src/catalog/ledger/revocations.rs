@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::audit::{Action, Details, NewAudit, Origin};
 
@@ -47,20 +48,35 @@ impl NewRevocation {
 
 /// How much was revoked when this was; later is greater. The default is before
 /// all.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    ToSchema,
+)]
 #[serde(transparent)]
 pub struct Revision(pub i64);
 
 /// A token that counts no more.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Revocation {
     /// Where it stands among others.
     pub revision: Revision,
     /// The token's id (`jti`).
     pub id: String,
     /// When it was revoked.
+    #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
     /// Until when that is remembered.
+    #[schema(value_type = String, format = DateTime)]
     pub until: Timestamp,
     /// By whom, as people know them.
     pub by: String,

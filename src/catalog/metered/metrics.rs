@@ -94,6 +94,10 @@ label! {
         NoteUse = "note_use",
         /// Projects were measured.
         ProjectSizes = "project_sizes",
+        /// How much there is was kept for the day.
+        KeepUsage = "keep_usage",
+        /// And listed.
+        Usage = "usage",
     }
 }
 

@@ -7,10 +7,10 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::Store;
 use super::display::{age, print, print_json};
+use super::seen::Seen;
 use crate::cache::look::Difference;
-use crate::catalog::{Catalog as _, ExportHead, ExportId};
+use crate::catalog::{ExportHead, ExportId};
 use crate::graph::{Part, Reason};
 use crate::step::StepName;
 
@@ -45,7 +45,7 @@ pub(super) struct DiffArgs {
     b: ExportId,
 
     #[command(flatten)]
-    store: Store,
+    seen: Seen,
 
     /// At most so many steps of a list; 0 for all. JSON always has all.
     #[arg(long, value_name = "N", default_value_t = 20)]
@@ -57,10 +57,11 @@ pub(super) struct DiffArgs {
 }
 
 pub(super) async fn run(args: DiffArgs) -> anyhow::Result<ExitCode> {
-    let catalog = args.store.catalog().await?;
-    let a = args.store.export(&catalog, args.a).await?;
-    let b = args.store.export(&catalog, args.b).await?;
-    catalog.close().await;
+    let cache = args.seen.open().await?;
+    let both = async { anyhow::Ok((cache.export(args.a).await?, cache.export(args.b).await?)) };
+    let both = both.await;
+    cache.close().await;
+    let (a, b) = both?;
     let heads = [a.head.clone(), b.head.clone()];
     let difference = Difference::of(a, b)?;
     let shown = Shown::new(&heads, &difference);

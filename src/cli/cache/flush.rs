@@ -1,6 +1,5 @@
 //! `layerd cache flush`: the next build starts clean.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -10,11 +9,14 @@ use serde::Serialize;
 
 use super::Store;
 use super::display::{print, print_json};
+use crate::access::token::read_unverified;
 use crate::cache::Flush;
 use crate::cache::remote::{self, Hub, HubAddress, TokenSource};
 use crate::catalog::ledger::{Ledger, NewFlush};
 use crate::catalog::{Catalog as _, PostgresCatalog, PostgresOptions};
+use crate::cli::hub_api::{HubApi, HubArgs, Wanted};
 use crate::cli::stored::typist;
+use crate::doors::admin;
 use crate::place::{GitRef, ProjectId, Scope};
 use crate::tls::{Alpn, ClientTls, Roots};
 
@@ -25,7 +27,7 @@ use crate::tls::{Alpn, ClientTls, Roots};
 /// run go on with what they have, and may export some of it again. An export
 /// that is published meanwhile stays.
 ///
-/// With --hub, a hub is asked, by a token that may write all of it. Else it is
+/// With --hub, a hub is asked, by an admin token or one that may write all of it. Else it is
 /// done in the store itself.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -48,42 +50,8 @@ pub(super) struct FlushArgs {
     )]
     catalog: Option<String>,
 
-    /// The hub to ask: http://HOST:PORT or https://HOST:PORT. Given more than
-    /// once, they are addresses of one hub.
-    #[arg(
-        long = "hub",
-        id = "hub",
-        env = "LAYERD_HUB",
-        value_name = "URL",
-        value_delimiter = ','
-    )]
-    hubs: Vec<HubAddress>,
-
-    /// A file with the token for it.
-    #[arg(
-        long,
-        env = "LAYERD_HUB_TOKEN_FILE",
-        value_name = "FILE",
-        requires = "hub"
-    )]
-    hub_token_file: Option<PathBuf>,
-
-    /// https: authorities to trust besides those of this system, PEM.
-    #[arg(long, env = "LAYERD_HUB_CA", value_name = "FILE", requires = "hub")]
-    hub_ca: Option<PathBuf>,
-
-    /// https: the certificate chain to show, PEM.
-    #[arg(long, env = "LAYERD_HUB_CERT", value_name = "FILE", requires_all = ["hub", "hub_key"])]
-    hub_cert: Option<PathBuf>,
-
-    /// https: the key of --hub-cert, PEM.
-    #[arg(
-        long,
-        env = "LAYERD_HUB_KEY",
-        value_name = "FILE",
-        requires = "hub_cert"
-    )]
-    hub_key: Option<PathBuf>,
+    #[command(flatten)]
+    hub: HubArgs,
 
     /// Of this project.
     #[arg(long, value_name = "PROJECT")]
@@ -113,7 +81,7 @@ struct Flushed<'a> {
 }
 
 pub(super) async fn run(args: FlushArgs) -> anyhow::Result<ExitCode> {
-    let exports = match args.hubs.is_empty() {
+    let exports = match args.hub.hubs.is_empty() {
         false => by_hub(&args).await?,
         true => here(&args).await?,
     };
@@ -140,24 +108,46 @@ pub(super) async fn run(args: FlushArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Whether the token says that it is for the administration; the hub asks more.
+fn is_admin(args: &FlushArgs) -> anyhow::Result<bool> {
+    let token = args.hub.token()?;
+    let said = token.map(|token| read_unverified(token.expose()));
+    Ok(said.is_some_and(|said| said.is_ok_and(|said| said.grant.is_admin())))
+}
+
+async fn by_admin(args: &FlushArgs, hub: &HubApi) -> anyhow::Result<u64> {
+    let place = admin::PlaceToFlush {
+        git_ref: args.git_ref.clone(),
+        scope: args.scope.clone(),
+    };
+    let wanted = Wanted::at(&["projects", args.project.as_str(), "flush"]);
+    let flushed: admin::Flushed = hub.send(http::Method::POST, wanted, &place).await?;
+    Ok(flushed.exports)
+}
+
 async fn by_hub(args: &FlushArgs) -> anyhow::Result<u64> {
-    let token = match &args.hub_token_file {
+    if is_admin(args)?
+        && let Some(hub) = args.hub.api()?
+    {
+        return by_admin(args, &hub).await;
+    }
+    let token = match &args.hub.hub_token_file {
         None => TokenSource::none(),
         Some(file) => TokenSource::file(file).context("--hub-token-file")?,
     };
-    let tls = match args.hubs.iter().any(HubAddress::is_tls) {
+    let tls = match args.hub.hubs.iter().any(HubAddress::is_tls) {
         false => None,
         true => {
             let tls = ClientTls {
-                roots: Roots::System(args.hub_ca.clone()),
-                identity: args.hub_cert.clone().zip(args.hub_key.clone()),
+                roots: Roots::System(args.hub.hub_ca.clone()),
+                identity: args.hub.hub_cert.clone().zip(args.hub.hub_key.clone()),
                 server_name: None,
                 alpn: Alpn::H2,
             };
             Some(tls.connector().context("TLS to the hub")?)
         }
     };
-    let hub = Hub::new(args.hubs.clone(), tls, remote::Metrics::default());
+    let hub = Hub::new(args.hub.hubs.clone(), tls, remote::Metrics::default());
     let flush = Flush {
         project: args.project.clone(),
         git_ref: args.git_ref.clone(),

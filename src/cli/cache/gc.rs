@@ -1,5 +1,7 @@
 //! `layerd cache gc`: what is kept no longer goes.
 
+mod hub;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +15,7 @@ use super::backing::Backing;
 use super::display::{age, print, print_json, table};
 use crate::cache::retention::{Plan, Reason, Victim};
 use crate::cache::{Collected, LocalCache, Swept, collecting};
+use crate::cli::hub_api::HubArgs;
 use crate::cli::retention::RetentionArgs;
 use crate::units::ByteSize;
 
@@ -23,7 +26,7 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// Remove exports that are kept no longer, and layers that nothing names.
 ///
-/// May run beside live daemons, which do the same by themselves with the limits
+/// With --hub and an admin token, a hub does it, with its own limits. May run beside live daemons, which do the same by themselves with the limits
 /// that they are told; without limits, what goes is what nothing names already. What goes, in this order: exports
 /// that add nothing to a newer one of their place, those of refs that nothing is
 /// written to (--ref-idle), those that nobody uses (--max-age), the oldest of a
@@ -42,6 +45,9 @@ pub(super) struct GcArgs {
 
     #[command(flatten)]
     retention: RetentionArgs,
+
+    #[command(flatten)]
+    hub: HubArgs,
 
     /// Only say what would go, and why.
     #[arg(long)]
@@ -63,6 +69,9 @@ struct Told<'a> {
 }
 
 pub(super) async fn run(args: GcArgs) -> anyhow::Result<ExitCode> {
+    if let Some(hub) = args.hub.api()? {
+        return hub::run(&hub, args.dry_run, args.json).await;
+    }
     let backed = args.backing.open().await?;
     let cache = LocalCache::over(Arc::clone(&backed.catalog), Arc::clone(&backed.blobs));
     let cache = cache.keeping(args.retention.quotas(), collecting::Metrics::default());

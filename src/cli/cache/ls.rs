@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use clap::Args;
 use jiff::Timestamp;
 
-use super::Store;
 use super::display::{age, print, print_json, table};
-use crate::catalog::{Catalog as _, Filter};
+use super::seen::Seen;
+use crate::catalog::Filter;
 use crate::place::{GitRef, ProjectId, Scope};
 use crate::units::ByteSize;
 
@@ -22,11 +22,12 @@ use crate::units::ByteSize;
 #[command(after_help = "\
 Examples:
   layerd cache ls --data-dir /var/lib/layerd
+  layerd cache ls --hub https://cache:8700 --hub-token-file admin-token
   layerd cache ls --ref main --limit 5
   layerd cache ls --json | jq '.[].bytes'")]
 pub(super) struct LsArgs {
     #[command(flatten)]
-    store: Store,
+    seen: Seen,
 
     /// Only exports of this project.
     #[arg(long, value_name = "PROJECT")]
@@ -61,8 +62,8 @@ impl LsArgs {
 }
 
 pub(super) async fn run(args: LsArgs) -> anyhow::Result<ExitCode> {
-    let catalog = args.store.catalog().await?;
     let limit = args.limit();
+    let cache = args.seen.open().await?;
     let filter = Filter {
         project: args.project,
         git_ref: args.git_ref,
@@ -71,13 +72,9 @@ pub(super) async fn run(args: LsArgs) -> anyhow::Result<ExitCode> {
         limit,
         after: None,
     };
-    let exports = catalog.list(&filter).await?;
-    let all = if args.json {
-        None
-    } else {
-        Some(catalog.count(&filter).await?)
-    };
-    catalog.close().await;
+    let listed = cache.list(&filter, !args.json).await;
+    cache.close().await;
+    let (exports, all) = listed?;
     if args.json {
         print_json(&exports)?;
         return Ok(ExitCode::SUCCESS);

@@ -9,9 +9,9 @@ use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 use serde::Serialize;
 
-use super::Store;
 use super::display::{print, print_json, table};
-use crate::catalog::{Catalog as _, Saving, SavingFilter};
+use super::seen::Seen;
+use crate::catalog::{Saving, SavingFilter};
 use crate::place::{GitRef, ProjectId};
 use crate::units::Spent;
 
@@ -36,7 +36,7 @@ Examples:
   layerd cache savings --days 0 --json | jq '.total.saved_ms / 3600000'")]
 pub(super) struct SavingsArgs {
     #[command(flatten)]
-    store: Store,
+    seen: Seen,
 
     /// Only of this project.
     #[arg(long, value_name = "PROJECT")]
@@ -93,14 +93,15 @@ pub(super) async fn run(args: SavingsArgs) -> anyhow::Result<ExitCode> {
             Some(since.context("--days goes back too far; 0 is for all")?)
         }
     };
-    let catalog = args.store.catalog().await?;
+    let cache = args.seen.open().await?;
     let filter = SavingFilter {
         project: args.project,
         git_ref: args.git_ref,
         since,
     };
-    let savings = catalog.savings(&filter).await?;
-    catalog.close().await;
+    let savings = cache.savings(&filter).await;
+    cache.close().await;
+    let savings = savings?;
     let total = Total::of(&savings);
     if args.json {
         print_json(&Listed { savings, total })?;

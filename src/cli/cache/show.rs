@@ -8,9 +8,9 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::Store;
 use super::display::{age, print, print_json, table};
-use crate::catalog::{Catalog as _, Export, ExportHead, ExportId, Layer};
+use super::seen::Seen;
+use crate::catalog::{Export, ExportHead, ExportId, Layer};
 use crate::digest::{Digest, RecordDigest};
 use crate::graph::{Config, Link, Record, blobs};
 use crate::step::{Step, StepName};
@@ -34,7 +34,7 @@ pub(super) struct ShowArgs {
     id: ExportId,
 
     #[command(flatten)]
-    store: Store,
+    seen: Seen,
 
     /// Print a JSON object: times in UTC, sizes in bytes.
     #[arg(long)]
@@ -42,9 +42,10 @@ pub(super) struct ShowArgs {
 }
 
 pub(super) async fn run(args: ShowArgs) -> anyhow::Result<ExitCode> {
-    let catalog = args.store.catalog().await?;
-    let export = args.store.export(&catalog, args.id).await?;
-    catalog.close().await;
+    let cache = args.seen.open().await?;
+    let export = cache.export(args.id).await;
+    cache.close().await;
+    let export = export?;
     let config = Config::parse(&export.config)?;
     if args.json {
         print_json(&Shown::new(&export, &config))?;

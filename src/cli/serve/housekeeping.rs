@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::Notify;
 
@@ -68,6 +69,7 @@ impl House {
                         () = self.size.follow(self.cache.clone(), self.grown.clone()) => {}
                         () = self.sweep() => {}
                         () = self.collecting.collect() => {}
+                        () = self.keep_usage() => {}
                         () = self.trim() => {}
                         () = ownership.lost() => {
                             tracing::warn!("another hub may keep house from now on");
@@ -94,6 +96,21 @@ impl House {
             {
                 tracing::warn!(%error, "the data directory could not be swept");
             }
+        }
+    }
+
+    /// Keeps how much each project has today.
+    async fn keep_usage(&self) {
+        loop {
+            let today = Timestamp::now().to_zoned(TimeZone::UTC).date();
+            let kept = async {
+                let sizes = self.catalog.project_sizes().await?;
+                self.catalog.keep_usage(today, &sizes).await
+            };
+            if let Err(error) = kept.await {
+                tracing::warn!(%error, "what projects have today could not be kept");
+            }
+            tokio::time::sleep(SWEEP).await;
         }
     }
 

@@ -1,17 +1,20 @@
 //! `layerd token mint`: a new token.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::{ArgGroup, Args};
+use http::Method;
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::display::{print, print_json};
 use crate::access::token::MAX_LIFETIME;
-use crate::access::{Keys, NewToken, RefPattern};
+use crate::access::{Keys, NewAdminToken, NewToken, RefPattern};
+use crate::cli::hub_api::{HubArgs, Wanted};
+use crate::doors::admin::{MintRequest, MintedToken};
 use crate::place::ProjectId;
 use crate::units::parse_duration;
 
@@ -26,7 +29,7 @@ use crate::units::parse_duration;
 /// named in full, and write to the first such one of --write.
 #[derive(Debug, Args)]
 #[command(
-    group = ArgGroup::new("refs").args(["read", "write"]).multiple(true).required(true),
+    group = ArgGroup::new("refs").args(["read", "write", "admin"]).multiple(true).required(true),
     after_help = "\
 Examples:
   A branch reads itself and main, and writes itself:
@@ -35,19 +38,41 @@ Examples:
   A runner of main, for a day:
     layerd token mint --token-key-file ci.pem --project acme/shop \\
         --read '**' --write main --ttl 24h
+  For who administers all projects:
+    layerd token mint --token-key-file ci.pem --admin --ttl 8h --subject ops > admin-token
   Straight into the file that a sidecar reads again when it changes:
     layerd token mint --token-key-file ci.pem --project acme/shop \\
         --read '**' > token.new && mv token.new /run/layerd/token"
 )]
 pub(super) struct MintArgs {
-    /// The key to sign with: a file, or a folder of which the newest private
+    /// The key to sign with; without it a hub signs, by --hub and an admin token.
+    /// A file, or a folder of which the newest private
     /// key is used. `layerd token key` makes one.
-    #[arg(long, env = "LAYERD_TOKEN_KEY_FILE", value_name = "PATH")]
-    token_key_file: PathBuf,
+    #[arg(
+        long,
+        env = "LAYERD_TOKEN_KEY_FILE",
+        value_name = "PATH",
+        required_unless_present = "hub"
+    )]
+    token_key_file: Option<PathBuf>,
 
-    /// The project: nothing of another one can be read or written.
-    #[arg(long, env = "LAYERD_PROJECT", value_name = "PROJECT")]
-    project: ProjectId,
+    #[command(flatten)]
+    hub: HubArgs,
+
+    /// The project: nothing of another one can be read or written. Without it an
+    /// admin token is for all.
+    #[arg(
+        long,
+        env = "LAYERD_PROJECT",
+        value_name = "PROJECT",
+        required_unless_present = "admin"
+    )]
+    project: Option<ProjectId>,
+
+    /// An admin token: for the administration of the hub, or of the project. It
+    /// reads and writes no cache.
+    #[arg(long, conflicts_with_all = ["read", "write"])]
+    admin: bool,
 
     /// A ref, or a pattern of refs, that may be read; may be given more than
     /// once.
@@ -105,40 +130,83 @@ struct Shown<'a> {
     kid: &'a str,
     expires: Timestamp,
     subject: &'a str,
-    project: &'a ProjectId,
+    project: Option<&'a ProjectId>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    admin: bool,
     read: &'a [RefPattern],
     write: &'a [RefPattern],
 }
 
-pub(super) fn run(args: MintArgs) -> anyhow::Result<ExitCode> {
-    let keys = Keys::open(&args.token_key_file)?;
-    if keys.signer().is_none() {
-        bail!(
-            "{} holds public keys only, which verify and can't sign: name the private one",
-            args.token_key_file.display()
-        );
-    }
-    let new = NewToken {
-        subject: args.subject,
-        project: args.project,
-        read: args.read,
-        write: args.write,
-        lifetime: args.ttl,
+pub(super) async fn run(args: MintArgs) -> anyhow::Result<ExitCode> {
+    let minted = match &args.token_key_file {
+        Some(path) => by_key(path, &args)?,
+        None => by_hub(&args).await?,
     };
-    let minted = keys.mint(&new, Timestamp::now())?;
     if !args.json {
-        print(minted.token.expose())?;
+        print(&minted.token)?;
         return Ok(ExitCode::SUCCESS);
     }
     print_json(&Shown {
-        token: minted.token.expose(),
+        token: &minted.token,
         id: &minted.id,
         kid: &minted.kid,
         expires: minted.expires,
-        subject: &new.subject,
-        project: &new.project,
-        read: &new.read,
-        write: &new.write,
+        subject: &args.subject,
+        project: args.project.as_ref(),
+        admin: args.admin,
+        read: &args.read,
+        write: &args.write,
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn by_key(path: &Path, args: &MintArgs) -> anyhow::Result<MintedToken> {
+    let keys = Keys::open(path)?;
+    if keys.signer().is_none() {
+        bail!(
+            "{} holds public keys only, which verify and can't sign: name the private one",
+            path.display()
+        );
+    }
+    let now = Timestamp::now();
+    let minted = match (args.admin, args.project.clone()) {
+        (true, project) => keys.mint_admin(
+            &NewAdminToken {
+                subject: args.subject.clone(),
+                project,
+                lifetime: args.ttl,
+            },
+            now,
+        )?,
+        (false, project) => keys.mint(
+            &NewToken {
+                subject: args.subject.clone(),
+                project: project.context("--project is missing")?,
+                read: args.read.clone(),
+                write: args.write.clone(),
+                lifetime: args.ttl,
+            },
+            now,
+        )?,
+    };
+    Ok(MintedToken {
+        token: minted.token.expose().to_owned(),
+        id: minted.id,
+        kid: minted.kid,
+        expires: minted.expires,
+    })
+}
+
+async fn by_hub(args: &MintArgs) -> anyhow::Result<MintedToken> {
+    let hub = args.hub.api()?.context("--hub is missing")?;
+    let request = MintRequest {
+        project: args.project.clone(),
+        read: args.read.clone(),
+        write: args.write.clone(),
+        admin: args.admin,
+        ttl_seconds: args.ttl.as_secs(),
+        subject: args.subject.clone(),
+    };
+    hub.send(Method::POST, Wanted::at(&["tokens"]), &request)
+        .await
 }

@@ -12,7 +12,9 @@ use super::from_stdin;
 use crate::access::Secret;
 use crate::access::token::read_unverified;
 use crate::catalog::ledger::NewRevocation;
+use crate::cli::hub_api::{HubArgs, Wanted};
 use crate::cli::stored::{Stored, typist};
+use crate::doors::admin::{RevokeRequest, RevokedToken};
 
 /// The longest id of a token, in bytes.
 const MAX_ID: usize = 256;
@@ -20,7 +22,7 @@ const MAX_ID: usize = 256;
 /// Have all hubs refuse a token from now on.
 ///
 /// This works on the store of the hubs itself: give their --data-dir or
-/// --catalog. Each of them refuses the token a second later at most, and ends
+/// --catalog; or, with --hub and an admin token, at a hub. Each of them refuses the token a second later at most, and ends
 /// the streams that it has open within some. What it has exported stays; see
 /// `layerd audit` for what that is, and `layerd cache flush`.
 #[derive(Debug, Args)]
@@ -37,6 +39,9 @@ pub(super) struct RevokeArgs {
 
     #[command(flatten)]
     stored: Stored,
+
+    #[command(flatten)]
+    hub: HubArgs,
 
     /// Why; for the audit log.
     #[arg(long, value_name = "TEXT", default_value = "")]
@@ -71,17 +76,31 @@ pub(super) async fn run(args: RevokeArgs) -> anyhow::Result<ExitCode> {
         bail!("this is neither a token nor the id of one");
     }
     let expires = grant.and_then(|grant| grant.expires());
-    let catalog = args.stored.open().await?;
-    let revoked = catalog
-        .revoke(&NewRevocation {
-            id: id.to_owned(),
-            expires,
-            why: args.reason,
-            origin: typist(),
-        })
-        .await;
-    catalog.close().await;
-    revoked?;
+    match args.hub.api()? {
+        Some(hub) => {
+            let is_token = grant.is_some();
+            let request = RevokeRequest {
+                token: is_token.then(|| given.to_owned()),
+                id: (!is_token).then(|| given.to_owned()),
+                reason: args.reason,
+            };
+            let wanted = Wanted::at(&["tokens", "revoke"]);
+            let _: RevokedToken = hub.send(http::Method::POST, wanted, &request).await?;
+        }
+        None => {
+            let catalog = args.stored.open().await?;
+            let revoked = catalog
+                .revoke(&NewRevocation {
+                    id: id.to_owned(),
+                    expires,
+                    why: args.reason,
+                    origin: typist(),
+                })
+                .await;
+            catalog.close().await;
+            revoked?;
+        }
+    }
     let subject = grant.map(|grant| grant.subject());
     if args.json {
         print_json(&Revoked {

@@ -1,0 +1,228 @@
+//! Who calls, and how many at a time.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use http::HeaderMap;
+use http::StatusCode;
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, HeaderValue, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
+use http::request::Parts;
+
+use super::Office;
+use super::told::Failure;
+use crate::access::{Denied, Grant};
+use crate::catalog::ledger::Origin;
+use crate::place::ProjectId;
+use crate::telemetry;
+
+/// Requests with one token that are answered at a time.
+const AT_ONCE: usize = 16;
+
+/// An administrator who asks for something.
+#[derive(Clone)]
+pub(super) struct Admin {
+    grant: Arc<Grant>,
+    peer: Option<SocketAddr>,
+    request: String,
+}
+
+impl Admin {
+    /// The only project that they administer; none if all.
+    pub(super) fn only(&self) -> Option<&ProjectId> {
+        self.grant.project()
+    }
+
+    pub(super) fn grant(&self) -> &Grant {
+        &self.grant
+    }
+
+    /// Refuses another project in the words for one that does not exist.
+    pub(super) fn check(&self, project: &ProjectId) -> Result<(), Failure> {
+        match self.only() {
+            Some(own) if own != project => Err(no_project(project)),
+            _ => {
+                tracing::Span::current().record("project", project.as_str());
+                Ok(())
+            }
+        }
+    }
+
+    /// Refuses who administers one project alone.
+    pub(super) fn check_all(&self) -> Result<(), Failure> {
+        match self.only() {
+            None => Ok(()),
+            Some(own) => Err(Failure::forbidden(format!(
+                "this concerns all projects, and the token administers {own} alone"
+            ))),
+        }
+    }
+
+    /// The project to ask the catalog about: what was asked for, or else the
+    /// only one. An error is what no project is: nothing is there.
+    pub(super) fn narrowed(&self, asked: Option<ProjectId>) -> Result<Option<ProjectId>, Unseen> {
+        match (self.only(), asked) {
+            (None, asked) => Ok(asked),
+            (Some(own), None) => Ok(Some(own.clone())),
+            (Some(own), Some(asked)) if *own == asked => Ok(Some(asked)),
+            _ => Err(Unseen),
+        }
+    }
+
+    /// As the audit log knows them.
+    pub(super) fn origin(&self) -> Origin {
+        Origin {
+            actor: self.grant.actor(),
+            peer: self.peer,
+            request: Some(self.request.clone()),
+        }
+    }
+}
+
+/// Nothing of what was asked for is seen.
+pub(super) struct Unseen;
+
+/// That there is no such project, or none that is seen.
+pub(super) fn no_project(project: &ProjectId) -> Failure {
+    Failure::missing(format!("there is no project {project}"))
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Admin {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        let admitted = parts.extensions.get::<Self>().cloned();
+        admitted.ok_or_else(|| Denied::NoToken.into())
+    }
+}
+
+/// Lets administrators in.
+pub(super) async fn admit(
+    State(office): State<Arc<Office>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let peer: Option<SocketAddr> = request.extensions().get().copied();
+    let grant = match admitted(&office, request.headers()).await {
+        Ok(grant) => grant,
+        Err(failure) => return failure.into_response(),
+    };
+    if office.access.is_open() && peer.is_some_and(|peer| !peer.ip().to_canonical().is_loopback()) {
+        let text = "this hub asks for no token, and is administered from its own host alone";
+        return Failure::forbidden(text).into_response();
+    }
+    let Some(seat) = office.crowd.enter(grant.id()) else {
+        return Failure::busy().into_response();
+    };
+    let admin = Admin {
+        grant,
+        peer,
+        request: telemetry::request_id(request.headers()),
+    };
+    request.extensions_mut().insert(admin);
+    let mut response = next.run(request).await;
+    // Taken until the last byte is sent.
+    let kept: Arc<dyn Any + Send + Sync> = match response.extensions_mut().remove() {
+        Some::<Arc<dyn Any + Send + Sync>>(kept) => Arc::new((kept, seat)),
+        None => Arc::new(seat),
+    };
+    response.extensions_mut().insert(kept);
+    response
+}
+
+async fn admitted(office: &Office, headers: &HeaderMap) -> Result<Arc<Grant>, Failure> {
+    let mut given = headers.get_all(AUTHORIZATION).iter();
+    let token = match (given.next(), given.next()) {
+        (None, _) => None,
+        (Some(one), None) => Some(bearer(one).ok_or(Denied::Malformed("its header"))?),
+        (Some(_), Some(_)) => return Err(Failure::request("one token is enough")),
+    };
+    let grant = office.access.administrator(token).await?;
+    if !grant.is_admin() {
+        return Err(Failure::forbidden(
+            "this token is for builds: an admin token is needed here, by `layerd token mint --admin`",
+        ));
+    }
+    Ok(grant)
+}
+
+fn bearer(header: &HeaderValue) -> Option<&str> {
+    let (scheme, token) = header.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// What every answer has.
+pub(super) async fn marked(mut response: Response) -> Response {
+    let is_unauthenticated = response.status() == StatusCode::UNAUTHORIZED;
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if is_unauthenticated {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
+/// How many requests each token has, by its id.
+#[derive(Clone, Default)]
+pub(super) struct Crowd(Arc<Mutex<HashMap<String, usize>>>);
+
+impl Crowd {
+    fn enter(&self, id: &str) -> Option<Seat> {
+        let mut taken = self.taken();
+        let seats = taken.entry(id.to_owned()).or_default();
+        if *seats >= AT_ONCE {
+            return None;
+        }
+        *seats += 1;
+        Some(Seat {
+            crowd: self.clone(),
+            id: id.to_owned(),
+        })
+    }
+
+    fn taken(&self) -> MutexGuard<'_, HashMap<String, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request that is answered.
+struct Seat {
+    crowd: Crowd,
+    id: String,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = self.crowd.taken();
+        if let Some(seats) = taken.get_mut(&self.id) {
+            *seats -= 1;
+            if *seats == 0 {
+                taken.remove(&self.id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_has_so_many_requests_at_a_time_and_others_have_their_own() {
+        let crowd = Crowd::default();
+        let mut seats: Vec<_> = (0..AT_ONCE).map(|_| crowd.enter("a").unwrap()).collect();
+        assert!(crowd.enter("a").is_none());
+        assert!(crowd.enter("b").is_some());
+        seats.pop();
+        assert!(crowd.enter("a").is_some());
+        drop(seats);
+        assert!(crowd.taken().is_empty());
+    }
+}

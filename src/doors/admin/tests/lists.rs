@@ -1,0 +1,73 @@
+//! Lists, and the document.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+#[tokio::test]
+async fn pages_have_all_of_2500_exports_each_once() {
+    let lab = Lab::new().await;
+    for n in 0..2500 {
+        lab.export(["a", "b"][n % 2], "main").await;
+    }
+    for (project, all) in [(None, 2500), (Some("a"), 1250)] {
+        let token = lab.admin(project);
+        let (mut seen, mut after, mut pages) = (BTreeSet::new(), String::new(), 0);
+        loop {
+            let page = lab
+                .get(&format!("/v1/exports?limit=1000{after}"), &token)
+                .await;
+            assert_eq!(page.status, StatusCode::OK, "{}", page.json);
+            let items = page.json["items"].as_array().unwrap();
+            assert!(items.len() <= 1000);
+            for item in items {
+                assert!(seen.insert(item["id"].as_i64().unwrap()));
+                assert!(project.is_none_or(|project| item["project"] == project));
+            }
+            pages += 1;
+            match page.json["next"].as_str() {
+                Some(next) => after = format!("&after={next}"),
+                None => break,
+            }
+        }
+        assert_eq!((seen.len(), pages), (all, all / 1000 + 1));
+    }
+    let token = lab.admin(None);
+    for limit in ["0", "1001", "-1", "x", "4294967296"] {
+        let told = lab.get(&format!("/v1/exports?limit={limit}"), &token).await;
+        assert_eq!(
+            (told.status.as_u16(), told.code()),
+            (400, "bad_request"),
+            "{limit}"
+        );
+    }
+    let behind = lab.get("/v1/exports?after=-5", &token).await;
+    assert_eq!(behind.json["items"].as_array().unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn the_document_describes_every_route_and_is_whole() {
+    let lab = Lab::new().await;
+    let told = lab.ask("GET", DOCUMENT, None, None).await;
+    assert_eq!(told.status, StatusCode::OK);
+    assert!(told.json["openapi"].as_str().unwrap().starts_with("3."));
+    let text = told.json.to_string();
+    let schemas = told.json["components"]["schemas"].as_object().unwrap();
+    for part in text.split("\"#/components/schemas/").skip(1) {
+        let name = part.split('"').next().unwrap();
+        assert!(schemas.contains_key(name), "{name} is named and not there");
+    }
+    // Every one of them is there: no token is what is missing.
+    let mut operations = BTreeSet::new();
+    for (path, item) in told.json["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            assert!(
+                operations.insert(operation["operationId"].to_string()),
+                "{path}"
+            );
+            let path = path.replace("{project}", "p").replace("{id}", "1");
+            let told = lab.ask(&method.to_uppercase(), &path, None, None).await;
+            assert_eq!(told.status, StatusCode::UNAUTHORIZED, "{method} {path}");
+        }
+    }
+}

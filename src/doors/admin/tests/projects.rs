@@ -1,0 +1,151 @@
+//! Projects, their exports, and what is done to them.
+
+use serde_json::json;
+
+use super::*;
+
+#[tokio::test]
+async fn a_project_is_flushed_and_that_is_in_the_audit_log() {
+    let lab = Lab::new().await;
+    let token = lab.admin(Some("acme/shop"));
+    lab.export("acme/shop", "main").await;
+    lab.export("acme/shop", "dev").await;
+    lab.export("other", "main").await;
+    let path = "/v1/projects/acme%2Fshop/flush";
+    let told = lab
+        .ask("POST", path, Some(&token), Some(json!({"ref": "dev"})))
+        .await;
+    assert_eq!(told.status, StatusCode::OK, "{}", told.json);
+    assert_eq!(told.json["exports"], 1);
+    let refs = lab.get("/v1/projects/acme%2Fshop/refs", &token).await;
+    assert_eq!(refs.json["items"].as_array().unwrap().len(), 1);
+    assert_eq!(refs.json["items"][0]["ref"], "refs/heads/main");
+    let audit = lab.get("/v1/audit", &token).await;
+    assert_eq!(audit.json["items"][0]["action"], "flush");
+    assert_eq!(audit.json["items"][0]["actor"]["subject"], "ops");
+    assert_eq!(audit.json["items"][0]["ref"], "refs/heads/dev");
+    let all = lab.get("/v1/projects", &lab.admin(None)).await;
+    assert_eq!(all.json["items"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn an_export_is_shown_with_its_config_and_deleted_once() {
+    let lab = Lab::new().await;
+    let token = lab.admin(Some("p"));
+    let id = lab.export("p", "main").await;
+    let path = format!("/v1/exports/{id}");
+    let shown = lab.get(&path, &token).await;
+    assert_eq!(shown.json["export"]["project"], "p");
+    let config = lab.get(&format!("{path}/config"), &token).await;
+    assert_eq!(config.json, json!({"records": []}));
+    for status in [204, 404] {
+        let told = lab.ask("DELETE", &path, Some(&token), None).await;
+        assert_eq!(told.status.as_u16(), status);
+    }
+    let audit = lab.get("/v1/audit?action=delete", &token).await;
+    assert_eq!(audit.json["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_settled_counts_until_it_is_unsettled() {
+    let lab = Lab::new().await;
+    let token = lab.admin(None);
+    let path = "/v1/projects/p/settings";
+    assert_eq!(lab.get(path, &token).await.status, StatusCode::NOT_FOUND);
+    let new = json!({"max_bytes": 1000, "max_age_seconds": 60, "note": "small"});
+    let put = lab.ask("PUT", path, Some(&token), Some(new)).await;
+    assert_eq!(put.json["max_bytes"], 1000, "{}", put.json);
+    let got = lab.get(path, &token).await;
+    assert_eq!(
+        (&got.json["note"], &got.json["by"]),
+        (&json!("small"), &json!("ops"))
+    );
+    let quotas = crate::cache::quotas::Quotas::default();
+    let limits = quotas
+        .of(&*Arc::clone(&lab.catalog), &"p".parse().unwrap())
+        .await;
+    assert_eq!(limits.unwrap().max_bytes, Some(1000));
+    let own = lab.admin(Some("p"));
+    let told = lab.ask("PUT", path, Some(&own), Some(json!({}))).await;
+    assert_eq!(told.status, StatusCode::FORBIDDEN);
+    let told = lab.ask("DELETE", path, Some(&token), None).await;
+    assert_eq!(told.status, StatusCode::NO_CONTENT);
+    assert_eq!(lab.get(path, &token).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_collection_is_begun_and_its_report_is_read_later() {
+    let lab = Lab::new().await;
+    let token = lab.admin(None);
+    lab.export("p", "main").await;
+    for dry_run in [true, false] {
+        let body = Some(json!({"dry_run": dry_run}));
+        let begun = lab.ask("POST", "/v1/gc", Some(&token), body).await;
+        assert_eq!(begun.status, StatusCode::ACCEPTED, "{}", begun.json);
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        let last = loop {
+            let status = lab.get("/v1/gc", &token).await;
+            if status.json["running_since"].is_null() {
+                break status.json["last"].clone();
+            }
+            assert!(std::time::Instant::now() < deadline, "{}", status.json);
+            tokio::task::yield_now().await;
+        };
+        assert_eq!(last["dry_run"], dry_run);
+        assert_eq!(last["collected"]["exports_after"], 1, "{last}");
+    }
+    let own = lab.admin(Some("p"));
+    let told = lab.get("/v1/gc", &own).await;
+    assert_eq!(told.status, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn usage_is_of_what_is_seen() {
+    let lab = Lab::new().await;
+    lab.export("a", "main").await;
+    lab.export("b", "main").await;
+    let today = "2026-11-22".parse().unwrap();
+    let sizes = lab.catalog.project_sizes().await.unwrap();
+    lab.catalog.keep_usage(today, &sizes).await.unwrap();
+    for (project, exports) in [(None, 2), (Some("a"), 1)] {
+        let token = lab.admin(project);
+        let now = lab.get("/v1/usage", &token).await;
+        assert_eq!(now.json["exports"], exports, "{}", now.json);
+        let days = lab.get("/v1/usage/days?limit=1", &token).await;
+        assert_eq!(days.json["items"].as_array().unwrap().len(), 1);
+        let next = days.json["next"].as_str().unwrap().replace(' ', "%20");
+        let rest = lab
+            .get(&format!("/v1/usage/days?after={next}"), &token)
+            .await;
+        assert_eq!(rest.json["items"].as_array().unwrap().len(), exports - 1);
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_revoked_by_itself_or_by_its_id() {
+    let lab = Lab::new().await;
+    let (all, own) = (lab.admin(None), lab.admin(Some("p")));
+    let token = lab.build("p");
+    let path = "/v1/tokens/revoke";
+    let told = lab
+        .ask("POST", path, Some(&own), Some(json!({"token": token})))
+        .await;
+    assert_eq!(told.status, StatusCode::OK, "{}", told.json);
+    let by_id = json!({"id": "0123"});
+    let told = lab.ask("POST", path, Some(&own), Some(by_id.clone())).await;
+    assert_eq!(told.status, StatusCode::FORBIDDEN);
+    let told = lab.ask("POST", path, Some(&all), Some(by_id)).await;
+    assert_eq!(told.status, StatusCode::OK);
+    let list = lab.get("/v1/tokens/revoked", &all).await;
+    assert_eq!(list.json["items"].as_array().unwrap().len(), 2);
+    let said = lab
+        .ask(
+            "POST",
+            "/v1/tokens/explain",
+            Some(&own),
+            Some(json!({"token": token})),
+        )
+        .await;
+    assert_eq!(said.json["project"], "p");
+    assert_eq!(said.json["admin"], false);
+}

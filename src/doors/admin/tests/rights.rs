@@ -1,0 +1,163 @@
+//! Who may, and what others are told.
+
+use serde_json::json;
+
+use super::*;
+
+/// A body that a route takes.
+fn body(method: &str, path: &str, token: &str) -> Option<Value> {
+    match (method, path) {
+        ("POST", "/v1/tokens") => Some(json!({
+            "project": "b", "read": ["**"], "ttl_seconds": 60, "subject": "x",
+        })),
+        ("POST", "/v1/tokens/revoke" | "/v1/tokens/explain") => Some(json!({ "token": token })),
+        ("POST" | "PUT", _) => Some(json!({})),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn every_route_wants_an_admin_token() {
+    let lab = Lab::new().await;
+    let id = lab.export("b", "main").await.to_string();
+    let (build, routes) = (lab.build("b"), documented("b", &id));
+    assert!(routes.len() >= 21, "{routes:?}");
+    for (method, path) in routes {
+        let body = body(&method, &path, &build);
+        for (token, status, code) in [
+            (None, 401, "unauthenticated"),
+            (Some("nonsense"), 401, "unauthenticated"),
+            (Some(build.as_str()), 403, "forbidden"),
+        ] {
+            let told = lab.ask(&method, &path, token, body.clone()).await;
+            assert_eq!(
+                (told.status.as_u16(), told.code()),
+                (status, code),
+                "{method} {path}"
+            );
+            assert!(
+                told.json["error"]["message"]
+                    .as_str()
+                    .unwrap()
+                    .contains("token")
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_another_project_an_administrator_is_told_what_an_empty_hub_would_tell() {
+    let (full, empty) = (Lab::new().await, Lab::new().await);
+    let id = full.export("b", "main").await.to_string();
+    let settings = ProjectSettingsOfB::some();
+    full.catalog
+        .settle(&"b".parse().unwrap(), &settings, &origin())
+        .await
+        .unwrap();
+    for (method, path) in documented("b", &id) {
+        let mut answers = Vec::new();
+        for lab in [&full, &empty] {
+            let (own, theirs) = (lab.admin(Some("a")), lab.build("b"));
+            let body = body(&method, &path, &theirs);
+            for query in ["", "?project=b", "?after=0"] {
+                let told = lab
+                    .ask(&method, &format!("{path}{query}"), Some(&own), body.clone())
+                    .await;
+                let mut json = told.json.to_string();
+                for name in ["id", "expires"] {
+                    // Of the own token, which differs.
+                    if path == "/v1/whoami" {
+                        json = json.replace(told.json[name].as_str().unwrap_or("-"), name);
+                    }
+                }
+                answers.push((
+                    lab.catalog.count(&Default::default()).await.is_ok(),
+                    told.status,
+                    json,
+                ));
+            }
+        }
+        let of_empty = answers.split_off(answers.len() / 2);
+        assert_eq!(answers, of_empty, "{method} {path}");
+        if path.contains("/projects/") || path.contains("/exports/") {
+            assert_eq!(answers[0].1, StatusCode::NOT_FOUND, "{method} {path}");
+        }
+    }
+    // And nothing has happened.
+    assert_eq!(full.catalog.count(&Default::default()).await.unwrap(), 1);
+    let settled = full.catalog.settings(&"b".parse().unwrap()).await.unwrap();
+    assert_eq!(settled.unwrap().settings, settings);
+}
+
+struct ProjectSettingsOfB;
+
+impl ProjectSettingsOfB {
+    fn some() -> crate::catalog::ledger::ProjectSettings {
+        crate::catalog::ledger::ProjectSettings {
+            max_bytes: Some(7),
+            ..Default::default()
+        }
+    }
+}
+
+fn origin() -> crate::catalog::ledger::Origin {
+    crate::catalog::ledger::Origin::here(crate::catalog::ledger::Actor::Layerd)
+}
+
+#[tokio::test]
+async fn an_admin_token_opens_no_cache() {
+    let lab = Lab::new().await;
+    for project in [None, Some("a")] {
+        let token = lab.admin(project);
+        let denied = builds(&lab.access, &token).await.unwrap_err();
+        assert_eq!(denied, crate::access::Denied::Admin);
+    }
+}
+
+/// What the door of builds asks.
+async fn builds(access: &Access, token: &str) -> Result<(), crate::access::Denied> {
+    access.grant(Some(token), Timestamp::now()).await.map(drop)
+}
+
+#[tokio::test]
+async fn an_open_hub_is_administered_from_its_own_host_alone() {
+    let lab = Lab::open().await;
+    for (peer, status) in [("127.0.0.1:9", 200), ("[::1]:9", 200), ("192.0.2.1:9", 403)] {
+        let peer: std::net::SocketAddr = peer.parse().unwrap();
+        let request = Request::builder().uri("/v1/whoami").extension(peer);
+        let told = lab.asked(request.body(Body::empty()).unwrap()).await;
+        assert_eq!(told.status.as_u16(), status, "{peer}");
+    }
+}
+
+#[tokio::test]
+async fn an_admin_token_is_made_for_no_more_than_the_one_it_is_made_with() {
+    let lab = Lab::new().await;
+    let own = lab.admin(Some("a"));
+    let mint = async |body: Value| {
+        lab.ask("POST", "/v1/tokens", Some(&own), Some(body))
+            .await
+            .status
+    };
+    let asked = |project: Option<&str>, admin: bool, ttl: u64| {
+        let read = if admin { json!([]) } else { json!(["main"]) };
+        json!({"project": project, "admin": admin, "ttl_seconds": ttl, "subject": "x", "read": read})
+    };
+    assert_eq!(
+        mint(asked(Some("a"), false, 7200)).await,
+        StatusCode::CREATED
+    );
+    assert_eq!(mint(asked(Some("a"), true, 60)).await, StatusCode::CREATED);
+    assert_eq!(
+        mint(asked(Some("a"), true, 7200)).await,
+        StatusCode::FORBIDDEN
+    );
+    assert_eq!(mint(asked(None, true, 60)).await, StatusCode::FORBIDDEN);
+    assert_eq!(
+        mint(asked(Some("b"), false, 60)).await,
+        StatusCode::NOT_FOUND
+    );
+    let audit = lab.get("/v1/audit?action=mint", &own).await;
+    assert_eq!(audit.json["items"].as_array().unwrap().len(), 2);
+    assert_eq!(audit.json["items"][0]["actor"]["subject"], "ops");
+}
