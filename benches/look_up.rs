@@ -9,7 +9,7 @@ use std::path::Path;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use jiff::Timestamp;
-use layerd::cache::{Cache as _, Form, Limits, LocalCache, Want};
+use layerd::cache::{Cache as _, Form, Limits, LocalCache, LookedUp, Want};
 use layerd::catalog::{Catalog as _, Layer, NewExport, SqliteCatalog};
 use layerd::place::Place;
 
@@ -97,7 +97,7 @@ fn look_up(criterion: &mut Criterion) {
     let ask = |cache: &LocalCache| runtime.block_on(cache.look_up(&wants, &LIMITS));
     let warm = LocalCache::new(data.path());
     match ask(&warm) {
-        Ok(Some(import)) => println!(
+        Ok(LookedUp::Import(import)) => println!(
             "{} records of {} exports are served, {} are left out",
             import.records, import.exports, import.left_out.cut
         ),

@@ -1,6 +1,7 @@
 //! A hub, asked in its own wire.
 
 mod access;
+mod adversary;
 mod ask;
 mod badinput;
 mod blobs;
@@ -13,6 +14,7 @@ mod large;
 mod many;
 mod memory;
 mod model;
+mod revoked;
 mod slow;
 mod start;
 

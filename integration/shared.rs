@@ -15,7 +15,7 @@ const FROM: &str = "type=gha-compatible";
 const CHANGED: std::time::Duration = std::time::Duration::from_millis(1100);
 
 /// A runner of its own, whose sidecar is told where the hub is.
-async fn runner(lab: &Lab, name: &str, arguments: &[&str]) -> Runner {
+pub async fn runner(lab: &Lab, name: &str, arguments: &[&str]) -> Runner {
     let sidecar = lab.sidecar(name).arguments(arguments.iter().copied());
     Runner::start(lab.buildkitd(name), sidecar).await
 }
@@ -30,7 +30,7 @@ async fn build(lab: &Lab, runner: &Runner, from: &str, to: &str, out: &str) -> O
 }
 
 /// A hub that asks for tokens, and the file of its key.
-async fn guarded(lab: &Lab) -> (Hub, PathBuf) {
+pub async fn guarded(lab: &Lab) -> (Hub, PathBuf) {
     let key = lab.path("ci.pem");
     let path = key.display().to_string();
     let arguments = ["token", "key", "-o", &path];
@@ -40,7 +40,7 @@ async fn guarded(lab: &Lab) -> (Hub, PathBuf) {
 }
 
 /// A token of that key.
-async fn token(key: &std::path::Path, arguments: &[&str]) -> String {
+pub async fn token(key: &std::path::Path, arguments: &[&str]) -> String {
     let key = key.display().to_string();
     let mint = ["token", "mint", "--token-key-file", &key];
     let minted = layerd_with(mint.iter().chain(arguments), &[], "").await;

@@ -2,14 +2,16 @@
 //!
 //! A hub that asks for tokens takes signed ones (JWT), each of which says all
 //! that it grants: a project, and the refs in it that its bearer may read and
-//! write. Nothing is looked up, so every hub with the same [`Keys`] gives the
-//! same answer. A hub that asks for none grants everything to everybody.
+//! write. Every hub with the same [`Keys`] gives the same answer; nothing is
+//! looked up but whether it was [revoked](Revoked). A hub that asks for none grants everything to everybody.
 //!
 //! | question | where |
 //! |---|---|
 //! | what is in a token? | [`token`] |
 //! | what does it grant? | [`Grant`], [`RefPattern`] |
 //! | which keys count, and which one signs? | [`Keys`] |
+//! | which tokens were revoked? | [`Revoked`] |
+//! | does a grant last as long as a stream? | [`Pass`] |
 //! | why was a token refused? | [`Denied`] |
 
 mod denied;
@@ -18,7 +20,9 @@ mod jwk;
 mod key;
 mod key_file;
 mod keys;
+mod pass;
 mod pattern;
+mod revoked;
 mod secret;
 mod signatures;
 pub mod token;
@@ -33,7 +37,9 @@ pub use self::grant::{Grant, Refusal};
 pub use self::key::{Algorithm, KeyPair};
 pub use self::key_file::{KeyError, kid_of};
 pub use self::keys::Keys;
+pub use self::pass::Pass;
 pub use self::pattern::{InvalidPattern, RefPattern};
+pub use self::revoked::Revoked;
 pub use self::secret::{Secret, SecretError};
 pub use self::token::{MintError, Minted, NewToken};
 
@@ -41,17 +47,32 @@ pub use self::token::{MintError, Minted, NewToken};
 pub enum Access {
     /// Nothing: everybody may do everything.
     Open,
-    /// A token by one of these keys.
-    Token(Keys),
+    /// A token by one of these keys, that is not among these.
+    Token(Keys, Revoked),
 }
 
 impl Access {
     /// What the bearer of `token` may, if anything.
-    pub fn grant(&self, token: Option<&str>, now: Timestamp) -> Result<Arc<Grant>, Denied> {
+    pub async fn grant(&self, token: Option<&str>, now: Timestamp) -> Result<Arc<Grant>, Denied> {
         match (self, token) {
             (Self::Open, _) => Ok(Arc::new(Grant::everything())),
-            (Self::Token(_), None) => Err(Denied::NoToken),
-            (Self::Token(keys), Some(token)) => keys.verify(token, now),
+            (Self::Token(..), None) => Err(Denied::NoToken),
+            (Self::Token(keys, revoked), Some(token)) => {
+                let grant = keys.verify(token, now)?;
+                revoked.check(grant.id()).await?;
+                Ok(grant)
+            }
+        }
+    }
+
+    /// Whether what was granted before still counts.
+    async fn check(&self, grant: &Grant, now: Timestamp) -> Result<(), Denied> {
+        match self {
+            Self::Open => Ok(()),
+            Self::Token(_, revoked) => {
+                grant.check_time(now)?;
+                revoked.check(grant.id()).await
+            }
         }
     }
 }

@@ -171,6 +171,9 @@ pub enum BlobError {
     /// No space is left, or a quota is used up.
     #[error("no space left in {0}")]
     Full(String),
+    /// It may not be stored; the text says why, and what helps.
+    #[error("{0}")]
+    Refused(String),
     /// The store takes no writes.
     #[error("{0} is read-only")]
     ReadOnly(String),

@@ -8,13 +8,17 @@
 pub mod archive;
 pub mod backends;
 pub mod check;
+pub mod collecting;
 mod descriptors;
 pub mod guard;
 mod local;
 pub mod look;
 mod metered;
 mod policy;
+pub mod quotas;
 pub mod remote;
+pub mod repair;
+pub mod retention;
 mod steps;
 mod usage;
 pub mod wire;
@@ -28,12 +32,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-pub use self::local::{LocalCache, Subsumed};
+pub use self::local::{Collected, LocalCache, Orphans, Outlook, Subsumed, Swept};
 pub use self::metered::{Metered, Metrics};
 pub use self::usage::{StoreSize, Usage};
 use crate::access::RefPattern;
 use crate::blobs::{BlobError, BlobStream, Ingest};
 pub use crate::catalog::Saving;
+use crate::catalog::ledger::Origin;
 use crate::catalog::{CatalogError, ExportId};
 use crate::digest::{Digest, RecordDigest};
 use crate::graph::{Compression, GraphError, LeftOut};
@@ -56,10 +61,9 @@ pub const MAX_STEPS: usize = 10_000;
 ///   export of that project.
 #[async_trait]
 pub trait Cache: Send + Sync + 'static {
-    /// The union of all that `wants` see, cut to `limits`, or `None` where that
-    /// is nothing; [`CacheError::Lost`] where there was something that can't be
+    /// The union of all that `wants` see, cut to `limits`; [`CacheError::Lost`] where there was something that can't be
     /// served.
-    async fn look_up(&self, wants: &[Want], limits: &Limits) -> Result<Option<Import>, CacheError>;
+    async fn look_up(&self, wants: &[Want], limits: &Limits) -> Result<LookedUp, CacheError>;
 
     /// What `project` holds now stays readable until this is dropped.
     async fn lease(&self) -> Lease;
@@ -115,8 +119,37 @@ pub trait Cache: Send + Sync + 'static {
     /// no writes keeps none, which is no error.
     async fn report(&self, saving: &Saving) -> Result<(), CacheError>;
 
-    /// Takes exports out of the log, for readers all at once. Gives how many.
-    async fn flush(&self, flush: &Flush) -> Result<u64, CacheError>;
+    /// Takes exports out of the log, for readers all at once, and notes who said
+    /// so: `origin`, or whoever a hub finds to ask. Gives how many.
+    async fn flush(&self, flush: &Flush, origin: &Origin) -> Result<u64, CacheError>;
+}
+
+/// What a look-up comes to.
+#[derive(Clone, Debug)]
+pub enum LookedUp {
+    /// Something.
+    Import(Box<Import>),
+    /// Nothing is seen, perhaps since somebody has flushed it.
+    Nothing(Option<Flushed>),
+}
+
+impl LookedUp {
+    /// What there is.
+    pub fn import(self) -> Option<Import> {
+        match self {
+            Self::Import(import) => Some(*import),
+            Self::Nothing(_) => None,
+        }
+    }
+}
+
+/// That somebody has flushed what would else be seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flushed {
+    /// When.
+    pub at: Timestamp,
+    /// Who, as people know them.
+    pub by: String,
 }
 
 /// Exports of a project that are to leave the log.
@@ -359,6 +392,11 @@ pub enum CacheError {
 }
 
 impl CacheError {
+    /// What only one process at a time does is being done by another one.
+    pub(crate) fn collecting() -> Self {
+        Self::Unavailable("another process collects now: try again later".to_owned())
+    }
+
     /// Whether a blob of which this was said can't be what it should be, however
     /// often it is read.
     pub fn is_final(&self) -> bool {

@@ -34,7 +34,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
-pub use self::collecting::{Collecting, KeptExport, KeptFilter, ProjectSize, Uses};
+pub use self::collecting::{Collecting, KeptExport, KeptFilter, PinHolder, ProjectSize, Uses};
 pub use self::error::CatalogError;
 pub use self::file_system::network_file_system;
 pub use self::ledger::Ledger;
@@ -111,8 +111,9 @@ pub trait Catalog: Collecting + Ledger + fmt::Debug + Send + Sync + 'static {
     ) -> Result<Vec<Digest>, CatalogError>;
 
     /// Notes that these blobs were uploaded for that ref of the project, each
-    /// with its size in bytes, and may be named until `ttl` has passed; a later call never
-    /// shortens that. Nothing of it crosses projects.
+    /// with its size in bytes, and may be named until `ttl` has passed or an
+    /// export of that ref names them; a later call never shortens that. Nothing
+    /// of it crosses projects.
     async fn possess(
         &self,
         project: &ProjectId,
@@ -142,7 +143,14 @@ pub trait Catalog: Collecting + Ledger + fmt::Debug + Send + Sync + 'static {
 
     /// Takes a lease that ends after `ttl` unless it is renewed: whatever leaves
     /// the log from now on keeps naming its blobs until then.
-    async fn take_lease(&self, ttl: Duration) -> Result<LeaseId, CatalogError>;
+    async fn take_lease(&self, ttl: Duration) -> Result<LeaseId, CatalogError> {
+        let lease = LeaseId::random();
+        self.take_lease_as(lease, ttl).await?;
+        Ok(lease)
+    }
+
+    /// The same, by a number that its taker has made up and nobody can guess.
+    async fn take_lease_as(&self, lease: LeaseId, ttl: Duration) -> Result<(), CatalogError>;
 
     /// Has a lease end `ttl` from now; false where it has ended already.
     async fn renew_lease(&self, lease: LeaseId, ttl: Duration) -> Result<bool, CatalogError>;
@@ -212,7 +220,7 @@ pub struct LeaseId(pub i64);
 
 impl LeaseId {
     /// A new one.
-    fn random() -> Self {
+    pub fn random() -> Self {
         Self(rand::random_range(1..=i64::MAX))
     }
 }

@@ -1,11 +1,14 @@
 //! The command line: parse, wire up, run.
 
+mod audit;
 pub mod cache;
 mod config_file;
 mod display;
 mod operate;
+mod retention;
 mod serve;
 mod sidecar;
+mod stored;
 mod tls;
 mod token;
 
@@ -50,6 +53,7 @@ enum Command {
     Serve(Box<serve::ServeArgs>),
     Cache(cache::CacheArgs),
     Token(token::TokenArgs),
+    Audit(audit::AuditArgs),
     #[command(hide = true)]
     Tether(sidecar::TetherArgs),
 }
@@ -69,7 +73,8 @@ pub async fn run() -> ExitCode {
         Command::Sidecar(args) => sidecar::run(*args).await,
         Command::Serve(args) => serve::run(*args).await,
         Command::Cache(args) => cache::run(args).await,
-        Command::Token(args) => token::run(args),
+        Command::Token(args) => token::run(args).await,
+        Command::Audit(args) => audit::run(args).await,
         Command::Tether(args) => sidecar::tether(&args),
     };
     outcome.unwrap_or_else(|error| {

@@ -12,9 +12,10 @@ use jiff::Timestamp;
 use layerd::blobs::{BlobError, BlobStream, Ingest};
 use layerd::cache::backends::Backends;
 use layerd::cache::{
-    Cache, CacheError, Flush, Import, Lease, Limits, LocalCache, Publication, Published, Saving,
+    Cache, CacheError, Flush, Lease, Limits, LocalCache, LookedUp, Publication, Published, Saving,
     Want,
 };
+use layerd::catalog::ledger::Origin;
 use layerd::config::Endpoint;
 use layerd::digest::{Digest, RecordDigest};
 use layerd::doors::buildkit::{self, Closing, Defaults, ImportCarrier, Listener, PullListener};
@@ -77,7 +78,7 @@ impl FaultyCache {
 
 #[async_trait]
 impl Cache for FaultyCache {
-    async fn look_up(&self, wants: &[Want], limits: &Limits) -> Result<Option<Import>, CacheError> {
+    async fn look_up(&self, wants: &[Want], limits: &Limits) -> Result<LookedUp, CacheError> {
         if matches!(self.fault(), Fault::LookUpHangs) {
             std::future::pending::<()>().await;
         }
@@ -169,8 +170,8 @@ impl Cache for FaultyCache {
         self.inner.report(saving).await
     }
 
-    async fn flush(&self, flush: &Flush) -> Result<u64, CacheError> {
-        self.inner.flush(flush).await
+    async fn flush(&self, flush: &Flush, origin: &Origin) -> Result<u64, CacheError> {
+        self.inner.flush(flush, origin).await
     }
 }
 

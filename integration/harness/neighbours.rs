@@ -68,7 +68,10 @@ async fn look_up(cache: &LocalCache, records: u64) -> Import {
         form: Form::Whole,
     };
     let found = cache.look_up(&[want], &limits).await;
-    found.expect("it is found").expect("there is something")
+    found
+        .expect("it is found")
+        .import()
+        .expect("there is something")
 }
 
 fn place(git_ref: &str) -> Place {

@@ -24,13 +24,13 @@ use crate::harness::{Hub, HubClient, Lab, until};
 const PULL: &str = "refs/pull/1/merge";
 
 /// A hub with a folder of keys, of which one is there.
-struct Gate {
-    lab: Lab,
-    hub: Hub,
+pub struct Gate {
+    pub lab: Lab,
+    pub hub: Hub,
 }
 
 impl Gate {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let lab = Lab::new();
         lab.folder("keys");
         add_key(&lab, "first");
@@ -43,7 +43,7 @@ impl Gate {
         }
     }
 
-    async fn client(&self, claims: &Value) -> HubClient {
+    pub async fn client(&self, claims: &Value) -> HubClient {
         self.hub.client(Some(&signed("first", claims))).await
     }
 
@@ -65,7 +65,7 @@ fn add_key(lab: &Lab, key: &str) -> PathBuf {
 }
 
 /// What a token says that reads and writes these refs of project `p`.
-fn claims(read: &[&str], write: &[&str]) -> Value {
+pub fn claims(read: &[&str], write: &[&str]) -> Value {
     let now = Timestamp::now().as_second();
     json!({
         "iss": "layerd", "aud": "layerd", "sub": "test", "jti": "1",
@@ -74,12 +74,12 @@ fn claims(read: &[&str], write: &[&str]) -> Value {
     })
 }
 
-fn with(mut claims: Value, name: &str, value: impl Into<Value>) -> Value {
+pub fn with(mut claims: Value, name: &str, value: impl Into<Value>) -> Value {
     claims[name] = value.into();
     claims
 }
 
-fn signed(key: &str, claims: &Value) -> String {
+pub fn signed(key: &str, claims: &Value) -> String {
     signed_with(&secret(key), key, claims)
 }
 
@@ -262,7 +262,7 @@ async fn known_of(client: &mut HubClient, digest: &Digest, size: u64) -> Vec<Str
     ]
 }
 
-fn told<T>(answer: Result<T, Status>) -> (Code, String) {
+pub fn told<T>(answer: Result<T, Status>) -> (Code, String) {
     let status = answer.err().expect("a refusal");
     (status.code(), status.message().to_owned())
 }

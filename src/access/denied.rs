@@ -51,6 +51,9 @@ pub enum Denied {
     /// It has not counted any more for so long.
     #[error("the token has expired {}: get a new one", crate::units::Age(*.0))]
     Expired(Duration),
+    /// Somebody said that it counts no more.
+    #[error("the token was revoked: get a new one")]
+    Revoked,
     /// It would count for longer than any may.
     #[error("the token is good for more than {} days: get a shorter one", MAX_LIFETIME.as_secs() / 86_400)]
     Lifetime,
@@ -74,6 +77,7 @@ impl Denied {
             Self::Audience => "audience",
             Self::NotYet(_) => "not_yet",
             Self::Expired(_) => "expired",
+            Self::Revoked => "revoked",
             Self::Lifetime => "lifetime",
             Self::Claim(_) => "claim",
         }

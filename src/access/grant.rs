@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::denied::Denied;
 use super::pattern::RefPattern;
+use crate::catalog::ledger::Actor;
 use crate::place::{GitRef, ProjectId};
 
 /// By how much clocks may differ.
@@ -176,8 +177,19 @@ impl Grant {
         })
     }
 
-    /// Whether it counts at `now`. A stream that lasts longer than one request
-    /// asks this again from time to time.
+    /// Whoever has it, as the audit log knows them.
+    pub fn actor(&self) -> Actor {
+        match self.id.is_empty() {
+            true => Actor::Anybody,
+            false => Actor::Token {
+                subject: self.subject.clone(),
+                id: self.id.clone(),
+            },
+        }
+    }
+
+    /// Whether it counts at `now`. What lasts longer than one request asks this
+    /// again from time to time: see [`Pass`](super::Pass).
     pub fn check_time(&self, now: Timestamp) -> Result<(), Denied> {
         if let Some(expires) = self.expires {
             let ago = now.duration_since(expires);

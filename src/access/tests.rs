@@ -3,17 +3,18 @@
 use std::time::Duration;
 
 use super::*;
+use crate::catalog::SqliteCatalog;
 
-#[test]
-fn an_open_server_grants_everything_whatever_is_shown_to_it() {
+#[tokio::test]
+async fn an_open_server_grants_everything_whatever_is_shown_to_it() {
     for token in [None, Some("nonsense")] {
-        let grant = Access::Open.grant(token, Timestamp::now()).unwrap();
+        let grant = Access::Open.grant(token, Timestamp::now()).await.unwrap();
         assert_eq!(*grant, Grant::everything());
     }
 }
 
-#[test]
-fn a_server_that_asks_for_tokens_takes_no_client_without_one() {
+#[tokio::test]
+async fn a_server_that_asks_for_tokens_takes_no_client_without_one() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("key.pem");
     let pair = KeyPair::generate(Algorithm::Ed25519).unwrap();
@@ -28,11 +29,17 @@ fn a_server_that_asks_for_tokens_takes_no_client_without_one() {
     };
     let now = Timestamp::now();
     let minted = keys.mint(&new, now).unwrap();
-    let access = Access::Token(keys);
-    assert_eq!(access.grant(None, now), Err(Denied::NoToken));
-    assert!(access.grant(Some("nonsense"), now).is_err());
-    let grant = access.grant(Some(minted.token.expose()), now).unwrap();
+    let catalog = Arc::new(SqliteCatalog::open(dir.path()).await.unwrap());
+    let access = Arc::new(Access::Token(keys, Revoked::new(catalog)));
+    let granted = async |token: Option<&str>| access.grant(token, now).await;
+    assert_eq!(granted(None).await, Err(Denied::NoToken));
+    assert!(granted(Some("nonsense")).await.is_err());
+    let token = Some(minted.token.expose());
+    let grant = granted(token).await.unwrap();
     assert!(grant.reads_all() && grant.write().is_empty());
-    let again = access.grant(Some(minted.token.expose()), now).unwrap();
+    let again = granted(token).await.unwrap();
     assert!(Arc::ptr_eq(&grant, &again), "it was verified once");
+    let later = now + Duration::from_secs(3600);
+    let expired = access.check(&grant, later).await.unwrap_err();
+    assert_eq!(expired.reason(), "expired");
 }

@@ -83,6 +83,15 @@ impl DiskStore {
         .await
     }
 
+    /// Removes all that was left behind, however lately; gives how many.
+    pub async fn clear_unfinished(&self) -> Result<u64, BlobError> {
+        let layout = Arc::clone(&self.layout);
+        blocking(move || {
+            scratch::clear(&layout).map_err(|error| write_failed(error, "sweep", &layout.ingests()))
+        })
+        .await
+    }
+
     /// What is in the making or was left behind, in no order.
     pub async fn unfinished(&self) -> Result<Vec<UnfinishedIngest>, BlobError> {
         let layout = Arc::clone(&self.layout);

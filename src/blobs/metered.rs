@@ -68,7 +68,7 @@ impl From<&BlobError> for Outcome {
         match error {
             BlobError::NotFound(_) => Self::NotFound,
             BlobError::WrongDigest { .. } | BlobError::WrongSize { .. } => Self::Wrong,
-            BlobError::Full(_) => Self::Full,
+            BlobError::Full(_) | BlobError::Refused(_) => Self::Full,
             BlobError::ReadOnly(_) => Self::ReadOnly,
             BlobError::Io { .. } => Self::Failed,
         }

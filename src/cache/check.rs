@@ -103,8 +103,12 @@ pub struct StaleIngest {
 
 /// Checks everything, `parallel` blobs at a time; tells `progress` the bytes
 /// of each chunk that was hashed.
+///
+/// `disk` is the store, where that is one: what was left behind is only seen
+/// there.
 pub async fn check(
-    blobs: &DiskStore,
+    blobs: &dyn BlobStore,
+    disk: Option<&DiskStore>,
     catalog: &dyn Catalog,
     parallel: usize,
     progress: &(dyn Fn(u64) + Sync),
@@ -166,11 +170,11 @@ pub async fn check(
     }
     report.problems.append(&mut unreadable);
     report.unreferenced.sort_unstable_by_key(|blob| blob.digest);
-    let stale = blobs
-        .unfinished()
-        .await?
-        .into_iter()
-        .filter(|ingest| !ingest.in_use);
+    let unfinished = match disk {
+        Some(disk) => disk.unfinished().await?,
+        None => Vec::new(),
+    };
+    let stale = unfinished.into_iter().filter(|ingest| !ingest.in_use);
     report.stale_ingests = stale
         .map(|ingest| StaleIngest {
             file: ingest.path.display().to_string(),
@@ -212,7 +216,7 @@ async fn check_exports(catalog: &dyn Catalog, report: &mut Report) -> Result<(),
 }
 
 async fn hash(
-    blobs: &DiskStore,
+    blobs: &dyn BlobStore,
     digest: &Digest,
     size: u64,
     progress: &(dyn Fn(u64) + Sync),

@@ -5,18 +5,29 @@
 //! projects: of another project, and of refs that it may not read, a client
 //! learns nothing, not even that they exist. A blob is there for it if an
 //! export that it may read names it, or if it was uploaded for its own ref.
+//!
+//! Nor does the time that an answer takes tell more. Every question about a
+//! digest goes to the catalog first, within the client's project, and there it
+//! is one look at an index that others' rows are not near to: `held` and
+//! `holders` begin with digest and project. Only what is the client's own by
+//! then is asked of the store, whose answers do take longer for what is there.
+//! So what others have, and what nobody has, comes to the same statements, and
+//! to none of the store. An upload is taken in and hashed to its end in either
+//! case.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::{
-    Cache, CacheError, Flush, Import, Limits, LocalCache, Publication, Published, Saving, Want,
+    Cache, CacheError, Flush, Limits, LocalCache, LookedUp, Publication, Published, Saving, Want,
 };
-use crate::access::{Grant, RefPattern, Refusal};
+use crate::access::{Denied, Grant, Pass, RefPattern, Refusal};
 use crate::blobs::{BlobError, BlobStream, Ingest, Location};
 use crate::catalog::LeaseId;
+use crate::catalog::ledger::{Action, Details, NewAudit, Origin};
 use crate::digest::{Digest, RecordDigest};
 use crate::graph::Manifest;
 use crate::place::{GitRef, Place, ProjectId};
@@ -40,12 +51,19 @@ impl Guarded {
         Self { cache, local }
     }
 
-    /// For a client that was granted this.
-    pub fn to(&self, grant: Arc<Grant>) -> Guard {
+    /// For a client with this pass, which calls from `peer`, with a request that
+    /// the logs know by that number.
+    pub fn to(&self, pass: Pass, peer: Option<SocketAddr>, request: &str) -> Guard {
+        let origin = Origin {
+            actor: pass.grant().actor(),
+            peer,
+            request: Some(request.to_owned()),
+        };
         Guard {
             cache: Arc::clone(&self.cache),
             local: Arc::clone(&self.local),
-            grant,
+            pass,
+            origin: Arc::new(origin),
         }
     }
 }
@@ -55,7 +73,8 @@ impl Guarded {
 pub struct Guard {
     cache: Arc<dyn Cache>,
     local: Arc<LocalCache>,
-    grant: Arc<Grant>,
+    pass: Pass,
+    origin: Arc<Origin>,
 }
 
 impl From<Refusal> for CacheError {
@@ -67,7 +86,13 @@ impl From<Refusal> for CacheError {
 impl Guard {
     /// Who it is for.
     pub fn grant(&self) -> &Grant {
-        &self.grant
+        self.pass.grant()
+    }
+
+    /// Refuses to go on where what was granted has ended meanwhile; to be asked
+    /// by whatever lasts longer than a question and its answer.
+    pub async fn still_granted(&mut self) -> Result<(), Denied> {
+        self.pass.check().await
     }
 
     /// As [`Cache::look_up`], of what may be read.
@@ -75,14 +100,14 @@ impl Guard {
         &self,
         mut wants: Vec<Want>,
         limits: &Limits,
-    ) -> Result<Option<Import>, CacheError> {
+    ) -> Result<LookedUp, CacheError> {
         for want in &mut wants {
-            self.grant.check_project(&want.place.project)?;
-            if self.grant.read().is_empty() {
-                self.grant
+            self.grant().check_project(&want.place.project)?;
+            if self.grant().read().is_empty() {
+                self.grant()
                     .check_read(&want.place.project, &want.place.git_ref)?;
             }
-            want.readable = Some(self.grant.read().to_vec());
+            want.readable = Some(self.grant().read().to_vec());
         }
         self.cache.look_up(&wants, limits).await
     }
@@ -94,9 +119,9 @@ impl Guard {
         place: &Place,
         digests: &[Digest],
     ) -> Result<Vec<Option<u64>>, CacheError> {
-        self.grant.check_write(&place.project, &place.git_ref)?;
+        self.grant().check_write(&place.project, &place.git_ref)?;
         let sizes = self.local.held(&place.project, digests).await?;
-        if self.grant.reads_all() {
+        if self.grant().reads_all() {
             return Ok(sizes);
         }
         let there = digests
@@ -120,7 +145,7 @@ impl Guard {
         name: &str,
         expected: Option<Digest>,
     ) -> Result<Box<dyn Ingest>, CacheError> {
-        self.grant.check_write(&place.project, &place.git_ref)?;
+        self.grant().check_write(&place.project, &place.git_ref)?;
         // No ref holds a NUL.
         let name = format!("{}\0{name}", place.git_ref);
         self.cache.ingest(place, &name, expected).await
@@ -133,7 +158,7 @@ impl Guard {
         digest: Digest,
         size: u64,
     ) -> Result<(), CacheError> {
-        self.grant.check_write(&place.project, &place.git_ref)?;
+        self.grant().check_write(&place.project, &place.git_ref)?;
         self.local.possess(place, digest, size, POSSESSED).await
     }
 
@@ -173,7 +198,7 @@ impl Guard {
 
     /// As [`Cache::writable`].
     pub async fn writable(&self, place: &Place) -> Result<(), CacheError> {
-        self.grant.check_write(&place.project, &place.git_ref)?;
+        self.grant().check_write(&place.project, &place.git_ref)?;
         self.cache.writable(place).await
     }
 
@@ -181,8 +206,8 @@ impl Guard {
     /// there for this client.
     pub async fn publish(&self, mut export: Publication) -> Result<Published, CacheError> {
         let place = &export.place;
-        self.grant.check_write(&place.project, &place.git_ref)?;
-        if !self.grant.reads_all() {
+        self.grant().check_write(&place.project, &place.git_ref)?;
+        if !self.grant().reads_all() {
             let manifest = Manifest::parse(&export.manifest.bytes)?;
             let sizes = manifest.sizes()?;
             let layers: Vec<Digest> = sizes.into_keys().collect();
@@ -194,7 +219,21 @@ impl Guard {
             }
         }
         export.readable = self.readable(Some(&export.place.git_ref));
-        self.cache.publish(export).await
+        let mut audit = NewAudit {
+            project: Some(export.place.project.clone()),
+            git_ref: Some(export.place.git_ref.clone()),
+            scope: Some(export.place.scope.clone()),
+            ..NewAudit::new(&self.origin, Action::Export)
+        };
+        let builder = export.builder.clone();
+        let published = self.cache.publish(export).await?;
+        audit.details = Details::default()
+            .with("export", published.id.map(|id| id.0))
+            .with("builder", builder)
+            .with("records", published.records)
+            .with("bytes", published.bytes);
+        self.local.note(&audit).await;
+        Ok(published)
     }
 
     /// As [`Cache::steps`], of exports that may be read.
@@ -203,7 +242,7 @@ impl Guard {
         project: &ProjectId,
         results: &[(RecordDigest, Timestamp)],
     ) -> Result<Vec<Step>, CacheError> {
-        self.grant.check_project(project)?;
+        self.grant().check_project(project)?;
         match self.readable(None) {
             None => self.cache.steps(project, results).await,
             readable => {
@@ -215,44 +254,44 @@ impl Guard {
 
     /// As [`Cache::report`], of a ref that may be read or written.
     pub async fn report(&self, saving: &Saving) -> Result<(), CacheError> {
-        if !self.grant.may_write(&saving.git_ref) {
-            self.grant.check_read(&saving.project, &saving.git_ref)?;
+        if !self.grant().may_write(&saving.git_ref) {
+            self.grant().check_read(&saving.project, &saving.git_ref)?;
         }
-        self.grant.check_project(&saving.project)?;
+        self.grant().check_project(&saving.project)?;
         self.cache.report(saving).await
     }
 
-    /// Takes a lease of what is in the log now, for clients of all projects;
+    /// Takes a lease of what is in the log now, for clients of the same project;
     /// none where the catalog takes no writes.
     pub async fn take_lease(&self) -> Option<LeaseId> {
-        self.local.hand_out_lease().await
+        self.local.hand_out_lease(self.grant().project()).await
     }
 
-    /// Has it last; false where it has ended.
+    /// Has it last; false where it has ended, or is of another project.
     pub async fn renew_lease(&self, lease: LeaseId) -> Result<bool, CacheError> {
-        self.local.renew_lease(lease).await
+        self.local.renew_lease(self.grant().project(), lease).await
     }
 
     /// As [`Cache::flush`], of refs that may all be written.
     pub async fn flush(&self, flush: &Flush) -> Result<u64, CacheError> {
         match &flush.git_ref {
-            Some(git_ref) => self.grant.check_write(&flush.project, git_ref)?,
+            Some(git_ref) => self.grant().check_write(&flush.project, git_ref)?,
             None => {
-                self.grant.check_project(&flush.project)?;
-                if !self.grant.write().iter().any(RefPattern::is_every) {
+                self.grant().check_project(&flush.project)?;
+                if !self.grant().write().iter().any(RefPattern::is_every) {
                     return Err(CacheError::Denied(
                         "the token may not write every ref of the project: name one".to_owned(),
                     ));
                 }
             }
         }
-        self.cache.flush(flush).await
+        self.cache.flush(flush, &self.origin).await
     }
 
     /// The same error for a blob that is gone, and for one of others.
     async fn check_blob(&self, projects: &[ProjectId], digest: &Digest) -> Result<(), CacheError> {
         for project in projects {
-            self.grant.check_project(project)?;
+            self.grant().check_project(project)?;
             let readable = self.readable(None);
             let blob = std::slice::from_ref(digest);
             let seen = self.local.visible(project, readable.as_deref(), blob);
@@ -265,10 +304,10 @@ impl Guard {
 
     /// The refs that may be read, and `own`; none: every one.
     fn readable(&self, own: Option<&GitRef>) -> Option<Vec<RefPattern>> {
-        if self.grant.reads_all() {
+        if self.grant().reads_all() {
             return None;
         }
         let own = own.cloned().map(RefPattern::from);
-        Some(self.grant.read().iter().cloned().chain(own).collect())
+        Some(self.grant().read().iter().cloned().chain(own).collect())
     }
 }

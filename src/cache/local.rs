@@ -6,14 +6,19 @@
 //! hits and never a start. Several processes share a directory, or a database
 //! and a bucket; nothing that is kept here must be seen by another.
 
+mod collect;
 mod directory;
 mod lease;
+mod ledger;
 mod open;
+mod pinning;
 mod present;
+mod quota;
 mod served;
 mod shared;
 mod subsume;
 mod unions;
+mod uses;
 mod verify;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -24,22 +29,31 @@ use std::time::Instant;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use jiff::Timestamp;
+use tokio::sync::Notify;
 
+pub use self::collect::{Collected, Orphans, Outlook, Swept};
+use self::ledger::flushed;
 use self::open::{Opened, Opener};
+use self::pinning::{Names, Pinned};
+use self::quota::Watch;
 use self::served::{Answer, Question, answer};
 use self::shared::HandedOut;
 pub use self::subsume::Subsumed;
 use self::subsume::Subsuming;
 use self::unions::{News, United};
+use self::uses::Used;
 pub(super) use self::verify::Verified;
+use super::collecting;
 use super::descriptors::to_layer;
+use super::quotas::Quotas;
 use super::usage::Usage;
 use super::{
-    Cache, CacheError, Document, Flush, Import, Lease, Limits, Publication, Published, Saving,
-    Want, policy, steps,
+    Cache, CacheError, Document, Flush, Import, Lease, Limits, LookedUp, Publication, Published,
+    Saving, Want, policy, steps,
 };
 use crate::access::RefPattern;
 use crate::blobs::{BlobError, BlobStore, BlobStream, DiskStore, Ingest};
+use crate::catalog::ledger::{NewFlush, Origin};
 use crate::catalog::{Catalog, ExportHead, ExportId, Filter, NewExport};
 use crate::digest::{Digest, Hasher, RecordDigest};
 use crate::graph::{Config, GraphError, Manifest};
@@ -52,6 +66,10 @@ pub struct LocalCache {
     verified: Verified,
     subsuming: Subsuming,
     handed: HandedOut,
+    used: Used,
+    watch: Watch,
+    /// Told when something was published.
+    grown: Arc<Notify>,
     /// For reading alone: what a look-up promised is read whatever becomes of
     /// the catalog.
     blobs: Arc<dyn BlobStore>,
@@ -68,6 +86,9 @@ impl LocalCache {
             verified: Verified::default(),
             subsuming: Subsuming::default(),
             handed: HandedOut::default(),
+            used: Used::default(),
+            watch: Watch::default(),
+            grown: Arc::default(),
         }
     }
 
@@ -79,6 +100,9 @@ impl LocalCache {
             verified: Verified::default(),
             subsuming: Subsuming::default(),
             handed: HandedOut::default(),
+            used: Used::default(),
+            watch: Watch::default(),
+            grown: Arc::default(),
         }
     }
 
@@ -88,6 +112,19 @@ impl LocalCache {
             subsuming: Subsuming::new(subsumed),
             ..self
         }
+    }
+
+    /// Holds the quotas of projects, and counts what goes.
+    pub fn keeping(self, quotas: Arc<dyn Quotas>, metrics: collecting::Metrics) -> Self {
+        Self {
+            watch: Watch::new(quotas, metrics),
+            ..self
+        }
+    }
+
+    /// Signalled when something was published.
+    pub fn grown(&self) -> Arc<Notify> {
+        Arc::clone(&self.grown)
     }
 
     /// Opens the data directory, for reading at least; an error says why it
@@ -125,7 +162,7 @@ impl LocalCache {
 
     /// Reads a blob, whose bytes must be what its digest says.
     async fn hash(&self, digest: &Digest) -> Result<(), CacheError> {
-        let mut bytes = self.read(digest, 0, u64::MAX).await?;
+        let mut bytes = self.blobs.read(digest, 0, u64::MAX).await?;
         let mut hasher = Hasher::default();
         while let Some(chunk) = bytes.next().await {
             hasher.update(&chunk?);
@@ -221,9 +258,9 @@ fn import(
 
 #[async_trait]
 impl Cache for LocalCache {
-    async fn look_up(&self, wants: &[Want], limits: &Limits) -> Result<Option<Import>, CacheError> {
+    async fn look_up(&self, wants: &[Want], limits: &Limits) -> Result<LookedUp, CacheError> {
         let Some(first) = wants.first() else {
-            return Ok(None);
+            return Ok(LookedUp::Nothing(None));
         };
         let opened = self.opener.opened().await?;
         // Before anything is named that it keeps.
@@ -238,7 +275,8 @@ impl Cache for LocalCache {
             united = opened.unions.of(&opened, policy::sights(wants)).await?;
         }
         if united.heads.is_empty() {
-            return Ok(None);
+            drop(united);
+            return Ok(LookedUp::Nothing(flushed(&opened, wants).await));
         }
         let question = self.question(&opened, wants, limits, &united).await;
         let answered = self.answer(&opened, &mut united, question, wrong).await;
@@ -250,7 +288,7 @@ impl Cache for LocalCache {
         drop(united);
         if let Some(mut import) = import(first.place.clone(), &heads, &answer, news, lease) {
             import.left_out.cut += trimmed;
-            return Ok(Some(import));
+            return Ok(LookedUp::Import(Box::new(import)));
         }
         if answer.left_out.absent > 0 {
             return Err(CacheError::Lost(heads.into_keys().collect()));
@@ -258,7 +296,7 @@ impl Cache for LocalCache {
         if !unreadable.is_empty() {
             return Err(CacheError::Lost(unreadable));
         }
-        Ok(None)
+        Ok(LookedUp::Nothing(None))
     }
 
     async fn lease(&self) -> Lease {
@@ -268,8 +306,11 @@ impl Cache for LocalCache {
         }
     }
 
-    async fn writable(&self, _place: &Place) -> Result<(), CacheError> {
+    async fn writable(&self, place: &Place) -> Result<(), CacheError> {
         let opened = self.opener.opened_for_writing().await?;
+        if let Some(allowance) = self.allowance(place).await? {
+            allowance.check(1)?;
+        }
         opened.blobs.probe().await?;
         Ok(opened.catalog.writable().await?)
     }
@@ -293,7 +334,13 @@ impl Cache for LocalCache {
         let opened = self.opener.opened_for_writing().await?;
         // No project id holds a NUL: names of two projects never meet.
         let name = format!("{}\0{name}", place.project);
-        Ok(opened.blobs.ingest(&name, expected).await?)
+        let allowance = self.allowance(place).await?;
+        let ingest = opened.blobs.ingest(&name, expected).await?;
+        Ok(Box::new(Pinned {
+            ingest,
+            opened,
+            allowance,
+        }))
     }
 
     async fn read(
@@ -302,6 +349,7 @@ impl Cache for LocalCache {
         offset: u64,
         length: u64,
     ) -> Result<BlobStream, CacheError> {
+        self.used.read(digest);
         Ok(self.blobs.read(digest, offset, length).await?)
     }
 
@@ -342,18 +390,24 @@ impl Cache for LocalCache {
         let (manifest, config) = parse(export.manifest, export.config.clone()).await?;
         let opened = self.opener.opened_for_writing().await?;
         let sizes = BTreeMap::from_iter(manifest.sizes()?);
+        let names = Names::pin(&opened, sizes.keys().copied().collect()).await?;
         let missing = missing(&opened, &export.place.project, &export.uploaded, &sizes).await?;
         if !missing.is_empty() {
             return Err(CacheError::Missing(missing));
         }
         let of = (&export.place.project, export.readable.as_deref());
         let steps = steps(&opened, of, &config, export.steps).await;
+        if let Err(refused) = self.make_room(&opened, &export.place, &sizes).await {
+            self.subsuming.let_go(opened, names);
+            return Err(refused);
+        }
         // As exactly as it is kept.
         let time = Timestamp::now();
         let time = Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time);
         // The log must never name what a crash of the machine could still take.
         opened.blobs.persist().await?;
         let place = export.place.clone();
+        names.check()?;
         let id = opened
             .catalog
             .append(NewExport {
@@ -366,6 +420,8 @@ impl Cache for LocalCache {
                 steps: steps::with_cut_dates(&steps, time),
             })
             .await?;
+        self.grown.notify_one();
+        self.subsuming.let_go(Arc::clone(&opened), names);
         self.subsuming.begin(opened, place, id);
         Ok(Published {
             id: Some(id),
@@ -386,6 +442,7 @@ impl Cache for LocalCache {
     }
 
     async fn report(&self, saving: &Saving) -> Result<(), CacheError> {
+        self.used.hit(saving);
         let opened = self.opener.opened().await?;
         if opened.catalog.refusal().is_some() {
             return Ok(());
@@ -393,17 +450,15 @@ impl Cache for LocalCache {
         Ok(opened.catalog.add_saving(saving).await?)
     }
 
-    async fn flush(&self, flush: &Flush) -> Result<u64, CacheError> {
+    async fn flush(&self, flush: &Flush, origin: &Origin) -> Result<u64, CacheError> {
         let opened = self.opener.opened_for_writing().await?;
-        let filter = Filter {
-            project: Some(flush.project.clone()),
+        let flush = NewFlush {
+            project: flush.project.clone(),
             git_ref: flush.git_ref.clone(),
             scope: flush.scope.clone(),
-            ..Filter::default()
+            origin: origin.clone(),
         };
-        let heads = opened.catalog.list(&filter).await?;
-        let ids: Vec<ExportId> = heads.into_iter().map(|head| head.id).collect();
-        Ok(opened.catalog.retire(&ids).await?)
+        Ok(opened.catalog.flush(&flush).await?)
     }
 }
 
@@ -431,23 +486,20 @@ async fn missing(
     uploaded: &BTreeSet<Digest>,
     sizes: &BTreeMap<Digest, u64>,
 ) -> Result<Vec<Digest>, CacheError> {
-    let all: Vec<Digest> = sizes.keys().copied().collect();
-    let found = opened.blobs.sizes(&all).await?;
-    let foreign: Vec<Digest> = all
-        .iter()
-        .filter(|digest| !uploaded.contains(digest))
-        .copied()
-        .collect();
-    let held = BTreeSet::from_iter(opened.catalog.held(project, &foreign).await?);
-    let deliverable = |digest: &Digest, found: &Option<u64>| {
-        *found == sizes.get(digest).copied() && (uploaded.contains(digest) || held.contains(digest))
-    };
-    Ok(all
-        .iter()
-        .zip(&found)
-        .filter(|(digest, found)| !deliverable(digest, found))
-        .map(|(digest, _)| *digest)
-        .collect())
+    let foreign = sizes.keys().filter(|digest| !uploaded.contains(digest));
+    let foreign: Vec<Digest> = foreign.copied().collect();
+    let held = opened.catalog.held(project, &foreign).await?;
+    // The store is asked about no others: how long it takes to answer would tell
+    // what others have there.
+    let mut own: Vec<Digest> = sizes.keys().copied().collect();
+    let held = BTreeSet::from_iter(held);
+    own.retain(|digest| uploaded.contains(digest) || held.contains(digest));
+    let found = opened.blobs.sizes(&own).await?;
+    let found: BTreeMap<Digest, Option<u64>> = own.into_iter().zip(found).collect();
+    let is_missing =
+        |(digest, size): &(&Digest, &u64)| found.get(digest).copied().flatten() != Some(**size);
+    let missing = sizes.iter().filter(is_missing);
+    Ok(missing.map(|(digest, _)| *digest).collect())
 }
 
 /// The steps of an export's records: `ran` by its build, or known from earlier

@@ -13,9 +13,10 @@ use self::metrics::Direction;
 pub use self::metrics::Metrics;
 use self::transfer::{MeteredIngest, Transfer, metered};
 use super::{
-    Cache, CacheError, Flush, Import, Lease, Limits, Publication, Published, Saving, Want,
+    Cache, CacheError, Flush, Lease, Limits, LookedUp, Publication, Published, Saving, Want,
 };
 use crate::blobs::{BlobError, BlobStream, Ingest};
+use crate::catalog::ledger::Origin;
 use crate::digest::{Digest, RecordDigest};
 use crate::place::{Place, ProjectId};
 use crate::step::Step;
@@ -36,12 +37,12 @@ impl Metered {
 #[async_trait]
 impl Cache for Metered {
     #[tracing::instrument(name = "look_up", skip_all)]
-    async fn look_up(&self, wants: &[Want], limits: &Limits) -> Result<Option<Import>, CacheError> {
-        let import = self.inner.look_up(wants, limits).await?;
-        if let Some(import) = &import {
+    async fn look_up(&self, wants: &[Want], limits: &Limits) -> Result<LookedUp, CacheError> {
+        let found = self.inner.look_up(wants, limits).await?;
+        if let LookedUp::Import(import) = &found {
             self.metrics.imported(import);
         }
-        Ok(import)
+        Ok(found)
     }
 
     async fn lease(&self) -> Lease {
@@ -120,8 +121,8 @@ impl Cache for Metered {
         self.inner.report(saving).await
     }
 
-    async fn flush(&self, flush: &Flush) -> Result<u64, CacheError> {
-        self.inner.flush(flush).await
+    async fn flush(&self, flush: &Flush, origin: &Origin) -> Result<u64, CacheError> {
+        self.inner.flush(flush, origin).await
     }
 }
 

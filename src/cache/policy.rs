@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use super::Want;
 use crate::access::RefPattern;
+use crate::catalog::ledger::FlushNote;
 use crate::catalog::{ExportHead, ExportId, Filter};
 use crate::place::{GitRef, ProjectId, Scope};
 
@@ -110,6 +111,16 @@ fn readable(want: &Want) -> Refs {
             Refs::Matching(patterns.into_iter().collect())
         }
     }
+}
+
+/// Whether something that the want sees may have gone with that flush.
+pub(super) fn sees_flush(want: &Want, note: &FlushNote) -> bool {
+    let sees = |sight: &Sight| {
+        sight.project == note.project
+            && note.git_ref.as_ref().is_none_or(|one| sight.refs.has(one))
+            && (sight.scope.is_none() || note.scope.is_none() || sight.scope == note.scope)
+    };
+    sights(std::slice::from_ref(want)).iter().any(sees)
 }
 
 /// The exports in the order in which a budget keeps them: of the wants' own

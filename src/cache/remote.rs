@@ -22,6 +22,7 @@ mod breaker;
 mod connection;
 mod download;
 mod elsewhere;
+mod flush;
 mod holding;
 mod hub;
 mod ingest;
@@ -46,6 +47,7 @@ use tonic::Status;
 
 pub use self::address::{HubAddress, InvalidHubAddress};
 pub use self::elsewhere::Allowed;
+pub use self::flush::flush;
 use self::holding::Holding;
 pub use self::hub::Hub;
 use self::hub::{Call, Caller, Failure};
@@ -62,10 +64,11 @@ use self::upload::Subject;
 use super::local::Verified;
 use super::wire::{self, ImportReader, v1};
 use super::{
-    Cache, CacheError, Flush, Import, Lease, Limits, MAX_STEPS, Publication, Published, Saving,
-    Want,
+    Cache, CacheError, Flush, Flushed, Import, Lease, Limits, LookedUp, MAX_STEPS, Publication,
+    Published, Saving, Want,
 };
 use crate::blobs::{BlobError, BlobStream, Ingest};
+use crate::catalog::ledger::Origin;
 use crate::digest::{Digest, Hasher, RecordDigest};
 use crate::place::{Place, ProjectId};
 use crate::step::Step;
@@ -201,9 +204,9 @@ macro_rules! ask {
 
 #[async_trait]
 impl Cache for RemoteCache {
-    async fn look_up(&self, wants: &[Want], limits: &Limits) -> Result<Option<Import>, CacheError> {
+    async fn look_up(&self, wants: &[Want], limits: &Limits) -> Result<LookedUp, CacheError> {
         let Some(first) = wants.first() else {
-            return Ok(None);
+            return Ok(LookedUp::Nothing(None));
         };
         let projects: BTreeSet<&ProjectId> = wants.iter().map(|want| &want.place.project).collect();
         projects.iter().for_each(|project| self.saw(project));
@@ -217,8 +220,9 @@ impl Cache for RemoteCache {
             })
             .await
             .map_err(|failure| failure.cache_error(None))?;
-        let Some((mut import, lease)) = found else {
-            return Ok(None);
+        let (mut import, lease) = match found {
+            Ok(found) => found,
+            Err(flushed) => return Ok(LookedUp::Nothing(flushed)),
         };
         let route = self.near.routes.add(Route {
             caller: self.caller.clone(),
@@ -229,7 +233,7 @@ impl Cache for RemoteCache {
             _route: route,
             _heartbeat: lease.map(|lease| self.leases.keep(&self.caller, lease)),
         })));
-        Ok(Some(import))
+        Ok(LookedUp::Import(Box::new(import)))
     }
 
     async fn lease(&self) -> Lease {
@@ -402,24 +406,29 @@ impl Cache for RemoteCache {
         ask!(self, LIMIT, Report, report, v1::ReportRequest::from(saving)).map(drop)
     }
 
-    async fn flush(&self, flush: &Flush) -> Result<u64, CacheError> {
-        let flushed = ask!(self, LIMIT, Flush, flush, v1::FlushRequest::from(flush))?;
-        Ok(flushed.exports)
+    /// Who says so is whoever the token is for.
+    async fn flush(&self, flush: &Flush, _: &Origin) -> Result<u64, CacheError> {
+        flush::by(&self.caller, flush).await
     }
 }
+
+/// Something, with the number of its lease; or nothing, perhaps since it was
+/// flushed.
+type Found = Result<(Import, Option<i64>), Option<Flushed>>;
 
 /// Reads an answer to its end.
 async fn read_import(
     mut client: hub::Client,
     request: tonic::Request<v1::LookUpRequest>,
     place: Place,
-) -> Result<Option<(Import, Option<i64>)>, Status> {
+) -> Result<Found, Status> {
     let mut parts = client.look_up(request).await?.into_inner();
     let mut reader = ImportReader::default();
     while let Some(part) = parts.message().await? {
         reader.take(part).map_err(strange)?;
     }
-    reader.finish(place).map_err(strange)
+    let flushed = reader.flushed().map_err(strange)?;
+    Ok(reader.finish(place).map_err(strange)?.ok_or(flushed))
 }
 
 /// The same for steps.

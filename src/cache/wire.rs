@@ -19,7 +19,7 @@ pub use self::export::{
     PublicationReader, PublishedReader, missing_parts, publication_parts, published_parts,
     steps_parts,
 };
-pub use self::import::{ImportReader, import_parts};
+pub use self::import::{ImportReader, import_parts, nothing};
 pub use self::status::{error_of, status_of};
 pub use self::v1::cache_client::CacheClient;
 pub use self::v1::cache_server::{Cache as CacheService, CacheServer};

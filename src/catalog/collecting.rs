@@ -28,10 +28,18 @@ use crate::place::{GitRef, Place, ProjectId};
 /// clock.
 #[async_trait]
 pub trait Collecting {
-    /// Names the blobs until `ttl` has passed; a later call never shortens that.
-    /// Gives those that are condemned right now: they may yet be removed, until
+    /// Names the blobs for `holder` until `ttl` has passed; a later call never
+    /// shortens that. Gives those that are condemned right now: they may yet be removed, until
     /// this call no longer gives them. A crash of the machine may take a pin.
-    async fn pin(&self, blobs: &[Digest], ttl: Duration) -> Result<Vec<Digest>, CatalogError>;
+    async fn pin(
+        &self,
+        holder: PinHolder,
+        blobs: &[Digest],
+        ttl: Duration,
+    ) -> Result<Vec<Digest>, CatalogError>;
+
+    /// Names the blobs no more for `holder`.
+    async fn unpin(&self, holder: PinHolder, blobs: &[Digest]) -> Result<(), CatalogError>;
 
     /// Blobs that may be named no more and are due, at most `limit`.
     async fn candidates(&self, limit: u32) -> Result<Vec<Digest>, CatalogError>;
@@ -65,6 +73,17 @@ pub trait Collecting {
     /// How many exports each project has in the log, and how many bytes all have
     /// that its exports name, those that have left the log included; by name.
     async fn project_sizes(&self) -> Result<Vec<ProjectSize>, CatalogError>;
+}
+
+/// Whose a pin is: a number that nobody else has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PinHolder(pub(super) i64);
+
+impl PinHolder {
+    /// A new one.
+    pub fn random() -> Self {
+        Self(rand::random_range(1..=i64::MAX))
+    }
 }
 
 /// Which exports to give.

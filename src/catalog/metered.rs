@@ -151,9 +151,9 @@ impl Catalog for Metered {
         Box::pin(self.inner.referenced().inspect_err(counted))
     }
 
-    async fn take_lease(&self, ttl: Duration) -> Result<LeaseId, CatalogError> {
-        self.measured(Operation::TakeLease, self.inner.take_lease(ttl))
-            .await
+    async fn take_lease_as(&self, lease: LeaseId, ttl: Duration) -> Result<(), CatalogError> {
+        let call = self.inner.take_lease_as(lease, ttl);
+        self.measured(Operation::TakeLease, call).await
     }
 
     async fn renew_lease(&self, lease: LeaseId, ttl: Duration) -> Result<bool, CatalogError> {

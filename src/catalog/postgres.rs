@@ -249,8 +249,10 @@ impl Catalog for PostgresCatalog {
         pages::stream(|after| self.connections.bounded(self.page_after(after)))
     }
 
-    async fn take_lease(&self, ttl: Duration) -> Result<LeaseId, CatalogError> {
-        self.connections.bounded(self.insert_lease(ttl)).await
+    async fn take_lease_as(&self, lease: LeaseId, ttl: Duration) -> Result<(), CatalogError> {
+        self.connections
+            .bounded(self.insert_lease(lease, ttl))
+            .await
     }
 
     async fn renew_lease(&self, lease: LeaseId, ttl: Duration) -> Result<bool, CatalogError> {

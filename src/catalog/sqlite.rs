@@ -130,6 +130,17 @@ impl SqliteCatalog {
             .await
             .map_err(failed)?;
         }
+        // What was uploaded for this is named by it from now on.
+        sqlx::query(
+            "DELETE FROM possession WHERE project = ?1 AND ref = ?2
+                 AND digest IN (SELECT digest FROM layer WHERE export = ?3)",
+        )
+        .bind(project)
+        .bind(place.git_ref.as_str())
+        .bind(id)
+        .execute(&mut **tx)
+        .await
+        .map_err(failed)?;
         steps::insert(&self.context, tx, (id, project), &export.steps).await?;
         self.answer_flushes(tx, project, place).await?;
         Ok(ExportId(id))
@@ -311,8 +322,8 @@ impl Catalog for SqliteCatalog {
         pages::stream(|after| self.page_after(after))
     }
 
-    async fn take_lease(&self, ttl: Duration) -> Result<LeaseId, CatalogError> {
-        self.insert_lease(ttl).await
+    async fn take_lease_as(&self, lease: LeaseId, ttl: Duration) -> Result<(), CatalogError> {
+        self.insert_lease(lease, ttl).await
     }
 
     async fn renew_lease(&self, lease: LeaseId, ttl: Duration) -> Result<bool, CatalogError> {

@@ -1,10 +1,13 @@
-//! `layerd cache`: look at, check and move a cache.
+//! `layerd cache`: look at, check, clear and move a cache.
 
 mod backend;
+mod backing;
 mod diff;
 mod dot;
 mod export;
+mod flush;
 mod fsck;
+mod gc;
 mod graph;
 mod import;
 mod ls;
@@ -15,13 +18,14 @@ mod show;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use clap::{Args, Subcommand};
 
 use super::display;
+use super::stored::open_directory;
 use crate::catalog::{Catalog as _, Export, ExportId, SqliteCatalog};
 
-/// Look at, check and move a cache.
+/// Look at, check, clear and move a cache.
 #[derive(Debug, Args)]
 pub struct CacheArgs {
     #[command(subcommand)]
@@ -35,9 +39,11 @@ enum Command {
     Graph(graph::GraphArgs),
     Diff(diff::DiffArgs),
     Savings(savings::SavingsArgs),
+    Flush(flush::FlushArgs),
     Fsck(fsck::FsckArgs),
     Export(Box<export::ExportArgs>),
     Import(Box<import::ImportArgs>),
+    Gc(Box<gc::GcArgs>),
 }
 
 /// Which data directory.
@@ -56,21 +62,7 @@ struct Store {
 
 impl Store {
     async fn catalog(&self) -> anyhow::Result<SqliteCatalog> {
-        let (dir, file) = (self.data_dir.display(), SqliteCatalog::path(&self.data_dir));
-        if !self.data_dir.is_dir() {
-            bail!(
-                "there is no directory {dir}; name the data directory of a layerd with --data-dir"
-            );
-        }
-        if !file.is_file() {
-            bail!(
-                "{dir} is not a data directory of layerd, or nothing has used it yet: {} is not there",
-                file.display()
-            );
-        }
-        SqliteCatalog::open(&self.data_dir)
-            .await
-            .with_context(|| format!("cannot read the data directory {dir}"))
+        open_directory(&self.data_dir).await
     }
 
     /// The export with that number.
@@ -93,9 +85,11 @@ pub async fn run(args: CacheArgs) -> anyhow::Result<ExitCode> {
         Command::Graph(args) => graph::run(args).await,
         Command::Diff(args) => diff::run(args).await,
         Command::Savings(args) => savings::run(args).await,
+        Command::Flush(args) => flush::run(args).await,
         Command::Fsck(args) => fsck::run(args).await,
         Command::Export(args) => export::run(*args).await,
         Command::Import(args) => import::run(*args).await,
+        Command::Gc(args) => gc::run(*args).await,
     }
 }
 

@@ -9,7 +9,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use crate::blobs::TierMetrics;
-use crate::cache::{self, StoreSize, Subsumed, remote};
+use crate::cache::{self, StoreSize, Subsumed, collecting, remote};
 use crate::config::MetricsAddress;
 use crate::doors::operator::Listener;
 use crate::doors::{buildkit, front, hub};
@@ -29,6 +29,8 @@ pub struct SidecarMetrics {
     pub cache: cache::Metrics,
     /// That of the log.
     pub subsumed: Subsumed,
+    /// Those of what goes.
+    pub collecting: collecting::Metrics,
     /// That of the data directory.
     pub store: StoreSize,
     /// Those of calls to hubs.
@@ -45,6 +47,7 @@ impl SidecarMetrics {
             door: buildkit::Metrics::register(&mut registry),
             cache: cache::Metrics::register(&mut registry),
             subsumed: Subsumed::register(&mut registry),
+            collecting: collecting::Metrics::register(&mut registry),
             store: StoreSize::register(&mut registry),
             hub: remote::Metrics::register(&mut registry),
             tier: TierMetrics::register(&mut registry),
@@ -65,6 +68,8 @@ pub struct HubMetrics {
     pub cache: cache::Metrics,
     /// That of the log.
     pub subsumed: Subsumed,
+    /// Those of what goes.
+    pub collecting: collecting::Metrics,
     /// That of the blob store.
     pub store: StoreSize,
     /// How many leases it has handed out.
@@ -87,6 +92,7 @@ impl HubMetrics {
             door: hub::Metrics::register(&mut registry),
             cache: cache::Metrics::register(&mut registry),
             subsumed: Subsumed::register(&mut registry),
+            collecting: collecting::Metrics::register(&mut registry),
             store: StoreSize::register(&mut registry),
             registry,
         }

@@ -19,7 +19,8 @@ use self::args::{Auth, Storage};
 use self::backends::Backends;
 use self::housekeeping::House;
 use super::operate;
-use crate::access::{Access, Keys};
+use crate::access::{Access, Keys, Revoked};
+use crate::cache::collecting::Collecting;
 use crate::cache::guard::Guarded;
 use crate::cache::{Cache, LocalCache, Metered};
 use crate::doors::front::{self, Closing};
@@ -30,11 +31,15 @@ use crate::tls::Alpn;
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     operate::raise_file_limit();
-    let access = Arc::new(access(&args)?);
+    let keys = keys(&args)?;
     let tls = args.tls.acceptor(Alpn::Http)?;
     let metrics = operate::HubMetrics::new();
     let operate::HubMetrics { mut registry, .. } = metrics;
     let backends = Backends::open(&args.storage(), &mut registry).await?;
+    let access = Arc::new(match keys {
+        Some(keys) => Access::Token(keys, Revoked::new(Arc::clone(&backends.catalog))),
+        None => Access::Open,
+    });
     if args.check_config {
         return check(&backends).await;
     }
@@ -43,6 +48,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let shown_at = operate::listen(args.metrics, operate::HUB_PORT).await?;
     let closing = closed_by_signal()?;
     let local = LocalCache::over(Arc::clone(&backends.catalog), Arc::clone(&backends.blobs));
+    let local = local.keeping(args.retention.quotas(), metrics.collecting.clone());
     let local = Arc::new(local.counting(metrics.subsumed));
     let cache: Arc<dyn Cache> = Arc::new(Metered::new(local.clone(), metrics.cache.clone()));
     let mut ready = format!("ready listen={}", address(&listener, tls.is_some())?);
@@ -57,6 +63,12 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         size: metrics.store,
         grown: metrics.cache.grown(),
         leases: metrics.leases,
+        collecting: Collecting {
+            cache: local.clone(),
+            limits: args.retention.limits(None),
+        },
+        projects: metrics.collecting,
+        audit_max_age: args.audit_max_age,
     };
     let keeping = tokio::spawn(house.keep());
     let showing = shown_at.map(|shown_at| {
@@ -124,20 +136,21 @@ async fn check(backends: &Backends) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn access(args: &ServeArgs) -> anyhow::Result<Access> {
+/// The keys of tokens, where clients need one.
+fn keys(args: &ServeArgs) -> anyhow::Result<Option<Keys>> {
     match (args.auth, &args.token_key_file) {
         (Some(Auth::Token), None) => {
             anyhow::bail!(
                 "--auth token needs --token-key-file: `layerd token key -o FILE` makes one"
             )
         }
-        (Some(Auth::Token), Some(path)) => Ok(Access::Token(Keys::open(path)?)),
+        (Some(Auth::Token), Some(path)) => Ok(Some(Keys::open(path)?)),
         (Some(Auth::None), Some(_)) => {
             anyhow::bail!("--token-key-file goes with --auth token, not with --auth none")
         }
-        (Some(Auth::None), None) => Ok(Access::Open),
-        (None, Some(path)) => Ok(Access::Token(Keys::open(path)?)),
-        (None, None) if args.is_on_loopback()? => Ok(Access::Open),
+        (Some(Auth::None), None) => Ok(None),
+        (None, Some(path)) => Ok(Some(Keys::open(path)?)),
+        (None, None) if args.is_on_loopback()? => Ok(None),
         (None, None) => anyhow::bail!(
             "{} is reached by other hosts, and everybody there could read and write every \
              project: say --auth token with --token-key-file, or --auth none if the network \

@@ -9,6 +9,7 @@ mod unshown;
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use tokio::task::JoinSet;
@@ -18,6 +19,7 @@ use self::child::pair::Pair;
 pub use self::child::tether::{TetherArgs, run as tether};
 use self::hub::Caches;
 use super::operate::{self, SidecarMetrics};
+use crate::cache::collecting::Collecting;
 use crate::cache::{Form, Limits};
 use crate::config::Endpoint;
 use crate::doors::buildkit::{
@@ -25,6 +27,11 @@ use crate::doors::buildkit::{
 };
 use crate::doors::operator::{self, Shown};
 use crate::tls::{Alpn, ClientTls, Roots};
+
+/// What the own store may keep unless something is said of that: 50 GiB.
+const OWN_STORE: u64 = 50 << 30;
+/// How long a start is left alone with its first builds.
+const COLLECTED_AFTER: Duration = Duration::from_secs(5);
 
 /// Runs until SIGTERM or SIGINT, or until the child ends.
 pub async fn run(args: SidecarArgs) -> anyhow::Result<ExitCode> {
@@ -158,6 +165,14 @@ fn door(
                 Ok(exports) => tracing::info!(exports, "exports are united before the first build"),
                 Err(error) => tracing::debug!(%error, "nothing was united before the first build"),
             }
+        });
+    }
+    if let Some(cache) = caches.embedded().cloned() {
+        let limits = args.retention.limits(Some(OWN_STORE));
+        let collecting = Collecting { cache, limits };
+        tasks.spawn(async move {
+            tokio::time::sleep(COLLECTED_AFTER).await;
+            tokio::join!(collecting.collect(), collecting.note_uses());
         });
     }
     let builder = rustix::system::uname()

@@ -3,19 +3,25 @@
 mod explain;
 mod key;
 mod mint;
+mod revoke;
 
+use std::io::Read as _;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
 use super::display;
+use crate::access::Secret;
+use crate::access::token::MAX_TOKEN;
 
-/// Make and explain tokens, and the keys that sign them.
+/// Make, explain and revoke tokens, and make the keys that sign them.
 ///
 /// A hub with --auth token takes only clients with a token. A token names a
 /// project, and the refs in it that its bearer may read and write. It is signed
 /// with a key of --token-key-file, of which the hub has the same, or the public
-/// half. Nothing is asked of a hub here: all of this works offline.
+/// half. Nothing is asked of a hub here: all of this works offline, and revoking
+/// on the store of the hubs.
 ///
 ///   layerd token key -o /etc/layerd/keys/2026.pem
 ///   layerd serve --auth token --token-key-file /etc/layerd/keys
@@ -33,15 +39,29 @@ enum Command {
     Mint(mint::MintArgs),
     Explain(explain::ExplainArgs),
     Key(key::KeyArgs),
+    Revoke(revoke::RevokeArgs),
 }
 
 /// Runs `layerd token`.
-pub fn run(args: TokenArgs) -> anyhow::Result<ExitCode> {
+pub async fn run(args: TokenArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Mint(args) => mint::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Key(args) => key::run(&args),
+        Command::Revoke(args) => revoke::run(args).await,
     }
+}
+
+/// The token that is typed in.
+fn from_stdin() -> anyhow::Result<Secret> {
+    let mut text = String::new();
+    // One byte more than what is taken, and a line's end.
+    let limit = MAX_TOKEN as u64 + 3;
+    std::io::stdin()
+        .take(limit)
+        .read_to_string(&mut text)
+        .context("can't read a token from standard input")?;
+    Ok(Secret::new(text.trim()))
 }
 
 #[cfg(test)]

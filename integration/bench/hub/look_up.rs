@@ -56,7 +56,11 @@ async fn ask(lab: &Lab, data: &Path, scale: Scale, section: &mut Section) {
     for (at, row) in order.into_iter().enumerate() {
         let began = Instant::now();
         let import = if row == LOCAL {
-            local.look_up(&wants, &LIMITS).await.expect("an answer")
+            local
+                .look_up(&wants, &LIMITS)
+                .await
+                .expect("an answer")
+                .import()
         } else {
             let mut client = if row == ZSTD { &zstd } else { &plain }.clone();
             let answers = client.look_up(look_up_request(&wants, &LIMITS)).await;

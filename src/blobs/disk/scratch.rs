@@ -145,6 +145,18 @@ pub(super) fn sweep(layout: &Layout) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes all that nobody writes to now; gives how many.
+pub(super) fn clear(layout: &Layout) -> io::Result<u64> {
+    let mut cleared = 0;
+    for found in unfinished(layout)? {
+        if let Claim::Held(_lock) = claim(&found.path, false)? {
+            fs::remove_file(&found.path)?;
+            cleared += 1;
+        }
+    }
+    Ok(cleared)
+}
+
 /// A file of `ingest/`: a blob in the making, or what was left of one.
 #[derive(Clone, Debug)]
 pub struct UnfinishedIngest {

@@ -70,6 +70,7 @@ fn again(error: &BlobError) -> BlobError {
             actual: *actual,
         },
         BlobError::Full(place) => BlobError::Full(place.clone()),
+        BlobError::Refused(why) => BlobError::Refused(why.clone()),
         BlobError::ReadOnly(place) => BlobError::ReadOnly(place.clone()),
         BlobError::Io { context, source } => BlobError::Io {
             context: context.clone(),

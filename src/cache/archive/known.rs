@@ -13,7 +13,7 @@ pub(super) async fn look(cache: &dyn Cache, place: &Place) -> Option<Import> {
         narrowed: true,
         ..Want::all_of(place.clone())
     };
-    cache.look_up(&[want], &ALL).await.ok().flatten()
+    cache.look_up(&[want], &ALL).await.ok()?.import()
 }
 
 /// Whether `import` has all that builds would get of the export.

@@ -417,6 +417,7 @@ impl Reading<'_> {
                 .map(|layer| layer.digest)
                 .collect::<BTreeSet<_>>(),
             steps,
+            readable: None,
         });
         match published.await {
             Ok(_) => self.imported.exports += usize::from(self.plan.end(number)),

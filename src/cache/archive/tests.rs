@@ -132,7 +132,7 @@ impl Store {
     /// Whether every layer of every export is there, with the right bytes.
     async fn assert_sound(&self) {
         let blobs = DiskStore::at(self.dir.path());
-        let report = crate::cache::check::check(&blobs, &*self.catalog, 1, &|_| {})
+        let report = crate::cache::check::check(&blobs, Some(&blobs), &*self.catalog, 1, &|_| {})
             .await
             .unwrap();
         assert!(report.problems.is_empty(), "{:#?}", report.problems);
@@ -202,6 +202,7 @@ fn publication(place: Place, name: &str, layers: &[Vec<u8>]) -> Publication {
         config,
         uploaded: layers.iter().map(|layer| Digest::of(layer)).collect(),
         steps: (0..layers.len()).map(step).collect(),
+        readable: None,
     }
 }
 

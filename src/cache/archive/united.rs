@@ -41,7 +41,7 @@ impl United {
         want: Want,
         place: Place,
     ) -> Result<Option<Self>, CacheError> {
-        let found = cache.look_up(&[want], &ALL).await?;
+        let found = cache.look_up(&[want], &ALL).await?.import();
         Ok(found.map(|import| Self {
             cache,
             place,

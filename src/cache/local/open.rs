@@ -9,7 +9,7 @@ use super::lease::Leases;
 use super::unions::Unions;
 use crate::blobs::BlobStore;
 use crate::cache::CacheError;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, PinHolder};
 
 /// Both, and what is kept in memory beside them.
 pub(super) struct Opened {
@@ -17,6 +17,8 @@ pub(super) struct Opened {
     pub(super) catalog: Arc<dyn Catalog>,
     pub(super) unions: Unions,
     pub(super) leases: Leases,
+    /// Whose the pins of uploads are.
+    pub(super) uploads: PinHolder,
 }
 
 impl Opened {
@@ -26,6 +28,7 @@ impl Opened {
             catalog,
             unions: Unions::default(),
             leases: Leases::default(),
+            uploads: PinHolder::random(),
         }
     }
 }

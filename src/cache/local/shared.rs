@@ -14,7 +14,7 @@ use crate::access::RefPattern;
 use crate::blobs::Location;
 use crate::cache::{Cache as _, CacheError};
 use crate::catalog::{Catalog, CatalogError, LeaseId};
-use crate::digest::{Digest, RecordDigest};
+use crate::digest::{Digest, Hasher, RecordDigest};
 use crate::place::{GitRef, Place, ProjectId};
 use crate::step::Step;
 
@@ -40,8 +40,9 @@ pub(super) struct HandedOut(Mutex<Handed>);
 
 #[derive(Debug, Default)]
 struct Handed {
-    /// The one that was taken last, and when.
-    latest: Option<(Instant, LeaseId)>,
+    /// For each project the one that was taken last, when, and by which number
+    /// its clients know it.
+    latest: HashMap<Option<ProjectId>, (Instant, LeaseId)>,
     /// When each was taken, or last renewed here.
     renewed: HashMap<LeaseId, Instant>,
 }
@@ -127,10 +128,15 @@ impl LocalCache {
         digest: &Digest,
         ttl: Duration,
     ) -> Result<Option<Location>, CacheError> {
-        match self.blobs.sizes(&[*digest]).await?.pop().flatten() {
-            Some(size) if size >= LOCATED => Ok(self.blobs.locate(digest, ttl).await?),
-            _ => Ok(None),
+        let size = self.blobs.sizes(&[*digest]).await?.pop().flatten();
+        if size.is_none_or(|size| size < LOCATED) {
+            return Ok(None);
         }
+        let located = self.blobs.locate(digest, ttl).await?;
+        if located.is_some() {
+            self.used.read(digest);
+        }
+        Ok(located)
     }
 
     /// Hashes a blob that somebody found wrong, whatever is believed of it;
@@ -148,25 +154,30 @@ impl LocalCache {
         }
     }
 
-    /// A lease that is kept by its number, or none where the catalog gives none
-    /// now: then nothing is taken out of the log either, or by somebody who
-    /// can't know.
-    pub async fn hand_out_lease(&self) -> Option<LeaseId> {
-        let young = |(taken, _): &(Instant, LeaseId)| taken.elapsed() < YOUNG;
-        let latest = self.handed().latest;
-        if let Some((_, lease)) = latest.filter(young) {
-            return Some(lease);
+    /// A lease that clients of that project keep by its number, or none where
+    /// the catalog gives none now: then nothing is taken out of the log either,
+    /// or by somebody who can't know.
+    pub async fn hand_out_lease(&self, project: Option<&ProjectId>) -> Option<LeaseId> {
+        let project = project.cloned();
+        let latest = self.handed().latest.get(&project).copied();
+        if let Some((_, number)) = latest.filter(|(taken, _)| taken.elapsed() < YOUNG) {
+            return Some(number);
         }
+        let number = LeaseId::random();
+        let lease = kept_as(project.as_ref(), number);
         let taken = tokio::time::timeout(LIMIT, async {
             let opened = self.opener.opened_for_writing().await?;
-            Ok::<_, CacheError>(opened.catalog.take_lease(TTL).await?)
+            Ok::<_, CacheError>(opened.catalog.take_lease_as(lease, TTL).await?)
         });
         match taken.await {
-            Ok(Ok(lease)) => {
+            Ok(Ok(())) => {
                 let mut handed = self.handed();
-                handed.latest = Some((Instant::now(), lease));
+                handed
+                    .latest
+                    .retain(|_, (taken, _)| taken.elapsed() < YOUNG);
+                handed.latest.insert(project, (Instant::now(), number));
                 handed.note(lease);
-                Some(lease)
+                Some(number)
             }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "no lease could be taken");
@@ -179,8 +190,14 @@ impl LocalCache {
         }
     }
 
-    /// Has such a lease last from now on; false where it has ended.
-    pub async fn renew_lease(&self, lease: LeaseId) -> Result<bool, CacheError> {
+    /// Has such a lease last from now on; false where it has ended, or no client
+    /// of that project was given that number.
+    pub async fn renew_lease(
+        &self,
+        project: Option<&ProjectId>,
+        number: LeaseId,
+    ) -> Result<bool, CacheError> {
+        let lease = kept_as(project, number);
         let opened = self.opener.opened().await?;
         let renewed = opened.catalog.renew_lease(lease, TTL).await?;
         if renewed {
@@ -231,4 +248,16 @@ async fn matching(
     let mut refs = catalog.holding_refs(project).await?;
     refs.retain(|git_ref| patterns.iter().any(|pattern| pattern.matches(git_ref)));
     Ok(refs)
+}
+
+/// How the catalog knows the lease that clients of a project know by `number`:
+/// a number that only that project's clients come to, so that nobody else's
+/// number means anything to them.
+fn kept_as(project: Option<&ProjectId>, number: LeaseId) -> LeaseId {
+    let mut hasher = Hasher::default();
+    hasher.update(&number.0.to_be_bytes());
+    hasher.update(project.map_or(b"*".as_slice(), |project| project.as_str().as_bytes()));
+    let digest = hasher.finish();
+    let first = digest.as_bytes().first_chunk().copied().unwrap_or_default();
+    LeaseId((i64::from_be_bytes(first) & i64::MAX).max(1))
 }

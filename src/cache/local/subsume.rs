@@ -6,7 +6,7 @@
 //! is held against again. Only an older export ever leaves for a newer one, so
 //! that of two writers at once never both lose theirs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus_client::metrics::counter::Counter;
@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 use tokio::task::JoinSet;
 
 use super::open::Opened;
+use super::pinning::Names;
 use crate::cache::CacheError;
 use crate::cache::descriptors::to_descriptor;
 use crate::catalog::{CatalogError, Export, ExportId, Filter};
@@ -25,6 +26,8 @@ use crate::place::Place;
 const COMPARED: u32 = 16;
 /// Publications that wait to be compared; one more is not.
 const WAITING: usize = 64;
+/// Exports of which it is remembered that they were compared.
+const MAX_KNOWN: usize = 100_000;
 
 /// How many exports have left the log for newer ones; clones count into the
 /// same.
@@ -55,6 +58,8 @@ pub(super) struct Subsuming {
     running: Mutex<JoinSet<()>>,
     turn: Arc<tokio::sync::Mutex<()>>,
     subsumed: Subsumed,
+    /// Exports that subsume nothing any more.
+    compared: Mutex<BTreeSet<ExportId>>,
 }
 
 impl Subsuming {
@@ -66,9 +71,33 @@ impl Subsuming {
         }
     }
 
+    /// Whether a collection has to compare this one.
+    pub(super) fn is_new(&self, id: ExportId) -> bool {
+        !self.known().contains(&id)
+    }
+
+    /// It has been compared.
+    pub(super) fn compared(&self, id: ExportId) {
+        let mut known = self.known();
+        if known.len() >= MAX_KNOWN {
+            known.pop_first();
+        }
+        known.insert(id);
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeSet<ExportId>> {
+        self.compared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn running(&self) -> MutexGuard<'_, JoinSet<()>> {
         // A panic elsewhere has harmed nothing in there.
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets go of what was pinned for an export.
+    pub(super) fn let_go(&self, opened: Arc<Opened>, names: Names) {
+        let letting_go = async move { names.let_go(&opened).await };
+        self.running().spawn(letting_go);
     }
 
     /// Holds the export against older ones of its place, later.
@@ -93,17 +122,33 @@ impl Subsuming {
 
 /// Takes what the export subsumes out of the log; how many.
 async fn subsume(opened: &Opened, place: &Place, id: ExportId) -> Result<u64, CacheError> {
-    let Some(newer) = opened.catalog.get(id).await? else {
+    let subsumed = find(opened, place, id).await?;
+    if subsumed.is_empty() {
         return Ok(0);
+    }
+    let gone = opened.catalog.subsume(&subsumed, id).await?;
+    let subsumed: Vec<i64> = subsumed.iter().map(|id| id.0).collect();
+    tracing::info!(export = %id, ?subsumed, "older exports of the place add nothing to this one, and left the log");
+    Ok(gone)
+}
+
+/// What the export subsumes.
+pub(super) async fn find(
+    opened: &Opened,
+    place: &Place,
+    id: ExportId,
+) -> Result<Vec<ExportId>, CacheError> {
+    let Some(newer) = opened.catalog.get(id).await? else {
+        return Ok(Vec::new());
     };
     if !is_whole(opened, &newer).await? {
-        return Ok(0);
+        return Ok(Vec::new());
     }
     let records = newer.head.records;
     let names = names(&newer);
     let newer = compare(newer, Newer::new).await?;
     let Ok(newer) = newer.map(Arc::new) else {
-        return Ok(0);
+        return Ok(Vec::new());
     };
     let older = Filter {
         project: Some(place.project.clone()),
@@ -133,13 +178,7 @@ async fn subsume(opened: &Opened, place: &Place, id: ExportId) -> Result<u64, Ca
             subsumed.push(head.id);
         }
     }
-    if subsumed.is_empty() {
-        return Ok(0);
-    }
-    let gone = opened.catalog.subsume(&subsumed, id).await?;
-    let subsumed: Vec<i64> = subsumed.iter().map(|id| id.0).collect();
-    tracing::info!(export = %id, ?subsumed, "older exports of the place add nothing to this one, and left the log");
-    Ok(gone)
+    Ok(subsumed)
 }
 
 /// Whether every layer is there: else an older export may have the only result

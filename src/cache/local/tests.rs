@@ -1,7 +1,9 @@
 //! The embedded cache from the outside, on a real directory.
 
+mod collect;
 mod copies;
 mod faults;
+mod flushed;
 mod steps;
 mod subsumed;
 mod suspicion;
@@ -146,12 +148,13 @@ async fn found(cache: &LocalCache, wants: &[Want]) -> Option<ExportId> {
         .look_up(wants, &ALL)
         .await
         .unwrap()
+        .import()
         .map(|import| import.export)
 }
 
 /// The layers that an import names, by their content.
 async fn seen(cache: &LocalCache, wants: &[Want], contents: &[&str]) -> String {
-    let import = cache.look_up(wants, &ALL).await.unwrap();
+    let import = cache.look_up(wants, &ALL).await.unwrap().import();
     let layers = import.map(|import| import.layers).unwrap_or_default();
     let named = contents
         .iter()
@@ -172,6 +175,7 @@ async fn a_published_export_is_served_with_all_that_it_holds() {
         .look_up(&[want("main", &[])], &ALL)
         .await
         .unwrap()
+        .import()
         .unwrap();
     assert_eq!((import.export, import.exports, import.builders), (id, 1, 1));
     assert_eq!((import.records, import.withdrawn.len()), (2, 0));
@@ -200,6 +204,7 @@ async fn layers_that_cannot_be_delivered_are_withdrawn() {
         .look_up(&[want("main", &[])], &ALL)
         .await
         .unwrap()
+        .import()
         .unwrap();
     let withdrawn = BTreeSet::from([Digest::of(b"gone"), Digest::of(b"short")]);
     assert_eq!(
@@ -301,6 +306,7 @@ async fn an_export_names_only_what_was_uploaded_or_is_held() {
             )
             .await
             .unwrap()
+            .import()
             .map(|_| ()),
         None
     );
@@ -353,7 +359,9 @@ async fn uploads_of_two_projects_never_meet() {
 
 async fn problems(dir: &Path) -> (Vec<Problem>, usize, usize) {
     let (blobs, catalog) = (DiskStore::at(dir), SqliteCatalog::open(dir).await.unwrap());
-    let report = check(&blobs, &catalog, 4, &|_| ()).await.unwrap();
+    let report = check(&blobs, Some(&blobs), &catalog, 4, &|_| ())
+        .await
+        .unwrap();
     (
         report.problems,
         report.unreferenced.len(),

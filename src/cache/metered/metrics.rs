@@ -55,7 +55,7 @@ impl From<&BlobError> for ErrorKind {
             BlobError::NotFound(_) => Self::NotFound,
             BlobError::WrongDigest { .. } => Self::WrongDigest,
             BlobError::WrongSize { .. } => Self::WrongSize,
-            BlobError::Full(_) => Self::Full,
+            BlobError::Full(_) | BlobError::Refused(_) => Self::Full,
             BlobError::ReadOnly(_) => Self::ReadOnly,
             BlobError::Io { .. } => Self::Io,
         }

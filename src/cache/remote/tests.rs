@@ -95,7 +95,7 @@ impl Host {
 
     async fn look_up(&self) -> Option<Import> {
         let want = Want::all_of(Place::default());
-        self.cache.look_up(&[want], &ALL).await.unwrap()
+        self.cache.look_up(&[want], &ALL).await.unwrap().import()
     }
 
     async fn whole(&self, digest: &Digest) -> Result<Bytes, CacheError> {

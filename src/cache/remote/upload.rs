@@ -181,7 +181,11 @@ pub(super) async fn from_disk(
         // dropped it.
         let wrong =
             matches!(&failure, Failure::Refused(status) if status.code() == Code::InvalidArgument);
-        let refused = matches!(failure, Failure::Refused(_)) && (!wrong || forgiven);
+        // A token that has expired on the way may have been renewed since.
+        let late =
+            matches!(&failure, Failure::Refused(status) if status.code() == Code::Unauthenticated);
+        let late = late && sent > best;
+        let refused = matches!(failure, Failure::Refused(_)) && !late && (!wrong || forgiven);
         forgiven |= wrong;
         if sent > best {
             best = sent;

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::v1::look_up_response::{Nothing, Part};
 use super::{Malformed, append, count, digests, joined, nanoseconds, pieces, short, timestamp, v1};
-use crate::cache::{Document, Documents, Import, Lease};
+use crate::cache::{Document, Documents, Flushed, Import, Lease};
 use crate::catalog::ExportId;
 use crate::digest::Digest;
 use crate::graph::LeftOut;
@@ -25,7 +25,7 @@ const MAX_LAYERS: usize = 4_000_000;
 /// What is sent of an import, in order. `lease` is what the hub took for it.
 pub fn import_parts(import: Option<&Import>, lease: i64) -> Vec<v1::LookUpResponse> {
     let Some(import) = import else {
-        return vec![response(Part::Nothing(Nothing {}))];
+        return nothing(None);
     };
     let (manifest, config) = match &import.documents {
         Documents::Whole(config) => (Bytes::new(), config.clone()),
@@ -65,6 +65,14 @@ pub fn import_parts(import: Option<&Import>, lease: i64) -> Vec<v1::LookUpRespon
     parts
 }
 
+/// What is sent where there is nothing.
+pub fn nothing(flushed: Option<&Flushed>) -> Vec<v1::LookUpResponse> {
+    vec![response(Part::Nothing(Nothing {
+        flushed_at_ns: flushed.map(|flushed| nanoseconds(flushed.at)),
+        flushed_by: flushed.map_or_else(String::new, |flushed| flushed.by.clone()),
+    }))]
+}
+
 fn response(part: Part) -> v1::LookUpResponse {
     v1::LookUpResponse { part: Some(part) }
 }
@@ -73,7 +81,7 @@ fn response(part: Part) -> v1::LookUpResponse {
 #[derive(Default)]
 pub struct ImportReader {
     found: Option<v1::Found>,
-    nothing: bool,
+    nothing: Option<Nothing>,
     withdrawn: Vec<Digest>,
     layers: BTreeMap<Digest, u64>,
     manifest: BytesMut,
@@ -88,8 +96,8 @@ impl ImportReader {
             return Ok(());
         };
         match (part, &self.found) {
-            (Part::Nothing(Nothing {}), None) => self.nothing = true,
-            (Part::Found(found), None) if !self.nothing => {
+            (Part::Nothing(nothing), None) => self.nothing = Some(nothing),
+            (Part::Found(found), None) if self.nothing.is_none() => {
                 if found.manifest_bytes.max(found.config_bytes) > MAX_DOCUMENT {
                     return Err(Malformed::new("a document that nobody could take in"));
                 }
@@ -120,13 +128,27 @@ impl ImportReader {
         Ok(())
     }
 
+    /// Who has flushed what would be there, if anybody has.
+    pub fn flushed(&self) -> Result<Option<Flushed>, Malformed> {
+        let Some(nothing) = &self.nothing else {
+            return Ok(None);
+        };
+        let Some(at) = nothing.flushed_at_ns else {
+            return Ok(None);
+        };
+        Ok(Some(Flushed {
+            at: timestamp(at)?,
+            by: short("whoever flushed", nothing.flushed_by.clone())?,
+        }))
+    }
+
     /// The import, once all parts are in: seen from `place`, kept by a lease of
     /// that number, if any.
     pub fn finish(self, place: Place) -> Result<Option<(Import, Option<i64>)>, Malformed> {
         let Some(found) = self.found else {
             return match self.nothing {
-                true => Ok(None),
-                false => Err(Malformed::new("an answer without a beginning")),
+                Some(_) => Ok(None),
+                None => Err(Malformed::new("an answer without a beginning")),
             };
         };
         if self.manifest.len() as u64 != found.manifest_bytes

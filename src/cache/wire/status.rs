@@ -12,7 +12,9 @@ pub fn status_of(error: &CacheError) -> Status {
     let text = error.to_string();
     match error {
         CacheError::Denied(_) => Status::permission_denied(text),
-        CacheError::Refused(_) => Status::invalid_argument(text),
+        CacheError::Refused(_) | CacheError::Blob(BlobError::Refused(_)) => {
+            Status::invalid_argument(text)
+        }
         CacheError::Lost(_) => Status::data_loss(text),
         // Which ones is said before: a status has no room for many.
         CacheError::Missing(_) => Status::failed_precondition(text),

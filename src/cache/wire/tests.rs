@@ -3,7 +3,7 @@ use prost::Message as _;
 
 use super::*;
 use crate::cache::{
-    Document, Documents, Import, Lease, MAX_DOCUMENTS, MAX_STEPS, Publication, Published,
+    Document, Documents, Flushed, Import, Lease, MAX_DOCUMENTS, MAX_STEPS, Publication, Published,
 };
 use crate::catalog::ExportId;
 
@@ -54,6 +54,22 @@ fn an_import_is_the_same_on_the_other_side() {
         assert_eq!(came.exported_at, sent.exported_at);
     }
     assert!(through(None).is_none());
+}
+
+#[test]
+fn who_has_flushed_is_told_on_the_other_side() {
+    let flushed = Flushed {
+        at: "2026-11-22T05:23:18.123456Z".parse().unwrap(),
+        by: "alice".to_owned(),
+    };
+    for sent in [None, Some(flushed)] {
+        let mut reader = ImportReader::default();
+        for part in nothing(sent.as_ref()) {
+            reader.take(part).unwrap();
+        }
+        assert_eq!(reader.flushed().unwrap(), sent);
+        assert!(reader.finish(Place::default()).unwrap().is_none());
+    }
 }
 
 #[test]

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// Whose pins these are.
+const HOLDER: PinHolder = PinHolder(7);
+
 const LONG: Duration = Duration::from_secs(3600);
 
 fn blob(content: &str) -> Digest {
@@ -47,9 +50,9 @@ pub(in crate::catalog) async fn what_is_named_is_never_condemned(catalog: &dyn C
             .await
             .unwrap();
     }
-    catalog.pin(&blobs(["pinned"]), LONG).await.unwrap();
+    catalog.pin(HOLDER, &blobs(["pinned"]), LONG).await.unwrap();
     catalog
-        .pin(&blobs(["pinned before"]), Duration::ZERO)
+        .pin(HOLDER, &blobs(["pinned before"]), Duration::ZERO)
         .await
         .unwrap();
     let condemned = condemn(
@@ -89,7 +92,10 @@ pub(in crate::catalog) async fn what_loses_its_last_name_becomes_a_candidate(
         .possess(&project, &git_ref, &uploaded, Duration::ZERO)
         .await
         .unwrap();
-    catalog.pin(&blobs(["d"]), Duration::ZERO).await.unwrap();
+    catalog
+        .pin(HOLDER, &blobs(["d"]), Duration::ZERO)
+        .await
+        .unwrap();
     let found: Vec<Digest> = candidates(catalog).await.into_iter().collect();
     assert!(found.contains(&blob("c")), "{found:?}");
     assert!(found.contains(&blob("d")), "{found:?}");
@@ -105,17 +111,28 @@ pub(in crate::catalog) async fn a_pin_tells_what_is_condemned_and_keeps_all_else
     catalog: &dyn Catalog,
 ) {
     assert_eq!(condemn(catalog, &["a"]).await.len(), 1);
-    let told = catalog.pin(&blobs(["a", "b"]), LONG).await.unwrap();
+    let told = catalog.pin(HOLDER, &blobs(["a", "b"]), LONG).await.unwrap();
     assert_eq!(told, blobs(["a"]));
     assert!(condemn(catalog, &["b"]).await.is_empty());
     catalog.acquit(&blobs(["a"])).await.unwrap();
-    let told = catalog.pin(&blobs(["a", "b"]), Duration::ZERO).await;
+    let told = catalog
+        .pin(HOLDER, &blobs(["a", "b"]), Duration::ZERO)
+        .await;
     assert_eq!(told.unwrap(), []);
     assert!(
         condemn(catalog, &["a", "b"]).await.is_empty(),
         "a shorter pin shortens none"
     );
-    assert_eq!(catalog.pin(&[], LONG).await.unwrap(), []);
+    assert_eq!(catalog.pin(HOLDER, &[], LONG).await.unwrap(), []);
+    let other = PinHolder(8);
+    catalog.pin(other, &blobs(["a"]), LONG).await.unwrap();
+    catalog.unpin(HOLDER, &blobs(["a", "b"])).await.unwrap();
+    let due = candidates(catalog).await;
+    assert!(due.contains(&blob("b")), "{due:?}");
+    assert_eq!(
+        condemn(catalog, &["a", "b"]).await,
+        BTreeSet::from([blob("b")])
+    );
 }
 
 pub(in crate::catalog) async fn of_a_pin_and_a_judge_at_once_one_sees_the_other(
@@ -123,8 +140,10 @@ pub(in crate::catalog) async fn of_a_pin_and_a_judge_at_once_one_sees_the_other(
 ) {
     for round in 0..40 {
         let blob = [Digest::of(format!("round {round}").as_bytes())];
-        let (told, condemned) =
-            tokio::join!(catalog.pin(&blob, LONG), catalog.condemn(&blob, LONG));
+        let (told, condemned) = tokio::join!(
+            catalog.pin(HOLDER, &blob, LONG),
+            catalog.condemn(&blob, LONG)
+        );
         let (told, condemned) = (told.unwrap(), condemned.unwrap());
         assert!(condemned.is_empty() || told == condemned, "round {round}");
     }
@@ -136,7 +155,10 @@ pub(in crate::catalog) async fn what_is_condemned_is_so_once_and_for_a_while(
     let short = catalog.condemn(&blobs(["a"]), Duration::ZERO).await;
     assert_eq!(short.unwrap(), blobs(["a"]));
     assert_eq!(
-        catalog.pin(&blobs(["a"]), Duration::ZERO).await.unwrap(),
+        catalog
+            .pin(HOLDER, &blobs(["a"]), Duration::ZERO)
+            .await
+            .unwrap(),
         []
     );
     assert_eq!(condemn(catalog, &["a", "b"]).await.len(), 2);

@@ -272,7 +272,7 @@ pub(in crate::catalog) async fn what_is_settled_for_a_project_replaces_what_was(
             .map(|settled| settled.project)
             .collect::<Vec<_>>()
     };
-    assert_eq!(names(None, 1).await, [p.clone()]);
+    assert_eq!(names(None, 1).await, std::slice::from_ref(&p));
     assert_eq!(names(Some(&p), 10).await, [q]);
     assert_eq!(catalog.settings(&p).await.unwrap().unwrap().settings, none);
     let audited = all(catalog).await;

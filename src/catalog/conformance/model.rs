@@ -70,6 +70,12 @@ async fn happen(catalog: &dyn Catalog, model: &mut Model, random: &mut StdRng) {
                 .unwrap();
             let newest = model.exports.last().map(|export| export.id);
             assert!(Some(id) > newest);
+            if place.git_ref == GitRef::default() {
+                for digest in &layers {
+                    let named = (place.project.clone(), *digest);
+                    model.possessed.remove(&named);
+                }
+            }
             model.exports.push(Written {
                 id,
                 place,

@@ -7,13 +7,25 @@ use jiff::Timestamp;
 
 use super::Metered;
 use super::metrics::Operation;
-use crate::catalog::{CatalogError, Collecting, KeptExport, KeptFilter, ProjectSize, Uses};
+use crate::catalog::{
+    CatalogError, Collecting, KeptExport, KeptFilter, PinHolder, ProjectSize, Uses,
+};
 use crate::digest::Digest;
 
 #[async_trait]
 impl Collecting for Metered {
-    async fn pin(&self, blobs: &[Digest], ttl: Duration) -> Result<Vec<Digest>, CatalogError> {
-        self.measured(Operation::Pin, self.inner.pin(blobs, ttl))
+    async fn pin(
+        &self,
+        holder: PinHolder,
+        blobs: &[Digest],
+        ttl: Duration,
+    ) -> Result<Vec<Digest>, CatalogError> {
+        self.measured(Operation::Pin, self.inner.pin(holder, blobs, ttl))
+            .await
+    }
+
+    async fn unpin(&self, holder: PinHolder, blobs: &[Digest]) -> Result<(), CatalogError> {
+        self.measured(Operation::Unpin, self.inner.unpin(holder, blobs))
             .await
     }
 

@@ -76,6 +76,8 @@ label! {
         Refs = "refs",
         /// Blobs were pinned.
         Pin = "pin",
+        /// And let go.
+        Unpin = "unpin",
         /// Blobs that may be named no more were listed.
         Candidates = "candidates",
         /// And added to.

@@ -41,6 +41,19 @@ impl PostgresCatalog {
         self.insert_steps(&mut tx, (key, project), &export.steps)
             .await?;
         self.answer_flushes(&mut tx, project, &export.place).await?;
+        // What was uploaded for this is named by it from now on.
+        sqlx::query(
+            "DELETE FROM possession WHERE (project, digest, ref) IN (
+                 SELECT possession.project, possession.digest, ref FROM possession
+                 JOIN layer ON layer.export = $1 AND layer.digest = possession.digest
+                 WHERE possession.project = $2 AND ref = $3 FOR UPDATE OF possession SKIP LOCKED)",
+        )
+        .bind(key)
+        .bind(project)
+        .bind(export.place.git_ref.as_str())
+        .execute(&mut *tx)
+        .await
+        .map_err(failed)?;
         // Held until this transaction is visible: the next number is given after.
         self.lock(&mut tx, lock!("pg_advisory_xact_lock"), "append")
             .await?;

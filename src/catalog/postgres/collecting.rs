@@ -14,7 +14,7 @@ use sqlx::PgConnection;
 
 use super::{PostgresCatalog, arrays, microseconds};
 use crate::catalog::{
-    CatalogError, Collecting, KeptExport, KeptFilter, ProjectSize, Uses, collecting,
+    CatalogError, Collecting, KeptExport, KeptFilter, PinHolder, ProjectSize, Uses, collecting,
 };
 use crate::digest::Digest;
 
@@ -66,6 +66,7 @@ impl PostgresCatalog {
 
     async fn pin_blobs(
         &self,
+        holder: PinHolder,
         blobs: &[Digest],
         ttl: Duration,
     ) -> Result<Vec<Digest>, CatalogError> {
@@ -73,15 +74,37 @@ impl PostgresCatalog {
             return Ok(Vec::new());
         }
         let mut connection = self.connections.one().await?;
-        let pin = "INSERT INTO pin (digest, expires)
-                SELECT digest, statement_timestamp() + $2 * interval '1 microsecond'
+        sqlx::query(
+            "INSERT INTO pin (digest, holder, expires)
+                SELECT DISTINCT digest, $3, statement_timestamp() + $2 * interval '1 microsecond'
                 FROM unnest($1::bytea[]) AS given (digest)
-            ON CONFLICT (digest) DO UPDATE SET expires = greatest(pin.expires, excluded.expires)
-            RETURNING digest";
-        self.run(&mut connection, pin, blobs, ttl).await?;
+             ON CONFLICT (digest, holder) DO UPDATE SET expires = greatest(pin.expires, excluded.expires)",
+        )
+        .bind(arrays(blobs))
+        .bind(microseconds(ttl))
+        .bind(holder.0)
+        .execute(&mut *connection)
+        .await
+        .map_err(|error| self.context.of(error))?;
         let condemned = "SELECT digest FROM condemned
             WHERE digest = ANY($1) AND expires > statement_timestamp() AND $2 >= 0";
         self.run(&mut connection, condemned, blobs, ttl).await
+    }
+
+    async fn unpin_blobs(&self, holder: PinHolder, blobs: &[Digest]) -> Result<(), CatalogError> {
+        let mut connection = self.connections.one().await?;
+        sqlx::query(
+            "WITH gone AS (DELETE FROM pin WHERE holder = $2 AND digest = ANY($1) RETURNING digest)
+             INSERT INTO candidate (digest, due) SELECT digest, statement_timestamp() FROM gone
+             WHERE NOT EXISTS (SELECT 1 FROM layer WHERE layer.digest = gone.digest)
+             ORDER BY digest ON CONFLICT DO NOTHING",
+        )
+        .bind(arrays(blobs))
+        .bind(holder.0)
+        .execute(&mut *connection)
+        .await
+        .map(drop)
+        .map_err(|error| self.context.of(error))
     }
 
     async fn condemn_blobs(
@@ -206,8 +229,19 @@ impl PostgresCatalog {
 
 #[async_trait]
 impl Collecting for PostgresCatalog {
-    async fn pin(&self, blobs: &[Digest], ttl: Duration) -> Result<Vec<Digest>, CatalogError> {
-        self.connections.bounded(self.pin_blobs(blobs, ttl)).await
+    async fn pin(
+        &self,
+        holder: PinHolder,
+        blobs: &[Digest],
+        ttl: Duration,
+    ) -> Result<Vec<Digest>, CatalogError> {
+        let call = self.pin_blobs(holder, blobs, ttl);
+        self.connections.bounded(call).await
+    }
+
+    async fn unpin(&self, holder: PinHolder, blobs: &[Digest]) -> Result<(), CatalogError> {
+        let call = self.unpin_blobs(holder, blobs);
+        self.connections.bounded(call).await
     }
 
     async fn candidates(&self, limit: u32) -> Result<Vec<Digest>, CatalogError> {

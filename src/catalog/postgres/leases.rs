@@ -44,12 +44,12 @@ const EXPIRED: [&str; 3] = [
      SELECT DISTINCT digest, statement_timestamp() FROM gone
      WHERE NOT EXISTS (SELECT 1 FROM layer WHERE layer.digest = gone.digest)
      ORDER BY digest ON CONFLICT DO NOTHING",
-    "WITH gone AS (DELETE FROM pin WHERE digest IN (
-             SELECT digest FROM pin WHERE expires <= statement_timestamp()
+    "WITH gone AS (DELETE FROM pin WHERE (digest, holder) IN (
+             SELECT digest, holder FROM pin WHERE expires <= statement_timestamp()
              LIMIT 10000 FOR UPDATE SKIP LOCKED)
          RETURNING digest)
      INSERT INTO candidate (digest, due)
-     SELECT digest, statement_timestamp() FROM gone
+     SELECT DISTINCT digest, statement_timestamp() FROM gone
      WHERE NOT EXISTS (SELECT 1 FROM layer WHERE layer.digest = gone.digest)
      ORDER BY digest ON CONFLICT DO NOTHING",
 ];
@@ -58,9 +58,12 @@ const EXPIRED: [&str; 3] = [
 const PURGING: Duration = Duration::from_secs(10);
 
 impl PostgresCatalog {
-    pub(super) async fn insert_lease(&self, ttl: Duration) -> Result<LeaseId, CatalogError> {
+    pub(super) async fn insert_lease(
+        &self,
+        lease: LeaseId,
+        ttl: Duration,
+    ) -> Result<(), CatalogError> {
         let failed = |error| self.context.of(error);
-        let lease = LeaseId::random();
         let mut connection = self.connections.one().await?;
         let mut tx = connection.begin().await.map_err(failed)?;
         self.lock(&mut tx, lock!("pg_advisory_xact_lock_shared"), LEASES)
@@ -75,7 +78,7 @@ impl PostgresCatalog {
         .await
         .map_err(failed)?;
         tx.commit().await.map_err(failed)?;
-        Ok(lease)
+        Ok(())
     }
 
     pub(super) async fn update_lease(

@@ -11,7 +11,7 @@ use super::leases::end;
 use super::turn::Turn;
 use super::{SqliteCatalog, rows};
 use crate::catalog::{
-    CatalogError, Collecting, KeptExport, KeptFilter, ProjectSize, Uses, collecting,
+    CatalogError, Collecting, KeptExport, KeptFilter, PinHolder, ProjectSize, Uses, collecting,
 };
 use crate::digest::Digest;
 
@@ -40,7 +40,7 @@ pub(super) const ORPHANED: [&str; 3] = [
     "INSERT INTO candidate (digest, due) SELECT DISTINCT digest, ?1 FROM possession WHERE expires <= ?1
          AND NOT EXISTS (SELECT 1 FROM layer WHERE layer.digest = possession.digest)
      ON CONFLICT DO NOTHING",
-    "INSERT INTO candidate (digest, due) SELECT digest, ?1 FROM pin WHERE expires <= ?1
+    "INSERT INTO candidate (digest, due) SELECT DISTINCT digest, ?1 FROM pin WHERE expires <= ?1
          AND NOT EXISTS (SELECT 1 FROM layer WHERE layer.digest = pin.digest)
      ON CONFLICT DO NOTHING",
     "INSERT INTO candidate (digest, due) SELECT DISTINCT digest, ?1 FROM layer WHERE export IN (
@@ -69,16 +69,28 @@ impl SqliteCatalog {
 
 #[async_trait]
 impl Collecting for SqliteCatalog {
-    async fn pin(&self, blobs: &[Digest], ttl: Duration) -> Result<Vec<Digest>, CatalogError> {
+    async fn pin(
+        &self,
+        holder: PinHolder,
+        blobs: &[Digest],
+        ttl: Duration,
+    ) -> Result<Vec<Digest>, CatalogError> {
         let failed = |error| self.context.of(error);
         if blobs.is_empty() {
             return Ok(Vec::new());
         }
         let mut turn = Turn::of(self.writers()?).await.map_err(failed)?;
         let mut tx = turn.write_lightly().await.map_err(failed)?;
-        let insert = "INSERT INTO pin (digest, expires) SELECT unhex(value), ?2 FROM json_each(?1) WHERE true
-             ON CONFLICT (digest) DO UPDATE SET expires = max(expires, excluded.expires)";
-        self.run(&mut tx, insert, blobs, end(ttl)).await?;
+        sqlx::query(
+            "INSERT INTO pin (digest, holder, expires) SELECT unhex(value), ?3, ?2 FROM json_each(?1) WHERE true
+             ON CONFLICT (digest, holder) DO UPDATE SET expires = max(expires, excluded.expires)",
+        )
+        .bind(rows::hexes(blobs))
+        .bind(end(ttl))
+        .bind(holder.0)
+        .execute(&mut *tx)
+        .await
+        .map_err(failed)?;
         let condemned = sqlx::query(
             "SELECT digest FROM condemned
              WHERE digest IN (SELECT unhex(value) FROM json_each(?1)) AND expires > ?2",
@@ -91,6 +103,31 @@ impl Collecting for SqliteCatalog {
         tx.commit().await.map_err(failed)?;
         turn.keep_heavy().await;
         self.digests(&condemned)
+    }
+
+    async fn unpin(&self, holder: PinHolder, blobs: &[Digest]) -> Result<(), CatalogError> {
+        let failed = |error| self.context.of(error);
+        let mut turn = Turn::of(self.writers()?).await.map_err(failed)?;
+        let mut tx = turn.write_lightly().await.map_err(failed)?;
+        for statement in [
+            "INSERT INTO candidate (digest, due) SELECT digest, ?3 FROM pin
+             WHERE holder = ?2 AND digest IN (SELECT unhex(value) FROM json_each(?1))
+                 AND NOT EXISTS (SELECT 1 FROM layer WHERE layer.digest = pin.digest)
+             ON CONFLICT DO NOTHING",
+            "DELETE FROM pin WHERE holder = ?2 AND ?3
+                 AND digest IN (SELECT unhex(value) FROM json_each(?1))",
+        ] {
+            sqlx::query(statement)
+                .bind(rows::hexes(blobs))
+                .bind(holder.0)
+                .bind(Timestamp::now().as_microsecond())
+                .execute(&mut *tx)
+                .await
+                .map_err(failed)?;
+        }
+        tx.commit().await.map_err(failed)?;
+        turn.keep_heavy().await;
+        Ok(())
     }
 
     async fn candidates(&self, limit: u32) -> Result<Vec<Digest>, CatalogError> {

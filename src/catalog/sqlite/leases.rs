@@ -17,11 +17,14 @@ use super::turn::Turn;
 use crate::catalog::{CatalogError, ExportId, LeaseId};
 
 impl SqliteCatalog {
-    pub(super) async fn insert_lease(&self, ttl: Duration) -> Result<LeaseId, CatalogError> {
+    pub(super) async fn insert_lease(
+        &self,
+        lease: LeaseId,
+        ttl: Duration,
+    ) -> Result<(), CatalogError> {
         let failed = |error| self.context.of(error);
         let mut turn = Turn::of(self.writers()?).await.map_err(failed)?;
         let mut tx = turn.write().await.map_err(failed)?;
-        let lease = LeaseId::random();
         sqlx::query("INSERT INTO lease (token, expires) VALUES (?1, ?2)")
             .bind(lease.0)
             .bind(end(ttl))
@@ -30,7 +33,7 @@ impl SqliteCatalog {
             .map_err(failed)?;
         tx.commit().await.map_err(failed)?;
         turn.keep();
-        Ok(lease)
+        Ok(())
     }
 
     pub(super) async fn update_lease(

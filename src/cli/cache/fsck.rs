@@ -5,12 +5,14 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Args;
+use serde::Serialize;
 
-use super::Store;
+use super::backing::{Backed, Backing};
 use super::display::{print, print_json};
-use crate::blobs::DiskStore;
+use crate::cache::CacheError;
 use crate::cache::check::{Problem, Report, check};
-use crate::catalog::{Catalog as _, ExportId};
+use crate::cache::repair::{Repairs, repair};
+use crate::catalog::ExportId;
 use crate::units::ByteSize;
 
 /// Bytes between two lines of progress.
@@ -18,17 +20,23 @@ const PROGRESS_STEP: u64 = 256 * 1024 * 1024;
 
 /// Re-hash every blob and hold the export log against what is there.
 ///
-/// Changes nothing, and may run beside live daemons. A blob that is missing or
-/// has another size is never served: builds lose the hits that need it. A
-/// corrupt blob of the right size is served: remove its file, and the next
-/// export that has it uploads it anew.
+/// Changes nothing without --repair, and may run beside live daemons. A blob
+/// that is missing or has another size is never served: builds lose the hits
+/// that need it. A corrupt blob of the right size is served: with --repair it
+/// goes, and the next export that has it uploads it anew.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit status: 0 when all is well, 1 when there are problems. Blobs that no export
+Exit status: 0 when all is well or mended, 1 when there are problems. Blobs that no export
 names and uploads that were left behind are told, but are no problem.")]
 pub(super) struct FsckArgs {
     #[command(flatten)]
-    store: Store,
+    backing: Backing,
+
+    /// Mend what was found: exports that name what is missing or damaged leave
+    /// the log, damaged blobs, blobs that nothing names and uploads that were
+    /// left behind are removed.
+    #[arg(long)]
+    repair: bool,
 
     /// Blobs hashed at a time; as many as there are cores unless given.
     #[arg(long, value_name = "N")]
@@ -40,27 +48,75 @@ pub(super) struct FsckArgs {
 }
 
 pub(super) async fn run(args: FsckArgs) -> anyhow::Result<ExitCode> {
-    let catalog = args.store.catalog().await?;
-    let blobs = DiskStore::at(&args.store.data_dir);
+    let backed = args.backing.open().await?;
+    let (catalog, blobs, disk) = (&backed.catalog, &backed.blobs, backed.disk.as_ref());
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     let parallel = args
         .parallel
         .map_or_else(cores, std::num::NonZeroUsize::get);
     let progress = Progress::default();
-    let report = check(&blobs, &catalog, parallel, &|hashed| progress.add(hashed)).await;
+    let hashed = |hashed| progress.add(hashed);
+    let report = check(&**blobs, disk, &**catalog, parallel, &hashed).await;
     progress.end();
-    catalog.close().await;
-    let report = report?;
-    if args.json {
-        print_json(&report)?;
-    } else {
-        print_report(&report)?;
+    let mended = match (&report, args.repair) {
+        (Ok(report), true) => Some(mend(&backed, report).await),
+        _ => None,
+    };
+    backed.close().await;
+    let (report, mended) = (report?, mended.transpose()?);
+    match (args.json, &mended) {
+        (true, None) => print_json(&report)?,
+        (true, Some(repairs)) => print_json(&Mended {
+            report: &report,
+            repairs,
+        })?,
+        (false, _) => print_report(&report)?,
     }
-    Ok(if report.problems.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    if let Some(repairs) = mended.as_ref().filter(|_| !args.json) {
+        print_repairs(repairs)?;
+    }
+    let left = mended.map_or(report.problems.len(), |repairs| repairs.left.len());
+    Ok(match left {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
     })
+}
+
+/// A check, and what came of it.
+#[derive(Serialize)]
+struct Mended<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    repairs: &'a Repairs,
+}
+
+async fn mend(backed: &Backed, report: &Report) -> Result<Repairs, CacheError> {
+    if let Some(bucket) = &backed.bucket {
+        bucket.sweep().await?;
+    }
+    repair(&backed.catalog, &backed.blobs, backed.disk.as_ref(), report).await
+}
+
+fn print_repairs(repairs: &Repairs) -> anyhow::Result<()> {
+    let exports: Vec<ExportId> = repairs.retired.iter().copied().collect();
+    if !exports.is_empty() {
+        let ids: Vec<String> = exports.iter().map(ExportId::to_string).collect();
+        print(format_args!(
+            "repaired: out of the log: exports {}",
+            ids.join(", ")
+        ))?;
+    }
+    for digest in &repairs.removed {
+        print(format_args!("repaired: removed {digest}"))?;
+    }
+    print(format_args!(
+        "repaired: removed {} blobs that nothing named ({}) and {} uploads that were left behind; {} problems are left",
+        repairs.orphans.blobs,
+        ByteSize(repairs.orphans.bytes),
+        repairs.uploads,
+        repairs.left.len()
+    ))?;
+    Ok(())
 }
 
 /// Progress on stderr: one line that is written over on a terminal, a line now

@@ -2,14 +2,16 @@
 
 use std::net::ToSocketAddrs as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{ArgAction, Args, ValueEnum};
 
 use crate::cli::config_file::ConfigArgs;
+use crate::cli::retention::RetentionArgs;
 use crate::cli::tls::TlsArgs;
 use crate::config::MetricsAddress;
-use crate::units::parse_size;
+use crate::units::{parse_duration, parse_size};
 
 /// Serve one cache to the sidecars of many runners.
 ///
@@ -93,6 +95,9 @@ pub struct ServeArgs {
     )]
     pub(super) disk_cache_size: u64,
 
+    #[command(flatten)]
+    pub(super) retention: RetentionArgs,
+
     /// Layers that are uploaded at a time, of one client half of that; others
     /// wait.
     #[arg(
@@ -134,6 +139,17 @@ pub struct ServeArgs {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub(super) catalog_connections: u32,
+
+    /// How long the audit log is kept: who exported, flushed, revoked, and so
+    /// on. `layerd audit` shows it.
+    #[arg(
+        long,
+        env = "LAYERD_AUDIT_MAX_AGE",
+        value_name = "DURATION",
+        value_parser = parse_duration,
+        default_value = "400d"
+    )]
+    pub(super) audit_max_age: Duration,
 
     /// Where /metrics, /healthz and /readyz are shown, over plain HTTP, or off.
     /// 127.0.0.1:9465 unless given; where another process has that already,

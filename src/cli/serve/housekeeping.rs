@@ -2,16 +2,19 @@
 //!
 //! Some of it one hub does for all that share a catalog, and another one as
 //! soon as that has gone: listing the store to know its size, which costs
-//! requests where it is a bucket, and removing what cut off uploads have left
-//! there.
+//! requests where it is a bucket, removing what cut off uploads have left
+//! there, collecting what is kept no longer, and dropping what is old of the
+//! audit log.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::Notify;
 
 use crate::blobs::{DiskStore, ObjectBlobs};
+use crate::cache::collecting::{self, Collecting};
 use crate::cache::{LocalCache, StoreSize};
 use crate::catalog::Catalog;
 
@@ -31,12 +34,21 @@ pub(super) struct House {
     pub(super) size: StoreSize,
     pub(super) grown: Arc<Notify>,
     pub(super) leases: Gauge,
+    pub(super) collecting: Collecting,
+    pub(super) projects: collecting::Metrics,
+    /// How long the audit log is kept.
+    pub(super) audit_max_age: Duration,
 }
 
 impl House {
     /// Keeps it, for ever.
     pub(super) async fn keep(self) {
-        tokio::join!(self.take_turns(), self.count_leases(), self.sweep_disk());
+        tokio::join!(
+            self.take_turns(),
+            self.count_leases(),
+            self.sweep_disk(),
+            self.collecting.note_uses()
+        );
     }
 
     async fn count_leases(&self) {
@@ -55,11 +67,14 @@ impl House {
                     tokio::select! {
                         () = self.size.follow(self.cache.clone(), self.grown.clone()) => {}
                         () = self.sweep() => {}
+                        () = self.collecting.collect() => {}
+                        () = self.trim() => {}
                         () = ownership.lost() => {
                             tracing::warn!("another hub may keep house from now on");
                         }
                     }
                     self.size.unknown();
+                    self.projects.unknown();
                 }
                 Ok(None) => {}
                 Err(error) => {
@@ -79,6 +94,23 @@ impl House {
             {
                 tracing::warn!(%error, "the data directory could not be swept");
             }
+        }
+    }
+
+    /// Drops what is too old of the audit log.
+    async fn trim(&self) {
+        loop {
+            let gone = match Timestamp::now().checked_sub(self.audit_max_age) {
+                Ok(before) => self.catalog.trim_audit(before).await,
+                Err(_) => Ok(0),
+            };
+            match gone {
+                // There may be more.
+                Ok(1..) => continue,
+                Ok(0) => {}
+                Err(error) => tracing::warn!(%error, "the audit log could not be trimmed"),
+            }
+            tokio::time::sleep(SWEEP).await;
         }
     }
 

@@ -9,6 +9,7 @@ use clap::builder::ArgPredicate;
 use super::child;
 use super::hub::HubArgs;
 use crate::cli::config_file::ConfigArgs;
+use crate::cli::retention::RetentionArgs;
 use crate::cli::tls::TlsArgs;
 use crate::config::{Endpoint, MetricsAddress};
 use crate::doors::buildkit::ImportCarrier;
@@ -84,6 +85,9 @@ pub struct SidecarArgs {
 
     #[command(flatten)]
     pub(super) hub: HubArgs,
+
+    #[command(flatten)]
+    pub(super) retention: RetentionArgs,
 
     /// The project of builds that name none: usually the repository.
     #[arg(

@@ -1,17 +1,16 @@
 //! `layerd token explain`: what a token may.
 
 use std::fmt::Display;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::display::{age, print, print_json};
-use crate::access::token::{MAX_TOKEN, Unverified, read_unverified};
+use super::from_stdin;
+use crate::access::token::{Unverified, read_unverified};
 use crate::access::{Denied, Keys, RefPattern, Secret};
 use crate::place::ProjectId;
 use crate::units::Spent;
@@ -111,17 +110,6 @@ pub(super) fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
         None => ExitCode::SUCCESS,
         Some(_) => ExitCode::FAILURE,
     })
-}
-
-fn from_stdin() -> anyhow::Result<Secret> {
-    let mut text = String::new();
-    // One byte more than what is taken, and a line's end.
-    let limit = MAX_TOKEN as u64 + 3;
-    std::io::stdin()
-        .take(limit)
-        .read_to_string(&mut text)
-        .context("can't read a token from standard input")?;
-    Ok(Secret::new(text.trim()))
 }
 
 /// Whether the signature is right, and why a hub would not take the token.

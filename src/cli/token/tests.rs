@@ -18,7 +18,9 @@ struct Typed {
 fn typed(dir: &TempDir, command: &str) -> anyhow::Result<ExitCode> {
     let dir = dir.path().to_str().unwrap();
     let words = command.split(' ').map(|word| word.replace('@', dir));
-    run(Typed::try_parse_from(["token".to_owned()].into_iter().chain(words))?.args)
+    let typed = Typed::try_parse_from(["token".to_owned()].into_iter().chain(words))?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(run(typed.args))
 }
 
 fn token(dir: &TempDir, key: &str, seconds_ago: i64) -> String {

@@ -21,7 +21,8 @@ use super::served::{ServedImport, cut, missing};
 use super::stores::Stores;
 use super::upstream::Link;
 use crate::cache::backends::Backend;
-use crate::cache::{Documents, Form, Import, Limits, Want};
+use crate::cache::{Documents, Flushed, Form, Import, Limits, LookedUp, Want};
+use crate::units::Age;
 
 /// How long a build waits for the store. BuildKit's gateway gives up on a
 /// build that it doesn't hear of within three seconds.
@@ -297,9 +298,9 @@ async fn look_up(
     };
     let looking = backend.cache().look_up(wants, &limits);
     let import = match tokio::time::timeout(limit, looking).await {
-        Ok(Ok(Some(import))) => import,
-        Ok(Ok(None)) => {
-            build.tell(nothing_for(wants));
+        Ok(Ok(LookedUp::Import(import))) => *import,
+        Ok(Ok(LookedUp::Nothing(flushed))) => {
+            build.tell(nothing_for(wants, flushed.as_ref(), Timestamp::now()));
             return Err(ImportOutcome::Empty);
         }
         Ok(Err(error)) => {
@@ -326,8 +327,9 @@ async fn look_up(
     Ok(import)
 }
 
-/// What a build is told that finds nothing.
-pub fn nothing_for(wants: &[Want]) -> String {
+/// What a build is told that finds nothing, and why, where somebody has flushed
+/// it.
+pub fn nothing_for(wants: &[Want], flushed: Option<&Flushed>, now: Timestamp) -> String {
     let Some(first) = wants.first() else {
         return "no cache yet".to_owned();
     };
@@ -341,7 +343,17 @@ pub fn nothing_for(wants: &[Want]) -> String {
     } else {
         String::new()
     };
-    format!("no cache yet{age} for {}{more}", first.place)
+    let place = &first.place;
+    match flushed {
+        None => format!("no cache yet{age} for {place}{more}"),
+        Some(Flushed { at, by }) => {
+            let ago = now.duration_since(*at).try_into().unwrap_or_default();
+            format!(
+                "cache flushed {} by {by}: none yet since for {place}{more}",
+                Age(ago)
+            )
+        }
+    }
 }
 
 fn attribute(key: &str, value: &str) -> Attributes {

@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use http::HeaderMap;
-use jiff::Timestamp;
 use tonic::{Code, Status};
 use tracing::Span;
 
 use super::Door;
 use super::metrics::{Method, Metrics, Outcome};
 use super::shares::Client;
+use crate::access::{Denied, Pass};
 use crate::cache::CacheError;
 use crate::cache::guard::Guard;
 use crate::cache::wire::{MAX_MESSAGE, Malformed, status_of};
@@ -31,16 +31,17 @@ pub struct Call {
 impl Call {
     /// A call from `peer` with these headers, and what its client may do; an
     /// error is its answer.
-    pub fn begin(
+    pub async fn begin(
         door: &Door,
         method: Method,
         headers: &HeaderMap,
         peer: Option<SocketAddr>,
     ) -> Result<(Self, Guard), Status> {
+        let id = telemetry::request_id(headers);
         let span = tracing::info_span!(
             "call",
             method = method.name(),
-            request = telemetry::request_id(headers),
+            request = id.as_str(),
             project = tracing::field::Empty,
         );
         telemetry::continued(&span, headers);
@@ -57,14 +58,14 @@ impl Call {
             Ok(token) => token,
             Err(status) => return Err(call.ended(status)),
         };
-        match door.access.grant(token, Timestamp::now()) {
-            Ok(grant) => {
-                call.client = Client::of(&grant, peer);
-                Ok((call, door.cache.to(grant)))
+        match Pass::new(&door.access, token).await {
+            Ok(pass) => {
+                call.client = Client::of(pass.grant(), peer);
+                Ok((call, door.cache.to(pass, peer, &id)))
             }
             Err(denied) => {
                 tracing::info!(parent: &call.span, reason = denied.reason(), "a call without a valid token");
-                Err(call.ended(Status::unauthenticated(denied.to_string())))
+                Err(call.ended(unauthenticated(denied)))
             }
         }
     }
@@ -136,6 +137,11 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Status> {
             "the authorization header is not `Bearer TOKEN`",
         )),
     }
+}
+
+/// Why a token does not count, or not any more, as an answer.
+pub fn unauthenticated(denied: Denied) -> Status {
+    Status::unauthenticated(denied.to_string())
 }
 
 /// The engine's errors as answers.

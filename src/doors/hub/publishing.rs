@@ -9,7 +9,7 @@ use futures::stream::{self, StreamExt as _};
 use tonic::{Response, Status, Streaming};
 use tracing::Instrument as _;
 
-use super::call::{Call, malformed, unread};
+use super::call::{Call, malformed, unauthenticated, unread};
 use super::service::{Answers, kept};
 use super::shares::{Client, Share, Shares};
 use crate::cache::guard::Guard;
@@ -27,13 +27,14 @@ const SILENCE: Duration = Duration::from_secs(10);
 pub async fn publish(
     room: &Shares,
     mut call: Call,
-    guard: Guard,
+    mut guard: Guard,
     messages: Streaming<v1::PublishRequest>,
 ) -> Result<Response<Answers<v1::PublishResponse>>, Status> {
     let (span, client) = (call.span().clone(), call.client().clone());
     let publishing = async {
         let (export, room) = publication(messages, &client, room).await?;
         tracing::Span::current().record("project", export.place.project.as_str());
+        guard.still_granted().await.map_err(unauthenticated)?;
         Ok((guard.publish(export).await, room))
     };
     match publishing.instrument(span).await {

@@ -13,7 +13,7 @@ use tonic::{Response, Status};
 use tracing::Instrument as _;
 
 use super::Door;
-use super::call::{Call, malformed, refused};
+use super::call::{Call, malformed, refused, unauthenticated};
 use super::pieces::uncopied;
 use super::service::Answers;
 use super::shares::{Client, Kept, Share};
@@ -44,7 +44,7 @@ pub async fn read(
         }
         Ok(Begun::Reading(reading, place)) => {
             let compressed = reading.is_compressed();
-            let pieces = reading.pieces(call);
+            let pieces = reading.pieces(call, guard);
             let mut response = match compressed {
                 true => uncopied(pieces),
                 false => Response::new(pieces),
@@ -109,7 +109,8 @@ impl Reading {
         !self.from_start || wire::is_compressed(&self.first)
     }
 
-    fn pieces(self, call: Call) -> Answers<v1::ReadBlobResponse> {
+    /// As long as the client's token counts.
+    fn pieces(self, call: Call, guard: Guard) -> Answers<v1::ReadBlobResponse> {
         let bytes = stream::iter([Ok(self.first)]).chain(self.bytes);
         let pieces = bytes.flat_map(|chunk| match chunk {
             Ok(chunk) => {
@@ -127,18 +128,22 @@ impl Reading {
             }
             Err(error) => stream::iter([Err(told(error))]).right_stream(),
         });
-        let state = (Box::pin(pieces), Some(call));
-        stream::unfold(state, |(mut pieces, mut call)| async move {
+        let state = (Box::pin(pieces), guard, Some(call));
+        stream::unfold(state, |(mut pieces, mut guard, mut call)| async move {
             // A call that has ended has nothing more to say.
             call.as_ref()?;
-            match pieces.next().await {
-                Some(Ok(piece)) => Some((Ok(piece), (pieces, call))),
+            let piece = match guard.still_granted().await {
+                Ok(()) => pieces.next().await,
+                Err(denied) => Some(Err(unauthenticated(denied))),
+            };
+            match piece {
+                Some(Ok(piece)) => Some((Ok(piece), (pieces, guard, call))),
                 Some(Err(status)) => {
                     let status = match call.take() {
                         Some(mut call) => call.ended(status),
                         None => status,
                     };
-                    Some((Err(status), (pieces, None)))
+                    Some((Err(status), (pieces, guard, None)))
                 }
                 None => {
                     if let Some(call) = call.take() {

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::future::{self, BoxFuture, FutureExt as _};
+use futures::future::{BoxFuture, FutureExt as _};
 use http::{Extensions, Request, Response};
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -87,15 +87,16 @@ impl Service<Request<Incoming>> for Screen {
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let method = Method::at(request.uri().path());
         let peer = request.extensions().get::<SocketAddr>().copied();
-        let begun = Call::begin(&self.door, method, request.headers(), peer);
-        let (client, begun) = match begun {
-            Ok((call, guard)) => (call.client().clone(), Begun::new((call, guard))),
-            Err(status) => return future::ready(Ok(status.into_http())).boxed(),
-        };
-        request.extensions_mut().insert(begun.clone());
-        let room = self.door.messages.clone();
+        let door = Arc::clone(&self.door);
         let routes = self.routes.clone();
         async move {
+            let begun = Call::begin(&door, method, request.headers(), peer).await;
+            let (client, begun) = match begun {
+                Ok((call, guard)) => (call.client().clone(), Begun::new((call, guard))),
+                Err(status) => return Ok(status.into_http()),
+            };
+            request.extensions_mut().insert(begun.clone());
+            let room = door.messages.clone();
             let answering = async {
                 // As long as the message is on its way.
                 let Ok(room) = room.take(&client, 1).await else {

@@ -19,7 +19,7 @@ use super::shares::{Client, Kept, Share};
 use super::writing::write;
 use crate::cache::guard::Guard;
 use crate::cache::wire::{self, CacheService, Malformed, v1};
-use crate::cache::{Flush, Saving};
+use crate::cache::{Flush, LookedUp, Saving};
 use crate::catalog::LeaseId;
 use crate::place::Place;
 
@@ -144,9 +144,12 @@ impl CacheService for Service {
             let _turn = look_ups.take_within(TURN, &client, 1, "look-ups").await?;
             // Before anything is named that it keeps.
             let lease = guard.take_lease().await;
-            let import = guard.look_up(wants, &limits).await.map_err(refused)?;
+            let found = guard.look_up(wants, &limits).await.map_err(refused)?;
             let lease = lease.map_or(0, |lease| lease.0);
-            Ok(wire::import_parts(import.as_ref(), lease))
+            Ok(match found {
+                LookedUp::Import(import) => wire::import_parts(Some(&import), lease),
+                LookedUp::Nothing(flushed) => wire::nothing(flushed.as_ref()),
+            })
         })
         .await
     }
@@ -291,7 +294,12 @@ impl CacheService for Service {
             let flush = Flush::try_from(message).map_err(malformed)?;
             tracing::Span::current().record("project", flush.project.as_str());
             let exports = guard.flush(&flush).await.map_err(refused)?;
-            tracing::info!(exports, ?flush, by = guard.grant().subject(), "flushed");
+            tracing::info!(
+                exports,
+                ?flush,
+                by = guard.grant().actor().name(),
+                "flushed"
+            );
             Ok(v1::FlushResponse { exports })
         })
         .await

@@ -13,7 +13,7 @@ use tonic::{Code, Status, Streaming};
 use tracing::Instrument as _;
 
 use super::Door;
-use super::call::{Call, malformed, refused, unread};
+use super::call::{Call, malformed, refused, unauthenticated, unread};
 use super::metrics::Counted;
 use super::service::{Answers, place_of};
 use super::shares::{Client, Share};
@@ -178,6 +178,8 @@ impl Upload {
             let message = tokio::time::timeout(SILENCE, self.messages.message()).await;
             let message = message
                 .map_err(|_| Status::deadline_exceeded("nothing came for too long: go on anew"))?;
+            let granted = self.guard.still_granted().await;
+            granted.map_err(unauthenticated)?;
             match message.map_err(gone)? {
                 None => return Ok(None),
                 // A part that is not known is a newer client's.

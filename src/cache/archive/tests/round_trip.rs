@@ -176,7 +176,7 @@ async fn the_union_of_a_cache_travels_as_one_export() {
             .cache
             .look_up(std::slice::from_ref(&want), &limits)
             .await;
-        let import = import.unwrap().unwrap();
+        let import = import.unwrap().import().unwrap();
         found.push((import.records, import.layers));
     }
     assert_eq!(found[0], found[1], "builds get the same of both");

@@ -71,6 +71,7 @@ async fn a_promised_blob_is_read_also_when_the_catalog_is_damaged_since() {
         .look_up(&[want("main", &[])], &ALL)
         .await
         .unwrap()
+        .import()
         .unwrap();
     let file = SqliteCatalog::path(&dir.path().join("data"));
     // With its log, which would mend it.

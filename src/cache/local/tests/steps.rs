@@ -1,6 +1,7 @@
 //! The names of steps, kept from export to export.
 
 use super::*;
+use crate::catalog::ledger;
 use crate::step::{Origin, StepName};
 
 const DATE: &str = "2026-11-22T05:23:18.123456789Z";
@@ -90,6 +91,9 @@ async fn a_step_of_a_ref_that_may_not_be_read_is_named_to_nobody_who_may_not() {
             git_ref: Some("main".parse().unwrap()),
             scope: None,
         };
-        cache.flush(&flush).await.unwrap();
+        cache
+            .flush(&flush, &ledger::Origin::here(ledger::Actor::Anybody))
+            .await
+            .unwrap();
     }
 }

@@ -41,14 +41,14 @@ async fn an_import_follows_the_log_wherever_it_was_written() {
     for written in 1..=3 {
         let name = format!("layer {written}");
         let id = publish(&other, place("p", "main"), &[&name]).await;
-        let import = cache.look_up(&wants, &ALL).await.unwrap().unwrap();
+        let import = cache.look_up(&wants, &ALL).await.unwrap().import().unwrap();
         assert_eq!((import.export, import.exports), (id, written));
-        let again = cache.look_up(&wants, &ALL).await.unwrap().unwrap();
+        let again = cache.look_up(&wants, &ALL).await.unwrap().import().unwrap();
         assert_eq!(again.layers, import.layers);
     }
     let catalog = SqliteCatalog::open(&dir.path().join("data")).await.unwrap();
     catalog.retire(&[ExportId(2)]).await.unwrap();
-    let import = cache.look_up(&wants, &ALL).await.unwrap().unwrap();
+    let import = cache.look_up(&wants, &ALL).await.unwrap().import().unwrap();
     assert_eq!(import.exports, 2);
     assert!(!import.layers.contains_key(&Digest::of(b"layer 2")));
 }
@@ -57,7 +57,11 @@ async fn an_import_follows_the_log_wherever_it_was_written() {
 async fn what_an_import_names_stays_referenced_as_long_as_it_is_held() {
     let (dir, cache) = cache();
     let id = publish(&cache, place("p", "main"), &["a"]).await;
-    let import = cache.look_up(&[want("main", &[])], &ALL).await.unwrap();
+    let import = cache
+        .look_up(&[want("main", &[])], &ALL)
+        .await
+        .unwrap()
+        .import();
     let catalog = SqliteCatalog::open(&dir.path().join("data")).await.unwrap();
     catalog.retire(&[id]).await.unwrap();
     let referenced = async || catalog.referenced().count().await;
@@ -100,7 +104,7 @@ async fn what_is_too_much_is_cut_and_counted() {
     publish(&cache, place("p", "other"), &["a", "b", "c", "d"]).await;
     publish(&cache, place("p", "main"), &["x"]).await;
     let wants = [want("main", &[])];
-    let all = cache.look_up(&wants, &ALL).await.unwrap().unwrap();
+    let all = cache.look_up(&wants, &ALL).await.unwrap().import().unwrap();
     assert_eq!((all.records, all.left_out.cut), (5, 0));
     let documents = |import: &Import| match &import.documents {
         Documents::Parts { manifest, config } => manifest.bytes.len().max(config.bytes.len()),
@@ -117,7 +121,12 @@ async fn what_is_too_much_is_cut_and_counted() {
             form: Form::Parts { max_bytes },
         },
     ] {
-        let small = cache.look_up(&wants, &limits).await.unwrap().unwrap();
+        let small = cache
+            .look_up(&wants, &limits)
+            .await
+            .unwrap()
+            .import()
+            .unwrap();
         assert!(small.layers.contains_key(&Digest::of(b"x")), "own first");
         assert_eq!(small.records as u64 + small.left_out.cut, 5);
         if limits.form != Form::Whole {
@@ -143,7 +152,11 @@ async fn an_export_for_which_there_is_no_room_keeps_no_other_out() {
     };
     catalog.append(large).await.unwrap();
     for exports in [1, 2] {
-        let import = cache.look_up(&[want("main", &[])], &ALL).await.unwrap();
+        let import = cache
+            .look_up(&[want("main", &[])], &ALL)
+            .await
+            .unwrap()
+            .import();
         let import = import.unwrap();
         assert!(import.layers.contains_key(&Digest::of(b"a")));
         assert_eq!(import.exports, exports);

@@ -20,6 +20,7 @@ use crate::cache::LocalCache;
 use crate::cache::wire::v1::write_blob_request::Part;
 use crate::cache::wire::v1::write_blob_response::{Part as Answer, Stored};
 use crate::cache::wire::{CacheServer, CacheService, PIECE, PublicationReader, status_of};
+use crate::catalog::ledger::Actor;
 
 /// What a test sees of it, and can change.
 #[derive(Default)]
@@ -170,7 +171,10 @@ impl CacheService for Double {
         let (wants, limits) = wire::question(request.into_inner()).unwrap();
         let import = self.cache.look_up(&wants, &limits).await;
         let import = import.map_err(|error| status_of(&error))?;
-        let parts = wire::import_parts(import.as_ref(), 7);
+        let parts = match import {
+            LookedUp::Import(import) => wire::import_parts(Some(&import), 7),
+            LookedUp::Nothing(flushed) => wire::nothing(flushed.as_ref()),
+        };
         Ok(Response::new(
             stream::iter(parts.into_iter().map(Ok)).boxed(),
         ))
@@ -350,7 +354,11 @@ impl CacheService for Double {
     ) -> Result<Response<v1::FlushResponse>, Status> {
         self.note(&request)?;
         let flush = Flush::try_from(request.into_inner()).unwrap();
-        let exports = self.cache.flush(&flush).await.unwrap();
+        let exports = self
+            .cache
+            .flush(&flush, &Origin::here(Actor::Anybody))
+            .await
+            .unwrap();
         Ok(Response::new(v1::FlushResponse { exports }))
     }
 }

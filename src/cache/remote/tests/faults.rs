@@ -21,6 +21,7 @@ fn calls(cache: &RemoteCache) -> Vec<(&'static str, Asked<'_>)> {
         saved_ms: 1,
         estimated_ms: 0,
     };
+    let origin = Origin::here(crate::catalog::ledger::Actor::Anybody);
     let flush = Flush {
         project: place().project,
         git_ref: None,
@@ -59,7 +60,7 @@ fn calls(cache: &RemoteCache) -> Vec<(&'static str, Asked<'_>)> {
         ),
         (
             "flush",
-            Box::pin(async move { cache.flush(&flush).await.map(drop) }),
+            Box::pin(async move { cache.flush(&flush, &origin).await.map(drop) }),
         ),
         (
             "publish",

@@ -5,8 +5,10 @@ ALTER TABLE export ADD COLUMN used bigint;
 
 -- Blobs that somebody is about to store or to name.
 CREATE TABLE pin (
+    holder  bigint NOT NULL, -- random: whoever is about to
     expires timestamptz NOT NULL,
-    digest  bytea PRIMARY KEY CHECK (length(digest) = 32)
+    digest  bytea NOT NULL CHECK (length(digest) = 32),
+    PRIMARY KEY (digest, holder)
 );
 
 CREATE INDEX pin_by_expiry ON pin (expires);

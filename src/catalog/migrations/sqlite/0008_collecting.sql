@@ -5,8 +5,10 @@ ALTER TABLE export ADD COLUMN used INTEGER;
 
 -- Blobs that somebody is about to store or to name.
 CREATE TABLE pin (
-    digest  BLOB PRIMARY KEY NOT NULL CHECK (length(digest) = 32),
-    expires INTEGER NOT NULL -- microseconds since 1970, UTC
+    digest  BLOB NOT NULL CHECK (length(digest) = 32),
+    holder  INTEGER NOT NULL, -- random: whoever is about to
+    expires INTEGER NOT NULL, -- microseconds since 1970, UTC
+    PRIMARY KEY (digest, holder)
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX pin_by_expiry ON pin (expires);

@@ -33,7 +33,7 @@ fn code(error: &CacheError) -> Code {
         CacheError::Blob(blob) => match blob {
             BlobError::NotFound(_) => Code::NotFound,
             BlobError::WrongDigest { .. } | BlobError::WrongSize { .. } => Code::FailedPrecondition,
-            BlobError::Full(_) => Code::ResourceExhausted,
+            BlobError::Full(_) | BlobError::Refused(_) => Code::ResourceExhausted,
             BlobError::ReadOnly(_) => Code::PermissionDenied,
             _ => Code::Internal,
         },

@@ -68,7 +68,12 @@ impl Fixture {
                 max_bytes: usize::MAX,
             },
         };
-        let import = self.cache.look_up(&[want], &limits).await.unwrap()?;
+        let import = self
+            .cache
+            .look_up(&[want], &limits)
+            .await
+            .unwrap()
+            .import()?;
         let store = ImportStore::new(import.clone(), self.cache.clone());
         Some((import, client(Store::Import(store))))
     }

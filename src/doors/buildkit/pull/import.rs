@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderValue, Response};
 use jiff::Timestamp;
 use tracing::Instrument as _;
@@ -19,7 +20,9 @@ use super::super::metrics::{Carrier, ImportOutcome};
 use super::super::plan::nothing_for;
 use super::super::served::{cut, describe, missing};
 use super::{answer, blob};
-use crate::cache::{Cache, CacheError, Documents, Form, Import, Lease, Limits, Want};
+use crate::cache::{
+    Cache, CacheError, Documents, Flushed, Form, Import, Lease, Limits, LookedUp, Want,
+};
 use crate::digest::Digest;
 use crate::telemetry::metrics::CounterBy;
 
@@ -106,13 +109,13 @@ impl PullImport {
             .unwrap_or(LOOK_UP_LIMIT)
             .min(LOOK_UP_LIMIT);
         match tokio::time::timeout(limit, self.look_up()).await {
-            Ok(Ok(Some(config))) => (
+            Ok(Ok(Ok(config))) => (
                 answer::whole(config, "application/json"),
                 ImportOutcome::Served,
             ),
-            Ok(Ok(None)) => {
-                self.audience
-                    .each(|build| build.tell(nothing_for(&self.wants)));
+            Ok(Ok(Err(flushed))) => {
+                let nothing = nothing_for(&self.wants, flushed.as_ref(), Timestamp::now());
+                self.audience.each(|build| build.tell(nothing.clone()));
                 (answer::no_such_key(), ImportOutcome::Empty)
             }
             Ok(Err(error)) => {
@@ -132,16 +135,18 @@ impl PullImport {
         }
     }
 
-    async fn look_up(&self) -> Result<Option<bytes::Bytes>, CacheError> {
+    /// The config, or why there is none.
+    async fn look_up(&self) -> Result<Result<Bytes, Option<Flushed>>, CacheError> {
         let limits = Limits {
             records: self.terms.max_records,
             form: Form::Whole,
         };
-        let Some(import) = self.cache.look_up(&self.wants, &limits).await? else {
-            return Ok(None);
+        let import = match self.cache.look_up(&self.wants, &limits).await? {
+            LookedUp::Import(import) => import,
+            LookedUp::Nothing(flushed) => return Ok(Err(flushed)),
         };
         let Documents::Whole(config) = &import.documents else {
-            return Ok(None);
+            return Ok(Err(None));
         };
         self.name(&import);
         let described = describe(&import, Timestamp::now());
@@ -155,7 +160,7 @@ impl PullImport {
         if let Some(cut) = cut(&import) {
             self.audience.each(|build| build.tell(cut.clone()));
         }
-        Ok(Some(config.clone()))
+        Ok(Ok(config.clone()))
     }
 
     /// Its layers can be asked for from now on. Where they were named before,

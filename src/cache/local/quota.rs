@@ -1,0 +1,242 @@
+//! Quotas of projects, held while exports come in.
+//!
+//! An export that does not fit beside the older ones has the oldest of them go;
+//! one that does not fit alone is refused, and so is an upload that no export
+//! could name. Several processes that publish at once may together exceed a
+//! quota for a moment: the next collection takes that back.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::LocalCache;
+use super::collect::PAGE;
+use super::open::Opened;
+use crate::blobs::BlobError;
+use crate::cache::CacheError;
+use crate::cache::collecting::{Eviction, Metrics};
+use crate::cache::quotas::{FixedQuotas, Quotas};
+use crate::cache::retention::{Limits, NoRoom, make_room};
+use crate::catalog::{ExportId, KeptExport, KeptFilter};
+use crate::digest::Digest;
+use crate::place::{Place, ProjectId};
+use crate::units::ByteSize;
+
+/// How long what was looked up is believed.
+const BELIEVED: Duration = Duration::from_secs(5);
+/// How long an upload counts that no export names.
+const PENDING: Duration = Duration::from_secs(3600);
+/// Projects that are remembered.
+const MAX_PROJECTS: usize = 10_000;
+
+/// The quotas of one process.
+#[derive(Clone, Debug)]
+pub(super) struct Watch {
+    quotas: Arc<dyn Quotas>,
+    known: Arc<Mutex<HashMap<ProjectId, Known>>>,
+    /// Held while an export makes room for itself.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    pub(super) metrics: Metrics,
+}
+
+/// What is known of a project.
+#[derive(Debug, Default)]
+struct Known {
+    quota: Option<(Instant, Option<u64>)>,
+    /// Bytes of its exports, at most.
+    used: Option<(Instant, u64)>,
+    /// Uploads that no export names yet.
+    pending: BTreeMap<Digest, (u64, Instant)>,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self::new(Arc::new(FixedQuotas::default()), Metrics::default())
+    }
+}
+
+impl Watch {
+    pub(super) fn new(quotas: Arc<dyn Quotas>, metrics: Metrics) -> Self {
+        Self {
+            quotas,
+            known: Arc::default(),
+            turn: Arc::default(),
+            metrics,
+        }
+    }
+
+    pub(super) fn quotas(&self) -> &dyn Quotas {
+        &*self.quotas
+    }
+
+    async fn quota(&self, project: &ProjectId) -> Result<Option<u64>, CacheError> {
+        let lately = self.known().get(project).and_then(|known| known.quota);
+        if let Some((_, quota)) = lately.filter(|(at, _)| at.elapsed() < BELIEVED) {
+            return Ok(quota);
+        }
+        let quota = self.quotas.of(project).await?.max_bytes;
+        self.note(project, |known| known.quota = Some((Instant::now(), quota)));
+        Ok(quota)
+    }
+
+    fn note(&self, project: &ProjectId, note: impl FnOnce(&mut Known)) {
+        let mut known = self.known();
+        if known.len() >= MAX_PROJECTS && !known.contains_key(project) {
+            known.clear();
+        }
+        note(known.entry(project.clone()).or_default());
+    }
+
+    fn refused(&self, project: &ProjectId, quota: u64, needed: u64) -> String {
+        self.metrics.refused();
+        format!(
+            "project {project} is at its quota of {}: with this export it would need {}, even \
+             without older exports; raise the quota, or export less (mode=min)",
+            ByteSize(quota),
+            ByteSize(needed)
+        )
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<ProjectId, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one project may upload.
+pub(super) struct Allowance {
+    watch: Watch,
+    project: ProjectId,
+    quota: u64,
+}
+
+impl Allowance {
+    /// Whether an upload of that size can be of any use.
+    pub(super) fn check(&self, size: u64) -> Result<(), BlobError> {
+        let needed = self.pending().saturating_add(size);
+        match needed > self.quota {
+            true => Err(BlobError::Refused(self.watch.refused(
+                &self.project,
+                self.quota,
+                needed,
+            ))),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn uploaded(&self, digest: Digest, size: u64) {
+        let upload = (size, Instant::now());
+        self.watch.note(&self.project, |known| {
+            known.pending.insert(digest, upload);
+        });
+    }
+
+    fn pending(&self) -> u64 {
+        let mut known = self.watch.known();
+        let Some(known) = known.get_mut(&self.project) else {
+            return 0;
+        };
+        known.pending.retain(|_, (_, at)| at.elapsed() < PENDING);
+        known.pending.values().map(|(size, _)| size).sum()
+    }
+}
+
+impl LocalCache {
+    /// What an export to `place` may upload; no limit where there is no quota.
+    pub(super) async fn allowance(&self, place: &Place) -> Result<Option<Allowance>, CacheError> {
+        let quota = self.watch.quota(&place.project).await?;
+        Ok(quota.map(|quota| Allowance {
+            watch: self.watch.clone(),
+            project: place.project.clone(),
+            quota,
+        }))
+    }
+
+    /// Has older exports of the project go until one that names `sizes` fits.
+    pub(super) async fn make_room(
+        &self,
+        opened: &Opened,
+        place: &Place,
+        sizes: &BTreeMap<Digest, u64>,
+    ) -> Result<(), CacheError> {
+        let project = &place.project;
+        let Some(quota) = self.watch.quota(project).await? else {
+            return Ok(());
+        };
+        let refused = |needed| CacheError::Refused(self.watch.refused(project, quota, needed));
+        let incoming: u64 = sizes.values().sum();
+        if incoming > quota {
+            return Err(refused(incoming));
+        }
+        let _turn = self.watch.turn.lock().await;
+        let lately = self.watch.known().get(project).and_then(|known| known.used);
+        let lately = lately.filter(|(at, _)| at.elapsed() < BELIEVED);
+        let used = match lately {
+            Some((_, used)) if used.saturating_add(incoming) <= quota => used,
+            _ => self
+                .evict(opened, place, sizes, quota)
+                .await?
+                .map_err(|NoRoom { needed }| refused(needed))?,
+        };
+        self.watch.note(project, |known| {
+            let at = lately.map_or_else(Instant::now, |(at, _)| at);
+            known.used = Some((at, used.saturating_add(incoming)));
+            known
+                .pending
+                .retain(|digest, _| !sizes.contains_key(digest));
+        });
+        Ok(())
+    }
+
+    /// Gives how many bytes the project has then, at most.
+    async fn evict(
+        &self,
+        opened: &Opened,
+        place: &Place,
+        sizes: &BTreeMap<Digest, u64>,
+        quota: u64,
+    ) -> Result<Result<u64, NoRoom>, CacheError> {
+        let mut log: Vec<KeptExport> = Vec::new();
+        loop {
+            let filter = KeptFilter {
+                project: Some(place.project.clone()),
+                after: log.last().map(|last| last.id),
+                limit: PAGE,
+            };
+            let page = opened.catalog.kept(&filter).await?;
+            if page.is_empty() {
+                break;
+            }
+            log.extend(page);
+        }
+        let (limits, new) = (self.limits(Limits::default()).await?, sizes.clone());
+        let new: Vec<(Digest, u64)> = new.into_iter().collect();
+        let at = place.clone();
+        let deciding = tokio::task::spawn_blocking(move || {
+            let named: BTreeMap<Digest, u64> = log
+                .iter()
+                .flat_map(|export| &export.blobs)
+                .copied()
+                .collect();
+            let used: u64 = named.values().sum();
+            let room = make_room(log, (&at, &new), quota, &limits, Timestamp::now());
+            (used, room)
+        });
+        let (used, room) = deciding.await.map_err(|stopped| {
+            CacheError::Unavailable(format!("making room was cut off: {stopped}"))
+        })?;
+        let victims = match room {
+            Ok(victims) => victims,
+            Err(no_room) => return Ok(Err(no_room)),
+        };
+        let ids: Vec<ExportId> = victims.iter().map(|victim| victim.id).collect();
+        if !ids.is_empty() {
+            let gone = opened.catalog.retire(&ids).await?;
+            self.watch.metrics.evicted(Eviction::Quota, gone);
+            tracing::info!(project = %place.project, exports = ?ids, "older exports go for a newer one: the project is at its quota");
+        }
+        let freed: u64 = victims.iter().map(|victim| victim.frees).sum();
+        Ok(Ok(used.saturating_sub(freed)))
+    }
+}

@@ -1,0 +1,57 @@
+//! What is told where something was flushed.
+
+use super::*;
+use crate::catalog::ledger::{Actor, Origin};
+
+async fn flush(cache: &LocalCache, git_ref: Option<&str>, subject: &str) -> u64 {
+    let flush = Flush {
+        project: "p".parse().unwrap(),
+        git_ref: git_ref.map(|git_ref| git_ref.parse().unwrap()),
+        scope: None,
+    };
+    let actor = Actor::Token {
+        subject: subject.to_owned(),
+        id: "1".to_owned(),
+    };
+    cache.flush(&flush, &Origin::here(actor)).await.unwrap()
+}
+
+/// Who has flushed what the want would see.
+async fn told(cache: &LocalCache, want: Want) -> Option<String> {
+    match cache.look_up(&[want], &ALL).await.unwrap() {
+        LookedUp::Import(_) => panic!("there is something"),
+        LookedUp::Nothing(flushed) => flushed.map(|flushed| flushed.by),
+    }
+}
+
+#[tokio::test]
+async fn a_flush_is_told_to_those_who_would_have_seen_what_went() {
+    let (_dir, cache) = cache();
+    assert_eq!(told(&cache, want("main", &[])).await, None);
+    publish(&cache, place("p", "main"), &["base"]).await;
+    assert_eq!(flush(&cache, Some("main"), "alice").await, 1);
+    let by_alice = Some("alice".to_owned());
+    assert_eq!(told(&cache, want("main", &[])).await, by_alice);
+    assert_eq!(told(&cache, want("dev", &["main"])).await, by_alice);
+    let narrow = |git_ref: &str, fallbacks: &[&str]| Want {
+        narrowed: true,
+        ..want(git_ref, fallbacks)
+    };
+    assert_eq!(told(&cache, narrow("dev", &["main"])).await, by_alice);
+    assert_eq!(told(&cache, narrow("dev", &[])).await, None);
+    let readable = Want {
+        readable: Some(vec!["dev".parse().unwrap()]),
+        ..want("main", &["main"])
+    };
+    assert_eq!(told(&cache, readable).await, None, "it may not know");
+    let mut other = want("main", &[]);
+    other.place.project = "q".parse().unwrap();
+    assert_eq!(told(&cache, other).await, None);
+
+    publish(&cache, place("p", "main"), &["base"]).await;
+    assert!(found(&cache, &[want("main", &[])]).await.is_some());
+    assert_eq!(flush(&cache, None, "bob").await, 1);
+    let by_bob = Some("bob".to_owned());
+    assert_eq!(told(&cache, want("main", &[])).await, by_bob);
+    assert_eq!(told(&cache, narrow("dev", &[])).await, by_bob);
+}

@@ -1,0 +1,102 @@
+//! `layerd token revoke`: a token that counts no more.
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::Args;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::display::{print, print_json};
+use super::from_stdin;
+use crate::access::Secret;
+use crate::access::token::read_unverified;
+use crate::catalog::ledger::NewRevocation;
+use crate::cli::stored::{Stored, typist};
+
+/// The longest id of a token, in bytes.
+const MAX_ID: usize = 256;
+
+/// Have all hubs refuse a token from now on.
+///
+/// This works on the store of the hubs itself: give their --data-dir or
+/// --catalog. Each of them refuses the token a second later at most, and ends
+/// the streams that it has open within some. What it has exported stays; see
+/// `layerd audit` for what that is, and `layerd cache flush`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  layerd token revoke --data-dir /var/lib/layerd-hub - < leaked-token
+  layerd token revoke 5f3c9a0e1b7d4c22 --reason 'it was in a build log'
+  layerd audit --action mint     # tells ids")]
+pub(super) struct RevokeArgs {
+    /// The token, its id, or - for standard input, where other users of the host
+    /// can't see it in the list of processes.
+    #[arg(value_name = "ID|TOKEN|-")]
+    token: Secret,
+
+    #[command(flatten)]
+    stored: Stored,
+
+    /// Why; for the audit log.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    reason: String,
+
+    /// Print a JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Revoked<'a> {
+    id: &'a str,
+    subject: Option<&'a str>,
+    expires: Option<Timestamp>,
+}
+
+pub(super) async fn run(args: RevokeArgs) -> anyhow::Result<ExitCode> {
+    let given = match args.token.expose() {
+        "-" => from_stdin()?,
+        _ => args.token,
+    };
+    let given = given.expose();
+    // Whether it is genuine does not matter: whoever has the store may name any.
+    let said = match given.matches('.').count() {
+        2 => Some(read_unverified(given)?),
+        _ => None,
+    };
+    let grant = said.as_ref().map(|said| &said.grant);
+    let id = grant.map_or(given, |grant| grant.id());
+    if id.is_empty() || id.len() > MAX_ID || id.chars().any(char::is_control) {
+        bail!("this is neither a token nor the id of one");
+    }
+    let expires = grant.and_then(|grant| grant.expires());
+    let catalog = args.stored.open().await?;
+    let revoked = catalog
+        .revoke(&NewRevocation {
+            id: id.to_owned(),
+            expires,
+            why: args.reason,
+            origin: typist(),
+        })
+        .await;
+    catalog.close().await;
+    revoked?;
+    let subject = grant.map(|grant| grant.subject());
+    if args.json {
+        print_json(&Revoked {
+            id,
+            subject,
+            expires,
+        })?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let of = subject.map_or_else(String::new, |subject| format!(" of {subject}"));
+    print(format_args!(
+        "token {id}{of} is revoked: every hub of this store refuses it from now on"
+    ))?;
+    if expires.is_some_and(|expires| expires < Timestamp::now()) {
+        print("it had expired already")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
