@@ -16,6 +16,7 @@ mod attributes;
 mod badinput;
 mod child;
 mod commands;
+mod deploy;
 mod descriptors;
 mod direct;
 mod endings;

@@ -127,7 +127,8 @@ go_module buildkit github.com/moby/buildkit "$BUILDKIT_VERSION" "$BUILDKIT_SUM" 
   ./cmd/buildkitd ./cmd/buildctl ./frontend/dockerfile/cmd/dockerfile-frontend
 go_module buildx github.com/docker/buildx "$BUILDX_VERSION" "$BUILDX_SUM" "" ./cmd/buildx
 if [ "$what" = test ]; then
-  debian docker-registry=docker-registry openssl=openssl openssh-client=ssh-agent postgresql=initdb
+  debian docker-registry=docker-registry openssl=openssl openssh-client=ssh-agent postgresql=initdb \
+    prometheus=promtool
   go_module buildkit github.com/moby/buildkit "$BUILDKIT_OLD_VERSION" "$BUILDKIT_OLD_SUM" "-mod=mod" \
     ./cmd/buildkitd
   oracle
