@@ -25,6 +25,8 @@ mod mounts;
 pub mod neighbours;
 #[allow(dead_code, reason = "unit tests use more of it")]
 pub mod objects;
+#[allow(dead_code, reason = "unit tests use more of it")]
+pub mod oidc;
 mod outcome;
 mod pair;
 #[allow(dead_code, reason = "unit tests use more of it")]

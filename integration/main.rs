@@ -27,6 +27,7 @@ mod frontend;
 mod history;
 mod hub;
 mod hubfaults;
+mod identity;
 mod imports;
 mod large;
 mod layering;

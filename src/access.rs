@@ -13,9 +13,12 @@
 //! | which tokens were revoked? | [`Revoked`] |
 //! | does a grant last as long as a stream? | [`Pass`] |
 //! | why was a token refused? | [`Denied`] |
+//! | how does a job of a CI get one? | [`identity`] |
 
 mod denied;
+mod glob;
 mod grant;
+pub mod identity;
 mod jwk;
 mod key;
 mod key_file;
@@ -73,6 +76,22 @@ impl Access {
                 grant.check_time(now)?;
                 revoked.check(grant.id()).await
             }
+        }
+    }
+
+    /// Signs a token that will be taken here.
+    pub fn mint(&self, new: &NewToken, now: Timestamp) -> Result<Minted, MintError> {
+        match self {
+            Self::Open => Err(MintError::NoKey),
+            Self::Token(keys, _) => keys.mint(new, now),
+        }
+    }
+
+    /// Whether there is a key to sign with.
+    pub fn mints(&self) -> bool {
+        match self {
+            Self::Open => false,
+            Self::Token(keys, _) => keys.signer().is_some(),
         }
     }
 }

@@ -11,6 +11,7 @@ mod sidecar;
 mod stored;
 mod tls;
 mod token;
+mod unshown;
 
 use std::process::ExitCode;
 

@@ -7,3 +7,4 @@ pub mod buildkit;
 pub mod front;
 pub mod hub;
 pub mod operator;
+pub mod token;

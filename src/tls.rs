@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 
-pub use self::client::{ClientTls, Connector, Roots, system_client};
+pub use self::client::{ClientTls, Connector, Roots, no_client, system_client, system_client_and};
 pub use self::server::{Acceptor, ServerTls};
 
 /// How long the other side may take over its handshake.

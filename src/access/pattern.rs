@@ -11,10 +11,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::glob::{self, MAX_WILDCARDS};
 use crate::place::{GitRef, InvalidName};
-
-/// The most wildcards in one pattern: matching passes over a ref once for each.
-const MAX_WILDCARDS: usize = 16;
 
 /// The pattern that every ref matches.
 const EVERY: &str = "refs/**";
@@ -35,13 +33,6 @@ pub enum InvalidPattern {
     /// `***`.
     #[error("* is for one segment and ** for several; *** is neither")]
     Stars,
-}
-
-/// A pattern, cut where its wildcards are.
-enum Part<'a> {
-    Literal(&'a [u8]),
-    Segment,
-    Any,
 }
 
 impl RefPattern {
@@ -70,57 +61,8 @@ impl RefPattern {
     /// Whether a ref matches. The time is linear in the lengths of both, times
     /// the bounded number of wildcards.
     pub fn matches(&self, git_ref: &GitRef) -> bool {
-        let text = git_ref.as_str().as_bytes();
-        let Some(star) = self.0.find('*') else {
-            return self.0.as_bytes() == text;
-        };
-        // What most refs differ in is cheap to see.
-        let (start, pattern) = self.0.split_at(star);
-        let Some(text) = text.strip_prefix(start.as_bytes()) else {
-            return false;
-        };
-        // Whether what has been read of the pattern matches so much of the text.
-        let mut reached = vec![false; text.len() + 1];
-        reached[0] = true;
-        for part in parts(pattern) {
-            match part {
-                // From the end, since each place is reached from one before it.
-                Part::Literal(literal) => {
-                    for at in (0..reached.len()).rev() {
-                        reached[at] = at
-                            .checked_sub(literal.len())
-                            .is_some_and(|from| reached[from] && &text[from..at] == literal);
-                    }
-                }
-                Part::Segment => spread(&mut reached, |at| text[at] != b'/'),
-                Part::Any => spread(&mut reached, |_| true),
-            }
-        }
-        reached[text.len()]
+        glob::matches(&self.0, git_ref.as_str())
     }
-}
-
-/// From every place that is reached, also those behind it, as far as the
-/// wildcard takes what stands between.
-fn spread(reached: &mut [bool], takes: impl Fn(usize) -> bool) {
-    for at in 1..reached.len() {
-        reached[at] |= reached[at - 1] && takes(at - 1);
-    }
-}
-
-fn parts(pattern: &str) -> impl Iterator<Item = Part<'_>> {
-    let mut rest = pattern;
-    std::iter::from_fn(move || {
-        let (part, length) = match rest.find('*') {
-            None if rest.is_empty() => return None,
-            None => (Part::Literal(rest.as_bytes()), rest.len()),
-            Some(0) if rest.starts_with("**") => (Part::Any, 2),
-            Some(0) => (Part::Segment, 1),
-            Some(star) => (Part::Literal(&rest.as_bytes()[..star]), star),
-        };
-        rest = &rest[length..];
-        Some(part)
-    })
 }
 
 impl FromStr for RefPattern {
@@ -136,11 +78,7 @@ impl FromStr for RefPattern {
         // A pattern is as good as the ref that it has when each wildcard stands
         // for one letter, and as long as that may be.
         let filled: GitRef = text.replace("**", "xx").replace('*', "x").parse()?;
-        if parts(text)
-            .filter(|part| !matches!(part, Part::Literal(_)))
-            .count()
-            > MAX_WILDCARDS
-        {
+        if glob::wildcards(text) > MAX_WILDCARDS {
             return Err(InvalidPattern::Wildcards);
         }
         let prefix = &filled.as_str()[..filled.as_str().len() - text.len()];

@@ -42,7 +42,7 @@ pub const MAX_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
 /// The most patterns in one list.
 pub const MAX_PATTERNS: usize = 100;
 /// The longest subject, in bytes.
-const MAX_SUBJECT: usize = 256;
+pub(super) const MAX_SUBJECT: usize = 256;
 
 /// What a token is to grant.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,7 +4,8 @@
 //! file says is given to clap as if it stood on the command line, unless the
 //! command line or the environment says it already: so there is one parser, and
 //! one place where each option is described. A command that is run now and then
-//! may name the file of a daemon: keys that are the daemon's own are passed over.
+//! may name the file of a daemon: keys that are the daemon's own are passed over,
+//! as are the tables that a hub reads itself.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -17,9 +18,18 @@ use toml::Value;
 /// The option of a daemon that names the file.
 #[derive(Debug, Args)]
 pub(super) struct ConfigArgs {
-    /// A TOML file with these options as keys: `data-dir = "/cache"`.
+    /// A TOML file with these options as keys: `data-dir = "/cache"`. Of a hub,
+    /// its tables [[issuer]] and [[rule]] say which identities of a CI get which
+    /// tokens.
     #[arg(long = CONFIG, env = "LAYERD_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
+}
+
+impl ConfigArgs {
+    /// The file, where there is one.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
 }
 
 /// Its name.
@@ -27,6 +37,9 @@ const CONFIG: &str = "config";
 
 /// Options that only the command line can say.
 const NO_KEYS: [&str; 2] = [CONFIG, "help"];
+
+/// Tables of a hub's file that are no options.
+const TABLES: [&str; 2] = ["issuer", "rule"];
 
 /// Parses `args`, and with them the file that they name, if they name one.
 pub fn matches(command: Command, args: Vec<OsString>) -> Result<ArgMatches, Error> {
@@ -56,6 +69,9 @@ pub fn matches(command: Command, args: Vec<OsString>) -> Result<ArgMatches, Erro
     let file = read(path).map_err(|why| command.clone().error(ErrorKind::Io, why))?;
     let mut extra = Vec::new();
     for (key, value) in file {
+        if TABLES.contains(&key.as_str()) && (names == ["serve"] || names.len() > 1) {
+            continue;
+        }
         let mistake = |why: String| {
             command.clone().error(
                 ErrorKind::InvalidValue,

@@ -3,6 +3,7 @@
 mod args;
 mod backends;
 mod housekeeping;
+mod identity;
 mod readiness;
 
 use std::io::Write as _;
@@ -18,6 +19,7 @@ pub use self::args::ServeArgs;
 use self::args::{Auth, Storage};
 use self::backends::Backends;
 use self::housekeeping::House;
+use self::identity::Identities;
 use super::operate;
 use crate::access::{Access, Keys, Revoked};
 use crate::cache::collecting::Collecting;
@@ -40,9 +42,11 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         Some(keys) => Access::Token(keys, Revoked::new(Arc::clone(&backends.catalog))),
         None => Access::Open,
     });
+    let identities = Identities::open(&args, &access, &mut registry)?;
     if args.check_config {
-        return check(&backends).await;
+        return check(&backends, &identities).await;
     }
+    identities.warn();
     let listener = TcpListener::bind(&args.listen).await;
     let listener = listener.with_context(|| format!("can't listen at {}", args.listen))?;
     let shown_at = operate::listen(args.metrics, operate::HUB_PORT).await?;
@@ -103,7 +107,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         listener,
         tls,
         calls,
-        pages: axum::Router::new(),
+        pages: identities.pages(),
         max_of_address: args.max_connections_per_address,
         tasks,
         metrics: metrics.front,
@@ -119,8 +123,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// What `--check-config` does: all was read; now whether it can be reached.
-async fn check(backends: &Backends) -> anyhow::Result<ExitCode> {
-    let mut well = true;
+async fn check(backends: &Backends, identities: &Identities) -> anyhow::Result<ExitCode> {
+    let mut well = identities.check().await;
     for (what, at, answer) in backends.look().await {
         match answer {
             Ok(()) => println!("{what} {at}: ok"),

@@ -3,9 +3,9 @@
 mod args;
 mod child;
 mod hub;
+mod identity;
 mod readiness;
 mod signals;
-mod unshown;
 
 use std::io::Write as _;
 use std::process::ExitCode;

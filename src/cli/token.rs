@@ -1,6 +1,8 @@
 //! `layerd token`: who may what, signed.
 
+mod exchange;
 mod explain;
+mod identity;
 mod key;
 mod mint;
 mod revoke;
@@ -20,8 +22,9 @@ use crate::access::token::MAX_TOKEN;
 /// A hub with --auth token takes only clients with a token. A token names a
 /// project, and the refs in it that its bearer may read and write. It is signed
 /// with a key of --token-key-file, of which the hub has the same, or the public
-/// half. Nothing is asked of a hub here: all of this works offline, and revoking
-/// on the store of the hubs.
+/// half. All of this works offline, but `exchange`, which has a hub make a token
+/// for the identity that a CI gives to its jobs, and `revoke`, which works on the
+/// store of the hubs.
 ///
 ///   layerd token key -o /etc/layerd/keys/2026.pem
 ///   layerd serve --auth token --token-key-file /etc/layerd/keys
@@ -40,6 +43,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     Key(key::KeyArgs),
     Revoke(revoke::RevokeArgs),
+    Exchange(exchange::ExchangeArgs),
 }
 
 /// Runs `layerd token`.
@@ -49,6 +53,7 @@ pub async fn run(args: TokenArgs) -> anyhow::Result<ExitCode> {
         Command::Explain(args) => explain::run(args),
         Command::Key(args) => key::run(&args),
         Command::Revoke(args) => revoke::run(args).await,
+        Command::Exchange(args) => exchange::run(args).await,
     }
 }
 

@@ -108,13 +108,27 @@ impl ClientTls {
 /// The settings of a client that trusts what this system trusts, and speaks
 /// HTTP.
 pub fn system_client() -> Result<ClientConfig, TlsError> {
+    system_client_and(None)
+}
+
+/// The same of one that trusts the authorities of a file as well.
+pub fn system_client_and(authorities: Option<PathBuf>) -> Result<ClientConfig, TlsError> {
     let tls = ClientTls {
-        roots: Roots::System(None),
+        roots: Roots::System(authorities),
         identity: None,
         server_name: None,
         alpn: Alpn::Http,
     };
     tls.config()
+}
+
+/// The settings of a client that is to speak in the clear: it trusts nobody.
+pub fn no_client() -> Result<ClientConfig, TlsError> {
+    Ok(ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::config)?
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth())
 }
 
 /// A host name, or an IP address with or without brackets.

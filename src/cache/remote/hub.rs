@@ -142,6 +142,24 @@ impl Hub {
         F: Fn(Client, tonic::Request<Q>) -> Answer,
         Answer: Future<Output = Result<A, Status>>,
     {
+        self.ask(call, |wire| {
+            let mut request = tonic::Request::new(request.clone());
+            furnish(request.metadata_mut(), token);
+            let client = Client::new(wire)
+                .accept_compressed(tonic::codec::CompressionEncoding::Zstd)
+                .max_decoding_message_size(MAX_MESSAGE);
+            let answer = send(client, request);
+            async { answer.await.map_err(Ending::of) }
+        })
+        .await
+    }
+
+    /// Asks one address after the other, until one has answered.
+    pub(super) async fn ask<A, F, Answer>(&self, call: Call, ask: F) -> Result<A, Failure>
+    where
+        F: Fn(Wire) -> Answer,
+        Answer: Future<Output = Result<A, Ending>>,
+    {
         let deadline = Instant::now() + call.limit;
         let first = self.preferred.load(Ordering::Relaxed);
         let count = self.peers.len();
@@ -168,12 +186,7 @@ impl Hub {
             };
             let answered = tokio::time::timeout(limit, async {
                 let wire = peer.connection.wire().await.map_err(Ending::Failed)?;
-                let mut request = tonic::Request::new(request.clone());
-                furnish(request.metadata_mut(), token);
-                let client = Client::new(wire)
-                    .accept_compressed(tonic::codec::CompressionEncoding::Zstd)
-                    .max_decoding_message_size(MAX_MESSAGE);
-                send(client, request).await.map_err(Ending::of)
+                ask(wire).await
             });
             let ending = match answered.await {
                 Ok(Ok(answer)) => {
@@ -264,13 +277,18 @@ impl Caller {
         F: Fn(Client, tonic::Request<Q>) -> Answer,
         Answer: Future<Output = Result<A, Status>>,
     {
-        let token = self.token.current();
+        let began = Instant::now();
+        let token = tokio::time::timeout(call.limit, self.token.current());
+        let late = |_| Failure::Unreachable("the hub gave no token in time".to_owned());
+        let token = token.await.map_err(late)??;
+        let rest = call.limit.saturating_sub(began.elapsed());
+        let call = Call::within(call.method, rest);
         self.hub.call(call, token.as_ref(), request, send).await
     }
 }
 
 /// How an attempt went wrong.
-enum Ending {
+pub(super) enum Ending {
     /// The hub says no.
     Refused(Box<Status>),
     /// There is no connection.

@@ -36,6 +36,8 @@ label! {
         Suspect = "suspect",
         /// `Flush`.
         Flush = "flush",
+        /// `POST /v1/token`.
+        Exchange = "exchange",
     }
 }
 

@@ -4,6 +4,9 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::hub::{Failure, Hub};
+use super::identity::Identity;
+use super::renewing::Renewing;
 use crate::access::{Secret, SecretError};
 use crate::watched::Watched;
 
@@ -18,6 +21,7 @@ enum Source {
     None,
     Given(Secret),
     File(Arc<Watched<Secret>>),
+    Exchanged(Arc<Renewing>),
 }
 
 impl TokenSource {
@@ -36,13 +40,19 @@ impl TokenSource {
         Ok(Self(Source::File(Arc::new(Secret::watch(path)?))))
     }
 
+    /// The one that `hub` gives for an identity, renewed before it ends.
+    pub fn exchanged(hub: Arc<Hub>, identity: Identity) -> Self {
+        Self(Source::Exchanged(Arc::new(Renewing::new(hub, identity))))
+    }
+
     /// What a call carries now.
-    pub(super) fn current(&self) -> Option<Secret> {
-        match &self.0 {
+    pub(super) async fn current(&self) -> Result<Option<Secret>, Failure> {
+        Ok(match &self.0 {
             Source::None => None,
             Source::Given(token) => Some(token.clone()),
             Source::File(watched) => Some(Secret::clone(&watched.current())),
-        }
+            Source::Exchanged(renewing) => Some(renewing.current().await?),
+        })
     }
 }
 
@@ -52,6 +62,7 @@ impl fmt::Debug for TokenSource {
             Source::None => "no token",
             Source::Given(_) => "the build's token",
             Source::File(_) => "the token of a file",
+            Source::Exchanged(_) => "a token for this host's identity",
         })
     }
 }

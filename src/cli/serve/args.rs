@@ -157,8 +157,8 @@ pub struct ServeArgs {
     #[arg(long, env = "LAYERD_METRICS", value_name = "ADDR|off")]
     pub(super) metrics: Option<MetricsAddress>,
 
-    /// Check all of this, and whether the database and the bucket are reached,
-    /// and end.
+    /// Check all of this, and whether the database, the bucket and the keys of
+    /// issuers are reached, and end.
     #[arg(
         long,
         env = "LAYERD_CHECK_CONFIG",
@@ -172,7 +172,7 @@ pub struct ServeArgs {
     pub(super) check_config: bool,
 
     #[command(flatten)]
-    config: ConfigArgs,
+    pub(super) config: ConfigArgs,
 }
 
 /// Who may use a hub.

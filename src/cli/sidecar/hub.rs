@@ -9,13 +9,14 @@ use anyhow::Context as _;
 use clap::{ArgAction, Args};
 
 use super::args::SidecarArgs;
+use super::identity::IdentityArgs;
 use super::readiness;
-use super::unshown::Unshown;
 use crate::blobs::TierOptions;
 use crate::cache::backends::{Allowed, Backends, HubSettings};
 use crate::cache::remote::{Destinations, Hub, HubAddress, Near, Outbox, TokenSource};
 use crate::cache::{LocalCache, Metered};
 use crate::cli::operate::SidecarMetrics;
+use crate::cli::unshown::Unshown;
 use crate::tls::{Alpn, ClientTls, Connector, Roots};
 use crate::units::parse_size;
 
@@ -51,6 +52,9 @@ pub(super) struct HubArgs {
         requires = "hub"
     )]
     token_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    who: IdentityArgs,
 
     /// https: authorities to trust for hubs besides those of this system, PEM.
     #[arg(
@@ -137,14 +141,16 @@ impl Caches {
         if args.hub.hubs().next().is_none() {
             return Self::own(args, metrics).await;
         }
-        let token = match &args.hub.token_file {
-            None => TokenSource::none(),
-            Some(file) => TokenSource::file(file).context("--hub-token-file")?,
-        };
         let mut settings = settings(args, metrics).await?;
         let tls = args.hub.tls(args.hub.identity())?;
         let hub = Hub::new(args.hub.hubs().cloned(), tls, metrics.hub.clone());
         let hub = Arc::new(hub);
+        let identity = args.hub.who.identity(args.hub.hubs().next())?;
+        let token = match (&args.hub.token_file, identity) {
+            (Some(file), _) => TokenSource::file(file).context("--hub-token-file")?,
+            (None, Some(identity)) => TokenSource::exchanged(hub.clone(), identity),
+            (None, None) => TokenSource::none(),
+        };
         let destinations = args.hub.destinations(&settings);
         let destinations = destinations.own(hub.clone(), token.clone());
         let outbox = outbox(args, &settings, destinations).await?;

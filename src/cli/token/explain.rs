@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::display::{age, print, print_json};
-use super::from_stdin;
+use super::{from_stdin, identity};
 use crate::access::token::{Unverified, read_unverified};
 use crate::access::{Denied, Keys, RefPattern, Secret};
 use crate::place::ProjectId;
@@ -20,12 +20,17 @@ use crate::units::Spent;
 /// Its signature is checked with the keys of --token-key-file, as a hub would;
 /// without them everything is shown as the token says it, genuine or not. Ends
 /// with exit code 1 if a hub would not take it.
+///
+/// Of an identity token that a CI signed, its claims are shown, and with the
+/// --config of a hub which of its rules matches, what that grants, and why those
+/// before it do not match. Nobody is asked.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   layerd token explain - < token
   layerd token explain --token-key-file /etc/layerd/keys - < token
-  layerd token explain --json - < token | jq .write")]
+  layerd token explain --json - < token | jq .write
+  layerd token explain --config hub.toml - < identity-token")]
 pub(super) struct ExplainArgs {
     /// The token, or - for standard input, where other users of the host can't
     /// see it in the list of processes.
@@ -82,6 +87,9 @@ pub(super) fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
         _ => args.token,
     };
     let token = token.expose();
+    if identity::is_foreign(token) {
+        return identity::explain(token, args.config.as_deref(), args.json);
+    }
     let now = Timestamp::now();
     let said = read_unverified(token)?;
     let keys = args.token_key_file.as_deref().map(Keys::open).transpose()?;
@@ -180,7 +188,7 @@ fn print_lines(
     Ok(())
 }
 
-fn listed(patterns: &[RefPattern]) -> String {
+pub(super) fn listed(patterns: &[RefPattern]) -> String {
     if patterns.is_empty() {
         return "nothing".to_owned();
     }

@@ -18,9 +18,9 @@ struct Typed {
 fn typed(dir: &TempDir, command: &str) -> anyhow::Result<ExitCode> {
     let dir = dir.path().to_str().unwrap();
     let words = command.split(' ').map(|word| word.replace('@', dir));
-    let typed = Typed::try_parse_from(["token".to_owned()].into_iter().chain(words))?;
-    let runtime = tokio::runtime::Runtime::new()?;
-    runtime.block_on(run(typed.args))
+    let args = Typed::try_parse_from(["token".to_owned()].into_iter().chain(words))?.args;
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.build()?.block_on(run(args))
 }
 
 fn token(dir: &TempDir, key: &str, seconds_ago: i64) -> String {
