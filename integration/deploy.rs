@@ -6,12 +6,30 @@ mod promql;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::harness::{Hub, Lab, Postgres, Prometheus, Sidecar, until};
+use crate::harness::tools::pinned;
+use crate::harness::{Hub, Lab, Postgres, Prometheus, Sidecar, layerd, until};
 
 const MINUTES: &str = "5m";
+
+/// Nobody listens at the issuer's address.
+const ISSUERS: &str = "
+[[issuer]]
+name = 'ci'
+url = 'http://127.0.0.1:9'
+audience = 'hub'
+
+[[rule]]
+name = 'ci'
+issuer = 'ci'
+match = { sub = 'job' }
+project = 'acme'
+read = ['main']
+";
 
 fn deployed(name: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -41,9 +59,7 @@ struct Scene {
 impl Scene {
     async fn new() -> Self {
         let (lab, postgres) = (Lab::new(), Postgres::start());
-        let catalog = postgres.database("deploy");
-        let hub = lab.hub("hub").arguments(["--catalog", &catalog]);
-        let hub = hub.start().await;
+        let hub = hub(&lab, &postgres).await;
         let nowhere = format!("unix://{}", lab.path("nowhere.sock").display());
         let near = lab.sidecar("near").buildkitd(&nowhere);
         let near = near.arguments(["--hub", hub.url()]).start().await;
@@ -121,6 +137,42 @@ impl Scene {
             );
         }
     }
+}
+
+/// One whose catalog is a Postgres, and who has just been shown an identity by a
+/// CI whose keys are not to be had.
+async fn hub(lab: &Lab, postgres: &Postgres) -> Hub {
+    let (config, key) = (lab.path("hub.toml"), lab.path("key.pem"));
+    let [config, key] = [config, key].map(|path| path.display().to_string());
+    std::fs::write(&config, ISSUERS).unwrap();
+    layerd(["token", "key", "-o", &key]).await.ok();
+    let catalog = postgres.database("deploy");
+    let arguments = [
+        ["--catalog", &catalog],
+        ["--config", &config],
+        ["--auth", "token"],
+        ["--token-key-file", &key],
+    ];
+    let hub = lab.hub("hub").arguments(arguments.concat()).start().await;
+
+    let now = jiff::Timestamp::now().as_second();
+    let claims = json!({
+        "iss": "http://127.0.0.1:9", "aud": "hub", "sub": "job", "iat": now, "exp": now + 300,
+    });
+    let head = json!({ "alg": "EdDSA", "kid": "first", "typ": "JWT" });
+    let parts = [head.to_string(), claims.to_string(), "s".repeat(64)];
+    let identity = parts.map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
+    let form = format!(
+        "grant_type=urn:ietf:params:oauth:grant-type:token-exchange\
+         &subject_token_type=urn:ietf:params:oauth:token-type:id_token\
+         &subject_token={identity}"
+    );
+    let url = format!("{}/v1/token", hub.url());
+    let mut command = Command::new("curl");
+    let asked = command.args(["--silent", "--data", &form, &url]);
+    let answer = asked.output().await.unwrap();
+    assert!(answer.status.success(), "{answer:?}");
+    hub
 }
 
 async fn series(prometheus: &Prometheus) -> Series {
@@ -290,4 +342,18 @@ fn the_dashboard_can_be_imported_and_every_panel_says_what_it_is() {
             assert!(chosen, "{title} does not heed the variables: {query}");
         }
     }
+}
+
+#[test]
+fn the_images_are_of_the_versions_that_are_tested() {
+    let dockerfile = read("Dockerfile");
+    let buildkit = format!("FROM moby/buildkit:{} AS", pinned("BUILDKIT_VERSION"));
+    assert!(dockerfile.contains(&buildkit), "no {buildkit}");
+    let channel = include_str!("../rust-toolchain.toml");
+    let channel = channel.split("channel = \"").nth(1).unwrap();
+    let rust = channel.split(".0\"").next().unwrap();
+    assert!(
+        dockerfile.contains(&format!("FROM rust:{rust}-")),
+        "no {rust}"
+    );
 }
