@@ -15,6 +15,7 @@ mod archive;
 mod attributes;
 mod badinput;
 mod child;
+mod collect;
 mod commands;
 mod deploy;
 mod descriptors;

@@ -8,6 +8,7 @@
 
 mod collect;
 mod directory;
+mod export;
 mod lease;
 mod ledger;
 mod open;
@@ -32,6 +33,7 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 pub use self::collect::{Collected, Orphans, Outlook, Swept};
+use self::export::{missing, steps};
 use self::ledger::flushed;
 use self::open::{Opened, Opener};
 use self::pinning::{Names, Pinned};
@@ -51,7 +53,6 @@ use super::{
     Cache, CacheError, Document, Flush, Import, Lease, Limits, LookedUp, Publication, Published,
     Saving, Want, policy, steps,
 };
-use crate::access::RefPattern;
 use crate::blobs::{BlobError, BlobStore, BlobStream, DiskStore, Ingest};
 use crate::catalog::ledger::{NewFlush, Origin};
 use crate::catalog::{Catalog, ExportHead, ExportId, Filter, NewExport};
@@ -476,47 +477,6 @@ pub(super) async fn parse(
         CacheError::Unavailable(format!("reading the export was cut off: {stopped}"))
     })?;
     Ok(parsed?)
-}
-
-/// Blobs that the project may not name: absent, of another size than the
-/// manifest says, or neither uploaded by this export nor held already.
-async fn missing(
-    opened: &Opened,
-    project: &ProjectId,
-    uploaded: &BTreeSet<Digest>,
-    sizes: &BTreeMap<Digest, u64>,
-) -> Result<Vec<Digest>, CacheError> {
-    let foreign = sizes.keys().filter(|digest| !uploaded.contains(digest));
-    let foreign: Vec<Digest> = foreign.copied().collect();
-    let held = opened.catalog.held(project, &foreign).await?;
-    // The store is asked about no others: how long it takes to answer would tell
-    // what others have there.
-    let mut own: Vec<Digest> = sizes.keys().copied().collect();
-    let held = BTreeSet::from_iter(held);
-    own.retain(|digest| uploaded.contains(digest) || held.contains(digest));
-    let found = opened.blobs.sizes(&own).await?;
-    let found: BTreeMap<Digest, Option<u64>> = own.into_iter().zip(found).collect();
-    let is_missing =
-        |(digest, size): &(&Digest, &u64)| found.get(digest).copied().flatten() != Some(**size);
-    let missing = sizes.iter().filter(is_missing);
-    Ok(missing.map(|(digest, _)| *digest).collect())
-}
-
-/// The steps of an export's records: `ran` by its build, or known from earlier
-/// exports of the project. An export is worth more than its names.
-async fn steps(
-    opened: &Opened,
-    (project, readable): (&ProjectId, Option<&[RefPattern]>),
-    config: &Config,
-    ran: Vec<Step>,
-) -> Vec<Step> {
-    let nameless = steps::nameless(config, &ran);
-    let kept = shared::kept_steps(opened.catalog.as_ref(), project, readable, &nameless).await;
-    let kept = kept.unwrap_or_else(|error| {
-        tracing::warn!(%error, "the names of steps of earlier exports can't be read");
-        Vec::new()
-    });
-    steps::of_export(config, ran, kept)
 }
 
 #[cfg(test)]
