@@ -51,7 +51,8 @@ impl Prometheus {
         }
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let answer = curl(&arguments).await;
-        let mut answer: Value = serde_json::from_slice(&answer.stdout).expect("JSON");
+        let read = serde_json::from_slice(&answer.stdout);
+        let mut answer: Value = read.unwrap_or_else(|error| panic!("{error}: {answer:?}"));
         assert_eq!(answer["status"], "success", "{parameters:?}: {answer:#}");
         answer["data"].take()
     }
@@ -68,6 +69,6 @@ impl Prometheus {
 
 async fn curl(arguments: &[&str]) -> Output {
     let mut command = tokio::process::Command::new("curl");
-    let command = command.args(["--silent", "--get"]).args(arguments);
+    let command = command.args(["--silent", "--show-error", "--get"]).args(arguments);
     command.output().await.expect("curl runs")
 }

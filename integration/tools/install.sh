@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the demo, the tests and the benchmarks run: runc, busybox, a
-# registry, an S3 and an Azure server, PostgreSQL, BuildKit (current and old),
-# buildx and the oracle.
+# registry, an S3 and an Azure server, PostgreSQL, Prometheus, BuildKit (current
+# and old), buildx and the oracle.
 # Everything built here is kept under
 # ${LAYERD_TOOLS:-~/.cache/layerd/tools}/<name>-<version>/ and reused; what is
 # there already costs nothing.
