@@ -32,7 +32,7 @@ impl Prometheus {
         let url = format!("http://{address}");
         until("prometheus is ready", async || {
             process.assert_running();
-            let asked = curl(&[&format!("{url}/-/ready")]).await;
+            let asked = curl(&["--fail", &format!("{url}/-/ready")]).await;
             asked.status.success().then_some(())
         })
         .await;
