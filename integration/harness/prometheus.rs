@@ -69,6 +69,8 @@ impl Prometheus {
 
 async fn curl(arguments: &[&str]) -> Output {
     let mut command = tokio::process::Command::new("curl");
-    let command = command.args(["--silent", "--show-error", "--get"]).args(arguments);
+    let command = command
+        .args(["--silent", "--show-error", "--get"])
+        .args(arguments);
     command.output().await.expect("curl runs")
 }
