@@ -17,6 +17,7 @@ mod badinput;
 mod child;
 mod collect;
 mod commands;
+mod deploy;
 mod descriptors;
 mod direct;
 mod endings;

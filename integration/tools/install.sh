@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the demo, the tests and the benchmarks run: runc, busybox, a
-# registry, an S3 and an Azure server, PostgreSQL, BuildKit (current and old),
-# buildx and the oracle.
+# registry, an S3 and an Azure server, PostgreSQL, Prometheus, BuildKit (current
+# and old), buildx and the oracle.
 # Everything built here is kept under
 # ${LAYERD_TOOLS:-~/.cache/layerd/tools}/<name>-<version>/ and reused; what is
 # there already costs nothing.
@@ -127,7 +127,8 @@ go_module buildkit github.com/moby/buildkit "$BUILDKIT_VERSION" "$BUILDKIT_SUM" 
   ./cmd/buildkitd ./cmd/buildctl ./frontend/dockerfile/cmd/dockerfile-frontend
 go_module buildx github.com/docker/buildx "$BUILDX_VERSION" "$BUILDX_SUM" "" ./cmd/buildx
 if [ "$what" = test ]; then
-  debian docker-registry=docker-registry openssl=openssl openssh-client=ssh-agent postgresql=initdb
+  debian docker-registry=docker-registry openssl=openssl openssh-client=ssh-agent postgresql=initdb \
+    prometheus=promtool
   go_module buildkit github.com/moby/buildkit "$BUILDKIT_OLD_VERSION" "$BUILDKIT_OLD_SUM" "-mod=mod" \
     ./cmd/buildkitd
   oracle
