@@ -82,6 +82,8 @@ use crate::step::Step;
 const LOOK_UP: Duration = Duration::from_millis(4800);
 /// How long the hub may take to say whether it takes an export.
 const WRITABLE: Duration = Duration::from_millis(1800);
+/// How long a hub may be away before no build asks that a second time.
+const AWAY: Duration = Duration::from_secs(5);
 /// How long small questions may take.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Projects that are remembered to have been asked about.
@@ -258,10 +260,7 @@ impl Cache for RemoteCache {
                 // One that restarts is back soon; one that has been away for
                 // longer than that is not waited for by every build.
                 (None, Err(CacheError::Unavailable(why)))
-                    if self
-                        .hub()
-                        .silent_for()
-                        .is_some_and(|silent| silent < self.patience) =>
+                    if self.hub().silent_for().is_some_and(|silent| silent < AWAY) =>
                 {
                     tracing::debug!(why, "the hub is asked again whether it takes an export");
                     tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;

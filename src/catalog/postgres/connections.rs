@@ -53,7 +53,7 @@ impl Default for PostgresOptions {
     fn default() -> Self {
         Self {
             connections: 16,
-            patience: Duration::from_secs(5),
+            patience: Duration::from_millis(1500),
             statement: Duration::from_secs(30),
         }
     }

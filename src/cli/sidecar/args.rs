@@ -167,8 +167,7 @@ pub struct SidecarArgs {
     pub(super) blob_patience: Duration,
 
     /// How long the error of a failed build may be held back while the cache of
-    /// the steps that did not fail is exported; 0 exports nothing then. So long
-    /// the end of any build waits for a hub that went away lately, too.
+    /// the steps that did not fail is exported; 0 exports nothing then.
     #[arg(
         long,
         env = "LAYERD_FAILED_EXPORT_TIMEOUT",

@@ -27,6 +27,8 @@ use crate::units::Age;
 /// How long a build waits for the store. BuildKit's gateway gives up on a
 /// build that it doesn't hear of within three seconds.
 const STORE_LIMIT: Duration = Duration::from_secs(2);
+/// How much longer that may take once the build has something to export.
+const LATER: Duration = Duration::from_secs(3);
 /// Entries of ours that one build may have, each way.
 const MAX_ENTRIES: usize = 64;
 /// What BuildKit reads of a manifest or a config over a session, in bytes.
@@ -127,7 +129,7 @@ impl Exports {
         );
         let store = match asked {
             None => store,
-            Some(asked) => store.once(asked, door.rescues.timeout().max(STORE_LIMIT)),
+            Some(asked) => store.once(asked, LATER),
         };
         let id = door.stores.open(Store::Export(store));
         let mut attributes = export.passed_on;

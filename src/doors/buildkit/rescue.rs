@@ -54,11 +54,6 @@ pub struct Rescues {
 }
 
 impl Rescues {
-    /// How long an export may hold the end of a build back.
-    pub fn timeout(&self) -> Duration {
-        self.timeout
-    }
-
     /// Exports may take `timeout`; where that is zero there are none.
     pub fn new(timeout: Duration) -> Self {
         Self {

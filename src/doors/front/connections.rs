@@ -1,6 +1,7 @@
 //! Clients, from their connection to its end.
 //!
-//! Windows are sized so that a stream moves at the speed of a local network.
+//! Windows are small until a client has shown that its bytes are taken in, and
+//! then as large as its network needs: what nobody reads yet is kept in memory.
 //! What a client may send unasked is bounded for each connection, connections
 //! are counted, and an address has a share of them. A connection that asks for
 //! nothing is told to end; so is one whose client does not read its answers.
@@ -33,10 +34,6 @@ use super::traffic::Traffic;
 use super::{Closing, Config};
 use crate::tls::Acceptor;
 
-/// What a client may send on one stream before it is taken in, in bytes.
-const STREAM_WINDOW: u32 = 1 << 20;
-/// The same, on all streams of one connection.
-const CONNECTION_WINDOW: u32 = 2 << 20;
 /// The largest frame.
 const MAX_FRAME: u32 = 1 << 20;
 /// What is kept for a client that does not read, for each stream, in bytes.
@@ -218,8 +215,7 @@ fn over_http2(traffic: &Traffic) -> http2::Builder<Traffic> {
     let mut builder = http2::Builder::new(traffic.clone());
     builder
         .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .adaptive_window(true)
         .max_frame_size(MAX_FRAME)
         .max_send_buf_size(SEND_BUFFER)
         .max_concurrent_streams(MAX_CALLS)

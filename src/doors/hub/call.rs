@@ -43,6 +43,8 @@ impl Call {
             method = method.name(),
             request = id.as_str(),
             project = tracing::field::Empty,
+            peer = peer.map(tracing::field::display),
+            subject = tracing::field::Empty,
         );
         telemetry::continued(&span, headers);
         let mut call = Self {
@@ -61,6 +63,11 @@ impl Call {
         match Pass::new(&door.access, token).await {
             Ok(pass) => {
                 call.client = Client::of(pass.grant(), peer);
+                let grant = pass.grant();
+                if let Some(project) = grant.project() {
+                    call.span.record("project", project.as_str());
+                    call.span.record("subject", grant.subject());
+                }
                 Ok((call, door.cache.to(pass, peer, &id)))
             }
             Err(denied) => {
@@ -94,6 +101,9 @@ impl Call {
             }
             Code::PermissionDenied => {
                 tracing::info!(parent: &self.span, error = status.message(), "a call was denied");
+            }
+            Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented => {
+                tracing::info!(parent: &self.span, code = ?status.code(), error = status.message(), "a call was refused");
             }
             code => {
                 tracing::debug!(parent: &self.span, ?code, error = status.message(), "a call was refused");
@@ -166,6 +176,7 @@ pub fn unread(status: Status) -> Status {
         Code::OutOfRange => {
             Status::out_of_range(format!("a message of more than {MAX_MESSAGE} bytes"))
         }
+        Code::Internal | Code::Unknown => Status::cancelled("the client went away"),
         _ => status,
     }
 }

@@ -26,6 +26,8 @@ use crate::cache::guard::Guard;
 
 /// How long a message may be on its way where there is one.
 const MESSAGE: Duration = Duration::from_secs(10);
+/// How long a call may wait for its turn to bring one.
+const TURN: Duration = Duration::from_secs(2);
 
 /// Takes requests; clones are the same.
 #[derive(Clone)]
@@ -99,8 +101,9 @@ impl Service<Request<Incoming>> for Screen {
             let room = door.messages.clone();
             let answering = async {
                 // As long as the message is on its way.
-                let Ok(room) = room.take(&client, 1).await else {
-                    return routes.call(request).await;
+                let room = match room.take_within(TURN, &client, 1, "calls").await {
+                    Ok(room) => room,
+                    Err(status) => return Ok(status.into_http()),
                 };
                 let mut answering = std::pin::pin!(routes.call(request));
                 tokio::select! {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
-use crate::access::Grant;
+use crate::access::{Grant, RefPattern};
 
 /// Clients that are remembered before those that have nothing are forgotten.
 const REMEMBERED: usize = 256;
@@ -21,8 +21,9 @@ pub type Kept = Arc<dyn Any + Send + Sync>;
 /// Whom a share is for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Client {
-    /// Whoever has tokens of one project that were made for the same.
-    Bearer(String, String),
+    /// Whoever has tokens of one project that were made for the same, and may
+    /// write the same: a pull request takes nothing from a branch.
+    Bearer(String, String, Vec<RefPattern>),
     /// Who has none: everybody at an address.
     At(Option<IpAddr>),
 }
@@ -31,9 +32,13 @@ impl Client {
     /// Whoever was granted this, and comes from there.
     pub fn of(grant: &Grant, peer: Option<SocketAddr>) -> Self {
         match grant.project() {
-            Some(project) => Self::Bearer(project.to_string(), grant.subject().to_owned()),
+            Some(project) => Self::Bearer(
+                project.to_string(),
+                grant.subject().to_owned(),
+                grant.write().to_vec(),
+            ),
             None if grant.subject().is_empty() => Self::At(peer.map(|peer| peer.ip())),
-            None => Self::Bearer(String::new(), grant.subject().to_owned()),
+            None => Self::Bearer(String::new(), grant.subject().to_owned(), Vec::new()),
         }
     }
 }
@@ -127,7 +132,7 @@ mod tests {
     use super::*;
 
     fn client(name: &str) -> Client {
-        Client::Bearer("p".to_owned(), name.to_owned())
+        Client::Bearer("p".to_owned(), name.to_owned(), Vec::new())
     }
 
     #[tokio::test]

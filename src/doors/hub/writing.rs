@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures::stream::StreamExt as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming};
+use tonic::{Status, Streaming};
 use tracing::Instrument as _;
 
 use super::Door;
@@ -180,7 +180,7 @@ impl Upload {
                 .map_err(|_| Status::deadline_exceeded("nothing came for too long: go on anew"))?;
             let granted = self.guard.still_granted().await;
             granted.map_err(unauthenticated)?;
-            match message.map_err(gone)? {
+            match message.map_err(unread)? {
                 None => return Ok(None),
                 // A part that is not known is a newer client's.
                 Some(message) => {
@@ -196,14 +196,6 @@ impl Upload {
         let answer = v1::WriteBlobResponse { part: Some(answer) };
         let said = self.answers.send(Ok(answer)).await;
         said.map_err(|_| Status::cancelled("the client went away"))
-    }
-}
-
-/// What a broken connection comes to.
-fn gone(status: Status) -> Status {
-    match status.code() {
-        Code::Unknown => Status::cancelled("the client went away"),
-        _ => unread(status),
     }
 }
 

@@ -55,7 +55,7 @@ impl Asked {
                 Some(Ok(())) => Ok(()),
                 Some(Err(error)) => Err(refuse(&error)),
                 None => Err(refuse(&CacheError::Unavailable(format!(
-                    "the store did not answer, not within {} s after the build either (--failed-export-timeout)",
+                    "the cache did not say in time whether it takes an export, nor within {} s after the build",
                     limit.as_secs_f32()
                 )))),
             }
