@@ -180,9 +180,57 @@ async fn a_secret_in_an_address_is_never_shown() {
         assert!(!said.contains("hunter2"), "{said}");
     }
     let environment = [("LAYERD_HUB", "http://user:hunter2@cache")];
-    for arguments in [&["sidecar"][..], &["sidecar", "--help"]] {
-        let outcome = layerd_with(arguments, &environment, "").await;
-        let said = format!("{}{}", outcome.stdout, outcome.stderr);
-        assert!(!said.contains("hunter2"), "{said}");
+    for command in [
+        "sidecar",
+        "cache ls",
+        "cache show 1",
+        "cache savings",
+        "cache flush --project p",
+        "cache gc",
+        "cache export -o -",
+        "cache import -",
+        "audit",
+        "project ls",
+        "token ls",
+        "token revoke x",
+        "token mint --project p --read main",
+        "token exchange",
+    ] {
+        let words: Vec<&str> = command.split(' ').collect();
+        let help = [&words[..], &["--help"]].concat();
+        for arguments in [&words[..], &help] {
+            let outcome = layerd_with(arguments, &environment, "").await;
+            let said = format!("{}{}", outcome.stdout, outcome.stderr);
+            assert!(!said.contains("hunter2"), "{arguments:?}: {said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_is_typed_counts_before_a_hub_of_the_environment() {
+    let environment = [("LAYERD_HUB", "http://127.0.0.1:9")];
+    let nowhere = "/nonexistent/layerd";
+    for command in [
+        "cache ls",
+        "cache flush --project p",
+        "cache gc",
+        "cache export -o -",
+        "audit",
+        "token ls",
+        "token revoke 0123456789abcdef0123456789abcdef",
+    ] {
+        let words: Vec<&str> = command.split(' ').collect();
+        let there = layerd_with(&words, &environment, "").await;
+        assert!(there.stderr.contains("127.0.0.1:9"), "{command}: {there:?}");
+        let typed = [&words[..], &["--data-dir", nowhere]].concat();
+        let here = layerd_with(&typed, &environment, "").await;
+        assert!(here.stderr.contains(nowhere), "{command}: {here:?}");
+        let both = [
+            &words[..],
+            &["--hub", "http://h", "--catalog", "postgres://h"],
+        ]
+        .concat();
+        let both = layerd_with(&both, &[], "").await;
+        assert_eq!(both.code, Some(2), "{command}: {both:?}");
     }
 }

@@ -371,6 +371,13 @@ pub enum CacheError {
     /// Whoever asks may not do that; the text says why, and what helps.
     #[error("{0}")]
     Denied(String),
+    /// Whoever asks has no token that counts now; the text says why. Another
+    /// token, or the same after a repair, may.
+    #[error("{0}")]
+    Unauthenticated(String),
+    /// There is no room for it now, by a quota or on a disk; the text says where.
+    #[error("{0}")]
+    Exhausted(String),
     /// Whoever was asked can't take what it was given, now or later.
     #[error("{0}")]
     Refused(String),

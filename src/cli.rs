@@ -5,6 +5,7 @@ pub mod cache;
 mod config_file;
 mod display;
 mod hub_api;
+mod hub_args;
 mod operate;
 mod project;
 mod retention;

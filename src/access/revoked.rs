@@ -6,6 +6,9 @@
 //! nobody. All that call at that time wait for one look, and not for long: where
 //! the catalog can't be reached, what is known counts on, and the call then
 //! fails as the catalog does, since nothing is told or kept without it.
+//!
+//! Once in a minute all are read again: a catalog that was restored from a
+//! backup counts its revisions from an earlier one on.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,6 +25,8 @@ use crate::catalog::{Catalog, CatalogError};
 
 /// For how long it counts that it was looked.
 const FRESH: Duration = Duration::from_secs(1);
+/// How often all are read, not only those that are new.
+const ALL_AGAIN: Duration = Duration::from_secs(60);
 /// How long a call waits for a look.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -38,6 +43,8 @@ struct Known {
     ids: HashMap<String, Timestamp>,
     /// What of the catalog is in there.
     revision: Revision,
+    /// When all were read last.
+    all_read: Option<Instant>,
     /// When was looked last, with or without success.
     looked: Option<Instant>,
     /// A look that goes on, whoever waits for it.
@@ -96,16 +103,29 @@ impl Revoked {
     }
 
     async fn read(&self) -> Result<(), CatalogError> {
+        let began = Instant::now();
+        let (mut after, all) = {
+            let known = self.known();
+            let due = known.all_read.is_none_or(|at| at.elapsed() >= ALL_AGAIN);
+            match due {
+                true => (Revision::default(), true),
+                false => (known.revision, false),
+            }
+        };
         loop {
-            let after = self.known().revision;
             let page = self.catalog.revocations(after).await?;
             let is_last = page.len() < MAX_PAGE as usize;
             let mut known = self.known();
             for revocation in page {
-                known.revision = revocation.revision.max(known.revision);
+                after = revocation.revision.max(after);
                 known.ids.insert(revocation.id, revocation.until);
             }
             if is_last {
+                // It may have gone back.
+                known.revision = after;
+                if all {
+                    known.all_read = Some(began);
+                }
                 return Ok(());
             }
         }
@@ -164,6 +184,38 @@ mod tests {
             assert_eq!(answer, Err(Denied::Revoked));
         }
         assert_eq!(revoked.check("two").await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn what_is_revoked_in_a_catalog_that_went_back_is_known_within_a_minute() {
+        let [new, old] = [(), ()].map(|()| tempfile::tempdir().unwrap());
+        let [new, old] = [new.path(), old.path()].map(SqliteCatalog::open);
+        let (new, old) = (new.await.unwrap(), old.await.unwrap());
+        for n in 0..5 {
+            revoke(&new, format!("before-{n}")).await;
+        }
+        let mut revoked = Revoked::new(Arc::new(new));
+        revoked.check("any").await.unwrap();
+        revoke(&old, "after".to_owned()).await;
+        revoked.catalog = Arc::new(old);
+        revoked.forget();
+        assert_eq!(revoked.check("after").await, Ok(()));
+        // As if a minute had passed.
+        revoked.known().all_read = None;
+        revoked.forget();
+        assert_eq!(revoked.check("after").await, Err(Denied::Revoked));
+        assert_eq!(revoked.check("before-4").await, Err(Denied::Revoked));
+        // From there on it is followed again.
+        let catalog = Arc::clone(&revoked.catalog);
+        let revocation = NewRevocation {
+            id: "later".to_owned(),
+            expires: None,
+            why: String::new(),
+            origin: Origin::here(Actor::Anybody),
+        };
+        catalog.revoke(&revocation).await.unwrap();
+        revoked.forget();
+        assert_eq!(revoked.check("later").await, Err(Denied::Revoked));
     }
 
     #[tokio::test]

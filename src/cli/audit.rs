@@ -8,7 +8,8 @@ use clap::Args;
 use jiff::Timestamp;
 
 use super::display::{age, print, print_json, table};
-use super::hub_api::{HubArgs, Wanted};
+use super::hub_api::Wanted;
+use super::hub_args::HubArgs;
 use super::stored::Stored;
 use crate::catalog::Catalog;
 use crate::catalog::ledger::{Action, Actor, AuditEntry, AuditFilter, MAX_PAGE};
@@ -30,10 +31,10 @@ Examples:
   layerd audit --since 24h --json | jq -r '.[].actor.subject' | sort | uniq -c")]
 pub struct AuditArgs {
     #[command(flatten)]
-    stored: Stored,
+    hub: HubArgs,
 
     #[command(flatten)]
-    hub: HubArgs,
+    stored: Stored,
 
     /// Only what was done to this project.
     #[arg(long, value_name = "PROJECT")]

@@ -1,22 +1,21 @@
 //! Asking a hub as an administrator: its API over HTTP.
 
 use std::error::Error;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use clap::Args;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use url::Url;
 
+use super::hub_args::HubArgs;
 use crate::access::Secret;
 use crate::access::token::MAX_TOKEN;
 use crate::cache::remote::HubAddress;
 use crate::doors::admin::{Fault, Page};
-use crate::tls::{self, Alpn, ClientTls, Roots};
+use crate::tls::{self, Alpn};
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -27,62 +26,15 @@ const MAX_ANSWER: usize = 512 << 20;
 /// Items of one page.
 const PAGE: usize = 1000;
 
-/// Which hub, and who asks.
-#[derive(Clone, Debug, Default, Args)]
-pub(in crate::cli) struct HubArgs {
-    /// The hub to ask: http://HOST:PORT or https://HOST:PORT. Given more than
-    /// once, they are addresses of one hub.
-    #[arg(
-        long = "hub",
-        id = "hub",
-        env = "LAYERD_HUB",
-        value_name = "URL",
-        value_delimiter = ','
-    )]
-    pub(in crate::cli) hubs: Vec<HubAddress>,
-
-    /// A file with the token for it.
-    #[arg(
-        long,
-        env = "LAYERD_HUB_TOKEN_FILE",
-        value_name = "FILE",
-        requires = "hub"
-    )]
-    pub(in crate::cli) hub_token_file: Option<PathBuf>,
-
-    /// https: authorities to trust besides those of this system, PEM.
-    #[arg(long, env = "LAYERD_HUB_CA", value_name = "FILE", requires = "hub")]
-    pub(in crate::cli) hub_ca: Option<PathBuf>,
-
-    /// https: the certificate chain to show, PEM.
-    #[arg(long, env = "LAYERD_HUB_CERT", value_name = "FILE", requires_all = ["hub", "hub_key"])]
-    pub(in crate::cli) hub_cert: Option<PathBuf>,
-
-    /// https: the key of --hub-cert, PEM.
-    #[arg(
-        long,
-        env = "LAYERD_HUB_KEY",
-        value_name = "FILE",
-        requires = "hub_cert"
-    )]
-    pub(in crate::cli) hub_key: Option<PathBuf>,
-}
-
 impl HubArgs {
     /// The hub, if one is named.
     pub(in crate::cli) fn api(&self) -> anyhow::Result<Option<HubApi>> {
-        if self.hubs.is_empty() {
+        if self.addresses().is_empty() {
             return Ok(None);
         }
-        let tls = ClientTls {
-            roots: Roots::System(self.hub_ca.clone()),
-            identity: self.hub_cert.clone().zip(self.hub_key.clone()),
-            server_name: None,
-            alpn: Alpn::Http,
-        };
-        let tls = match self.hubs.iter().any(HubAddress::is_tls) {
-            true => tls.config().context("TLS to the hub")?,
-            false => tls::no_client().context("TLS to the hub")?,
+        let tls = match self.tls(Alpn::Http) {
+            Some(tls) => tls.config().context("TLS to the hub")?,
+            None => tls::no_client().context("TLS to the hub")?,
         };
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
@@ -93,14 +45,14 @@ impl HubArgs {
             .build()?;
         Ok(Some(HubApi {
             client,
-            addresses: self.hubs.clone(),
+            addresses: self.addresses().to_vec(),
             token: self.token()?,
         }))
     }
 
     /// The token, if a file is named.
     pub(in crate::cli) fn token(&self) -> anyhow::Result<Option<Secret>> {
-        let Some(path) = &self.hub_token_file else {
+        let Some(path) = self.token_file() else {
             return Ok(None);
         };
         let shown = || format!("--hub-token-file {}", path.display());

@@ -9,7 +9,8 @@ use http::Method;
 use jiff::Timestamp;
 
 use super::display::{age, print, print_json, table};
-use super::hub_api::{HubApi, HubArgs, Wanted};
+use super::hub_api::{HubApi, Wanted};
+use super::hub_args::HubArgs;
 use crate::catalog::ledger::ProjectHead;
 use crate::doors::admin::{NewSettings, ProjectDetails, Settings};
 use crate::place::ProjectId;

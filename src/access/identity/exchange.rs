@@ -10,7 +10,6 @@ use jiff::Timestamp;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
-use tokio::sync::Semaphore;
 
 use super::super::token::{Minted, NewToken};
 use super::super::{Access, RefPattern};
@@ -24,8 +23,7 @@ use crate::catalog::Catalog;
 use crate::catalog::ledger::{Action, Actor, Details, NewAudit, Origin};
 use crate::telemetry::metrics::Label as _;
 
-/// Exchanges at a time, and how long others wait for one to end.
-const SLOTS: usize = 64;
+/// How long an exchange waits for the audit log.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Exchanges identities by the rules of a hub.
@@ -34,7 +32,6 @@ pub struct Exchange {
     rules: Vec<Rule>,
     access: Arc<Access>,
     catalog: Arc<dyn Catalog>,
-    slots: Semaphore,
     metrics: Metrics,
 }
 
@@ -113,7 +110,6 @@ impl Exchange {
             rules: config.rules.clone(),
             access,
             catalog,
-            slots: Semaphore::new(SLOTS),
             metrics,
         })
     }
@@ -136,14 +132,8 @@ impl Exchange {
         wanted: Wanted,
         peer: Option<SocketAddr>,
     ) -> Result<Exchanged, Rejected> {
-        let slot = tokio::time::timeout(PATIENCE, self.slots.acquire()).await;
-        let (rule, exchanged) = match slot {
-            Ok(Ok(_slot)) => {
-                let times = (Timestamp::now(), Instant::now());
-                self.decide(identity, wanted, times).await
-            }
-            _ => (None, Err(Rejected::Busy)),
-        };
+        let times = (Timestamp::now(), Instant::now());
+        let (rule, exchanged) = self.decide(identity, wanted, times).await;
         let rule = rule.map_or("none", |rule| rule.name.as_str());
         let outcome = match &exchanged {
             Ok(_) => Outcome::Granted,
@@ -158,6 +148,9 @@ impl Exchange {
                 token = exchanged.minted.id,
                 "an identity was exchanged for a token"
             ),
+            Err(Rejected::Unavailable(issuer, why)) => {
+                tracing::info!(rule, issuer, why, "an identity got no token");
+            }
             Err(rejected) => tracing::info!(rule, why = %rejected, "an identity got no token"),
         }
         if let Ok(exchanged) = &exchanged {

@@ -4,10 +4,14 @@
 //! token names a key that is not among them: that may be a new one, or a stranger
 //! who makes names up, so it happens every 30 s at most. While the issuer can't
 //! be reached the keys from before go on counting for a day. Whoever waits for
-//! a fetch can go away without ending it for the others.
+//! a fetch can go away without ending it for the others. Only so many wait: a
+//! stranger who names an issuer that hangs takes nothing from those of others,
+//! nor from a token whose key is there.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
 
 use super::config::{Issuer, KeySource};
 use super::fetch;
@@ -24,6 +28,9 @@ const PAUSE: Duration = Duration::from_secs(30);
 /// The same while there is no key at all.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// How many wait for a fetch.
+const WAITING: usize = 64;
+
 /// The keys of one issuer.
 pub struct Keyring(Kept);
 
@@ -37,6 +44,7 @@ struct Fetched {
     held: Mutex<Held>,
     /// Of those who fetch, one does.
     fetching: tokio::sync::Mutex<()>,
+    waiting: Semaphore,
 }
 
 #[derive(Clone, Default)]
@@ -55,6 +63,7 @@ impl Keyring {
                 issuer: issuer.clone(),
                 held: Mutex::default(),
                 fetching: tokio::sync::Mutex::default(),
+                waiting: Semaphore::new(WAITING),
             })),
             KeySource::File(path) => {
                 let path = path.clone();
@@ -85,6 +94,9 @@ impl Keyring {
         if usable.is_ok() && fetched.fetching.try_lock().is_err() {
             return usable;
         }
+        let Ok(_waiting) = fetched.waiting.try_acquire() else {
+            return usable.map_err(|_| Rejected::Busy);
+        };
         // In a task of its own, so that it ends whoever goes away.
         let (task, name) = (Arc::clone(fetched), kid.to_owned());
         let renewed = tokio::spawn(async move { task.renew(&name, now).await });

@@ -30,8 +30,9 @@ pub enum Rejected {
         "the identity token is signed with key {0:?}, which its issuer does not publish; if it is new, try again in 30 s"
     )]
     UnknownKey(String),
-    /// The issuer's keys are not to be had.
-    #[error("the keys of issuer {0:?} can't be fetched: {1}")]
+    /// The issuer's keys are not to be had. Why is for the log: it has the
+    /// addresses of the hub's network.
+    #[error("the keys of issuer {0:?} can't be fetched now: try again")]
     Unavailable(String, String),
     /// The key did not make this signature.
     #[error("the signature of the identity token is wrong")]

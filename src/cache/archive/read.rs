@@ -284,9 +284,9 @@ impl Reading<'_> {
         }
         let why = match self.target.inner().writable(place).await {
             Ok(()) => None,
-            Err(error @ (CacheError::Denied(_) | CacheError::Refused(_))) => {
-                Some(error.to_string())
-            }
+            Err(
+                error @ (CacheError::Denied(_) | CacheError::Exhausted(_) | CacheError::Refused(_)),
+            ) => Some(error.to_string()),
             Err(error) => return Err(error.into()),
         };
         self.writable.insert(place.clone(), why.clone());
@@ -423,6 +423,7 @@ impl Reading<'_> {
             Ok(_) => self.imported.exports += usize::from(self.plan.end(number)),
             Err(
                 error @ (CacheError::Denied(_)
+                | CacheError::Exhausted(_)
                 | CacheError::Refused(_)
                 | CacheError::Missing(_)
                 | CacheError::Graph(_)),

@@ -168,7 +168,7 @@ impl LocalCache {
         let Some(quota) = self.watch.quota(opened, project).await? else {
             return Ok(());
         };
-        let refused = |needed| CacheError::Refused(self.watch.refused(project, quota, needed));
+        let refused = |needed| CacheError::Exhausted(self.watch.refused(project, quota, needed));
         let incoming: u64 = sizes.values().sum();
         if incoming > quota {
             return Err(refused(incoming));

@@ -66,7 +66,8 @@ impl From<&CacheError> for ErrorKind {
     fn from(error: &CacheError) -> Self {
         match error {
             CacheError::Unavailable(_) => Self::Unavailable,
-            CacheError::Denied(_) => Self::Denied,
+            CacheError::Denied(_) | CacheError::Unauthenticated(_) => Self::Denied,
+            CacheError::Exhausted(_) => Self::Full,
             CacheError::Refused(_) => Self::Invalid,
             CacheError::Lost(_) | CacheError::Missing(_) => Self::NotFound,
             CacheError::Graph(_) => Self::Invalid,

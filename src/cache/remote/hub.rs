@@ -265,7 +265,8 @@ impl Caller {
         &self.hub
     }
 
-    /// Asks; `send` is done anew at every address.
+    /// Asks; `send` is done anew at every address, and with another token where
+    /// the hub refuses one that can be had anew.
     pub(super) async fn call<Q, A, F, Answer>(
         &self,
         call: Call,
@@ -278,12 +279,21 @@ impl Caller {
         Answer: Future<Output = Result<A, Status>>,
     {
         let began = Instant::now();
-        let token = tokio::time::timeout(call.limit, self.token.current());
-        let late = |_| Failure::Unreachable("the hub gave no token in time".to_owned());
-        let token = token.await.map_err(late)??;
-        let rest = call.limit.saturating_sub(began.elapsed());
-        let call = Call::within(call.method, rest);
-        self.hub.call(call, token.as_ref(), request, send).await
+        let rest = || call.limit.saturating_sub(began.elapsed());
+        let mut again = true;
+        loop {
+            let token = tokio::time::timeout(rest(), self.token.current());
+            let late = |_| Failure::Unreachable("the hub gave no token in time".to_owned());
+            let token = token.await.map_err(late)??;
+            let call = Call::within(call.method, rest());
+            let answer = self.hub.call(call, token.as_ref(), request.clone(), &send);
+            let answer = answer.await;
+            let refused = matches!(&answer, Err(Failure::Refused(status)) if status.code() == Code::Unauthenticated);
+            if !refused || !again || !token.is_some_and(|token| self.token.refused(&token)) {
+                return answer;
+            }
+            again = false;
+        }
     }
 }
 

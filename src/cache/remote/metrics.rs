@@ -170,6 +170,11 @@ impl Metrics {
     }
 
     #[cfg(test)]
+    pub(super) fn failures(&self) -> u64 {
+        self.failures.get()
+    }
+
+    #[cfg(test)]
     pub(super) fn stranded(&self) -> i64 {
         self.stranded.get()
     }

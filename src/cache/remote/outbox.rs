@@ -66,6 +66,9 @@ struct Inner {
     near: Near,
     destinations: Destinations,
     waiting: Mutex<BTreeMap<String, Arc<Waiting>>>,
+    /// What is done and could not be removed yet: held, so that nobody takes it
+    /// up again.
+    done: Mutex<Vec<Arc<Waiting>>>,
     /// Blobs that no export has named yet.
     fresh: Mutex<HashMap<Digest, (Arc<Pin>, Instant)>>,
     /// What is pinned: exports share the pin of a blob.
@@ -96,6 +99,7 @@ impl Outbox {
             near,
             destinations,
             waiting: Mutex::default(),
+            done: Mutex::default(),
             fresh: Mutex::default(),
             pins: Mutex::default(),
             count: watch::Sender::new(0),
@@ -235,6 +239,14 @@ impl Outbox {
     }
 }
 
+#[cfg(test)]
+impl Outbox {
+    /// As is done now and then.
+    pub(super) async fn look(&self) {
+        self.inner.look().await;
+    }
+}
+
 impl Inner {
     fn waiting(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Waiting>>> {
         lock(&self.waiting)
@@ -302,6 +314,12 @@ impl Inner {
         held.copied().collect()
     }
 
+    /// Looks what other processes and the disk have left.
+    async fn look(&self) {
+        self.clear().await;
+        self.adopt().await;
+    }
+
     /// Takes up what no living process owns, as far as its hub is one of ours.
     async fn adopt(&self) {
         let found = match self.shelf.look().await {
@@ -317,6 +335,7 @@ impl Inner {
         for mut entry in found.entries {
             let Some(destination) = self.destinations.find(&entry.lane.hub) else {
                 if is_old(&entry) {
+                    // One that stays is found again.
                     self.remove(&entry, Ended::Expired).await;
                 } else {
                     *stranded.entry(entry.lane.hub).or_default() += 1;
@@ -385,21 +404,37 @@ impl Inner {
     }
 
     /// One that waits no more.
-    async fn finish(&self, waiting: &Waiting, ended: Ended) {
-        self.remove(&waiting.entry, ended).await;
+    async fn finish(&self, waiting: &Arc<Waiting>, ended: Ended) {
+        if !self.remove(&waiting.entry, ended).await {
+            lock(&self.done).push(Arc::clone(waiting));
+        }
         self.waiting().remove(&waiting.entry.name);
         self.changed();
     }
 
-    async fn remove(&self, entry: &Entry, ended: Ended) {
+    /// Removes what is done and could not be removed before.
+    async fn clear(&self) {
+        let done = std::mem::take(&mut *lock(&self.done));
+        for waiting in done {
+            if let Err(error) = self.shelf.remove(&waiting.entry).await {
+                tracing::debug!(%error, "an export that is done stays in the outbox");
+                lock(&self.done).push(waiting);
+            }
+        }
+    }
+
+    /// Gives whether it is gone from the disk.
+    async fn remove(&self, entry: &Entry, ended: Ended) -> bool {
         if ended == Ended::Expired {
             let place = &entry.lane.place;
             tracing::warn!(%place, written_at = %entry.written_at, "an export has waited for the hub for a week, and is dropped");
         }
         self.metrics().outbox_ended(ended);
-        if let Err(error) = self.shelf.remove(entry).await {
+        let removed = self.shelf.remove(entry).await;
+        if let Err(error) = &removed {
             tracing::warn!(%error, "an export that is done stays in the outbox");
         }
+        removed.is_ok()
     }
 
     /// Puts aside what its hub will never take, so that others pass. Where the

@@ -3,7 +3,8 @@
 //!
 //! The first call waits for the first token. Later ones find it renewed: from
 //! two thirds of its life on, a call has that done beside it, and goes on with
-//! the token that there is. What fails is tried again after some seconds; while
+//! the token that there is. One that the hub refuses is dropped, once in a while:
+//! the hub may have been restored, or been given other keys. What fails is tried again after some seconds; while
 //! there is no token, calls fail with the reason. Whoever goes away does not end
 //! what others wait for.
 
@@ -16,6 +17,9 @@ use crate::access::Secret;
 
 /// How long a failure is told before another try.
 const PAUSE: Duration = Duration::from_secs(3);
+
+/// How often a token is dropped because the hub refuses it, at most.
+const DROPPED: Duration = Duration::from_secs(30);
 
 /// A token that renews itself.
 pub(super) struct Renewing {
@@ -30,6 +34,8 @@ pub(super) struct Renewing {
 struct Held {
     token: Option<Token>,
     failed: Option<(Instant, Failure)>,
+    /// When one was dropped last.
+    dropped: Option<Instant>,
 }
 
 struct Token {
@@ -75,6 +81,26 @@ impl Renewing {
             (None, Some(secret)) => Ok(secret),
             (None, None) => Err(Failure::Unreachable("there is no token yet".to_owned())),
         }
+    }
+
+    /// The hub says that this one does not count. Gives whether there may be
+    /// another now.
+    pub(super) fn refused(&self, secret: &Secret) -> bool {
+        let mut held = self.held();
+        let Some(token) = &held.token else {
+            return true;
+        };
+        if token.secret.expose() != secret.expose() {
+            return true;
+        }
+        let rests = |at: Instant| at.elapsed() < DROPPED;
+        if held.dropped.is_some_and(rests) {
+            return false;
+        }
+        tracing::info!("the hub refuses the token that it gave: another is asked for");
+        held.token = None;
+        held.dropped = Some(Instant::now());
+        true
     }
 
     async fn exchange(&self) {

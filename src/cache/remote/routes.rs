@@ -110,7 +110,7 @@ fn nowhere(digest: &Digest) -> BlobError {
 pub(super) fn blob_error(digest: &Digest, error: CacheError) -> BlobError {
     let kind = match error {
         CacheError::Blob(error) => return error,
-        CacheError::Denied(_) => io::ErrorKind::PermissionDenied,
+        CacheError::Denied(_) | CacheError::Unauthenticated(_) => io::ErrorKind::PermissionDenied,
         _ => io::ErrorKind::Other,
     };
     BlobError::Io {

@@ -15,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt as _;
 use serde_json::json;
 use tempfile::TempDir;
+use tonic::Status;
 
 use self::double::Double;
 use self::toxic::{Toxic, ToxicProxy};
@@ -232,9 +233,9 @@ async fn the_token_goes_with_every_call() {
 #[tokio::test]
 async fn what_the_hub_denies_is_said_in_its_words() {
     let lab = Lab::new().await;
-    lab.double.seen().denies = Some("the token has expired".to_owned());
+    lab.double.seen().denies = Some(Status::permission_denied("not for this token"));
     let host = lab.host().await;
     let error = host.cache.writable(&Place::default()).await.unwrap_err();
-    assert!(matches!(&error, CacheError::Denied(why) if why == "the token has expired"));
+    assert!(matches!(&error, CacheError::Denied(why) if why == "not for this token"));
     assert_eq!(host.metrics.breakers_open(), 0);
 }

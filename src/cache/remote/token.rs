@@ -56,6 +56,17 @@ impl TokenSource {
     }
 }
 
+impl TokenSource {
+    /// The hub says that this one does not count. Gives whether there may be
+    /// another now.
+    pub(super) fn refused(&self, token: &Secret) -> bool {
+        match &self.0 {
+            Source::Exchanged(renewing) => renewing.refused(token),
+            Source::None | Source::Given(_) | Source::File(_) => false,
+        }
+    }
+}
+
 impl fmt::Debug for TokenSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.0 {

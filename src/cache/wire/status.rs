@@ -12,9 +12,8 @@ pub fn status_of(error: &CacheError) -> Status {
     let text = error.to_string();
     match error {
         CacheError::Denied(_) => Status::permission_denied(text),
-        CacheError::Refused(_) | CacheError::Blob(BlobError::Refused(_)) => {
-            Status::invalid_argument(text)
-        }
+        CacheError::Unauthenticated(_) => Status::unauthenticated(text),
+        CacheError::Refused(_) => Status::invalid_argument(text),
         CacheError::Lost(_) => Status::data_loss(text),
         // Which ones is said before: a status has no room for many.
         CacheError::Missing(_) => Status::failed_precondition(text),
@@ -23,9 +22,9 @@ pub fn status_of(error: &CacheError) -> Status {
         CacheError::Blob(BlobError::WrongDigest { .. } | BlobError::WrongSize { .. }) => {
             Status::invalid_argument(text)
         }
-        CacheError::Blob(BlobError::Full(_)) | CacheError::Catalog(CatalogError::Full(_)) => {
-            Status::resource_exhausted(text)
-        }
+        CacheError::Exhausted(_)
+        | CacheError::Blob(BlobError::Full(_) | BlobError::Refused(_))
+        | CacheError::Catalog(CatalogError::Full(_)) => Status::resource_exhausted(text),
         CacheError::Unavailable(_) | CacheError::Blob(_) | CacheError::Catalog(_) => {
             Status::unavailable(text)
         }
@@ -38,9 +37,32 @@ pub fn error_of(status: &Status, about: Option<Digest>) -> CacheError {
     let text = status.message().to_owned();
     match (status.code(), about) {
         (Code::NotFound, Some(digest)) => BlobError::NotFound(digest).into(),
-        (Code::PermissionDenied | Code::Unauthenticated, _) => CacheError::Denied(text),
+        (Code::PermissionDenied, _) => CacheError::Denied(text),
+        (Code::Unauthenticated, _) => CacheError::Unauthenticated(text),
+        (Code::ResourceExhausted, _) if !text.is_empty() => CacheError::Exhausted(text),
         (Code::InvalidArgument | Code::OutOfRange, _) => CacheError::Refused(text),
         _ if text.is_empty() => CacheError::Unavailable(format!("the hub: {:?}", status.code())),
         _ => CacheError::Unavailable(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_pass_is_not_taken_for_what_never_will() {
+        let said = |error: CacheError| error_of(&status_of(&error), None);
+        let why = || "why".to_owned();
+        let quota = said(BlobError::Refused(why()).into());
+        assert!(matches!(quota, CacheError::Exhausted(_)), "{quota:?}");
+        let quota = said(CacheError::Exhausted(why()));
+        assert!(matches!(quota, CacheError::Exhausted(_)), "{quota:?}");
+        let token = said(CacheError::Unauthenticated(why()));
+        assert!(matches!(token, CacheError::Unauthenticated(_)), "{token:?}");
+        let denied = said(CacheError::Denied(why()));
+        assert!(matches!(denied, CacheError::Denied(_)), "{denied:?}");
+        let refused = said(CacheError::Refused(why()));
+        assert!(matches!(refused, CacheError::Refused(_)), "{refused:?}");
     }
 }

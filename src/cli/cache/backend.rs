@@ -11,9 +11,9 @@ use prometheus_client::registry::Registry;
 use tempfile::TempDir;
 
 use crate::blobs::{BlobStore, DiskStore, ObjectBlobs, ObjectOptions, TierMetrics, TierOptions};
-use crate::cache::remote::{self, Hub, HubAddress, Near, RemoteCache, TokenSource};
+use crate::cache::remote::{self, Near, RemoteCache};
 use crate::catalog::{Catalog, PostgresCatalog, PostgresOptions, SqliteCatalog};
-use crate::tls::{Alpn, ClientTls, Connector, Roots};
+use crate::cli::hub_args::HubArgs;
 
 /// How much of a hub's layers may wait on this disk on their way.
 const NEAR: u64 = 2 << 30;
@@ -23,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Where a cache is.
 #[derive(Debug, Args)]
 pub(super) struct Backend {
+    #[command(flatten)]
+    hub: HubArgs,
+
     /// The data directory of `layerd sidecar` or `layerd serve`, as far as
     /// --catalog and --blobs say nothing else. It may be in use.
     #[arg(
@@ -45,57 +48,6 @@ pub(super) struct Backend {
     /// The layers, where they are in a bucket: as for `layerd serve`.
     #[arg(long, env = "LAYERD_BLOBS", value_name = "URL", hide_env_values = true)]
     blobs: Option<String>,
-
-    /// A hub instead, http://HOST:PORT or https://HOST:PORT, asked over the
-    /// network; --data-dir then does not count. Layers pass by the folder for
-    /// temporary files (TMPDIR).
-    #[arg(
-        long = "hub",
-        id = "hub",
-        env = "LAYERD_HUB",
-        value_name = "URL",
-        value_delimiter = ',',
-        conflicts_with_all = ["catalog", "blobs"]
-    )]
-    hubs: Vec<HubAddress>,
-
-    /// A file with the token to show to --hub.
-    #[arg(
-        long = "hub-token-file",
-        env = "LAYERD_HUB_TOKEN_FILE",
-        value_name = "FILE",
-        requires = "hub"
-    )]
-    hub_token_file: Option<PathBuf>,
-
-    /// https: authorities to trust besides those of this system, PEM.
-    #[arg(
-        long = "hub-ca",
-        env = "LAYERD_HUB_CA",
-        value_name = "FILE",
-        requires = "hub"
-    )]
-    hub_ca: Option<PathBuf>,
-
-    /// https: the certificate chain to show to --hub, PEM.
-    #[arg(
-        long = "hub-cert",
-        id = "hub_cert",
-        env = "LAYERD_HUB_CERT",
-        value_name = "FILE",
-        requires_all = ["hub", "hub_key"]
-    )]
-    hub_cert: Option<PathBuf>,
-
-    /// https: the key of --hub-cert, PEM.
-    #[arg(
-        long = "hub-key",
-        id = "hub_key",
-        env = "LAYERD_HUB_KEY",
-        value_name = "FILE",
-        requires = "hub_cert"
-    )]
-    hub_key: Option<PathBuf>,
 }
 
 /// A cache that was opened here.
@@ -128,13 +80,9 @@ pub(super) struct HubCache {
 impl Backend {
     /// The hub, if it is one.
     pub(super) async fn hub(&self) -> anyhow::Result<Option<HubCache>> {
-        if self.hubs.is_empty() {
+        if self.hub.addresses().is_empty() {
             return Ok(None);
         }
-        let token = match &self.hub_token_file {
-            None => TokenSource::none(),
-            Some(file) => TokenSource::file(file).context("--hub-token-file")?,
-        };
         let folder = tempfile::Builder::new()
             .prefix("layerd-")
             .tempdir()
@@ -149,26 +97,18 @@ impl Backend {
         let tier = TierMetrics::register(&mut registry);
         let near = Near::open(folder.path(), options, tier).await;
         let calls = remote::Metrics::register(&mut registry);
-        let hub = Arc::new(Hub::new(self.hubs.clone(), self.tls()?, calls));
-        let addresses: Vec<String> = self.hubs.iter().map(ToString::to_string).collect();
+        let (hub, token) = self.hub.engine(calls)?;
+        let addresses: Vec<String> = self
+            .hub
+            .addresses()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         Ok(Some(HubCache {
             cache: Arc::new(RemoteCache::new(hub, token, near, PATIENCE)),
             at: addresses.join(", "),
             _near: folder,
         }))
-    }
-
-    fn tls(&self) -> anyhow::Result<Option<Connector>> {
-        if !self.hubs.iter().any(HubAddress::is_tls) {
-            return Ok(None);
-        }
-        let tls = ClientTls {
-            roots: Roots::System(self.hub_ca.clone()),
-            identity: self.hub_cert.clone().zip(self.hub_key.clone()),
-            server_name: None,
-            alpn: Alpn::H2,
-        };
-        Ok(Some(tls.connector().context("TLS to the hub")?))
     }
 
     /// The store that is there, to be read.

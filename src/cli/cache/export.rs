@@ -28,7 +28,8 @@ use crate::units::ByteSize;
 /// another store or hub, of whatever kind. Of a data directory (or --catalog
 /// and --blobs) every export comes along that is asked for, each at its place,
 /// and builds may go on meanwhile. Of a hub, what the token may read comes as
-/// one export, at the place that is named.
+/// one export, at the place that is named; layers pass by the folder for
+/// temporary files (TMPDIR).
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

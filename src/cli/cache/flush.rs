@@ -1,7 +1,6 @@
 //! `layerd cache flush`: the next build starts clean.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -11,14 +10,14 @@ use super::Store;
 use super::display::{print, print_json};
 use crate::access::token::read_unverified;
 use crate::cache::Flush;
-use crate::cache::remote::{self, Hub, HubAddress, TokenSource};
+use crate::cache::remote;
 use crate::catalog::ledger::{Ledger, NewFlush};
 use crate::catalog::{Catalog as _, PostgresCatalog, PostgresOptions};
-use crate::cli::hub_api::{HubApi, HubArgs, Wanted};
+use crate::cli::hub_api::{HubApi, Wanted};
+use crate::cli::hub_args::HubArgs;
 use crate::cli::stored::typist;
 use crate::doors::admin;
 use crate::place::{GitRef, ProjectId, Scope};
-use crate::tls::{Alpn, ClientTls, Roots};
 
 /// Take exports out of the log: of a project, of one ref, or of one scope.
 ///
@@ -37,6 +36,9 @@ Examples:
   layerd cache flush --catalog postgres://layerd@db/layerd --project acme/shop --scope web")]
 pub(super) struct FlushArgs {
     #[command(flatten)]
+    hub: HubArgs,
+
+    #[command(flatten)]
     store: Store,
 
     /// The log of exports of hubs, where it is in Postgres:
@@ -45,13 +47,9 @@ pub(super) struct FlushArgs {
         long,
         env = "LAYERD_CATALOG",
         value_name = "URL",
-        hide_env_values = true,
-        conflicts_with = "hub"
+        hide_env_values = true
     )]
     catalog: Option<String>,
-
-    #[command(flatten)]
-    hub: HubArgs,
 
     /// Of this project.
     #[arg(long, value_name = "PROJECT")]
@@ -81,7 +79,7 @@ struct Flushed<'a> {
 }
 
 pub(super) async fn run(args: FlushArgs) -> anyhow::Result<ExitCode> {
-    let exports = match args.hub.hubs.is_empty() {
+    let exports = match args.hub.addresses().is_empty() {
         false => by_hub(&args).await?,
         true => here(&args).await?,
     };
@@ -131,29 +129,13 @@ async fn by_hub(args: &FlushArgs) -> anyhow::Result<u64> {
     {
         return by_admin(args, &hub).await;
     }
-    let token = match &args.hub.hub_token_file {
-        None => TokenSource::none(),
-        Some(file) => TokenSource::file(file).context("--hub-token-file")?,
-    };
-    let tls = match args.hub.hubs.iter().any(HubAddress::is_tls) {
-        false => None,
-        true => {
-            let tls = ClientTls {
-                roots: Roots::System(args.hub.hub_ca.clone()),
-                identity: args.hub.hub_cert.clone().zip(args.hub.hub_key.clone()),
-                server_name: None,
-                alpn: Alpn::H2,
-            };
-            Some(tls.connector().context("TLS to the hub")?)
-        }
-    };
-    let hub = Hub::new(args.hub.hubs.clone(), tls, remote::Metrics::default());
+    let (hub, token) = args.hub.engine(remote::Metrics::default())?;
     let flush = Flush {
         project: args.project.clone(),
         git_ref: args.git_ref.clone(),
         scope: args.scope.clone(),
     };
-    Ok(remote::flush(Arc::new(hub), token, &flush).await?)
+    Ok(remote::flush(hub, token, &flush).await?)
 }
 
 async fn here(args: &FlushArgs) -> anyhow::Result<u64> {

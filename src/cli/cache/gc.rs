@@ -15,7 +15,7 @@ use super::backing::Backing;
 use super::display::{age, print, print_json, table};
 use crate::cache::retention::{Plan, Reason, Victim};
 use crate::cache::{Collected, LocalCache, Swept, collecting};
-use crate::cli::hub_api::HubArgs;
+use crate::cli::hub_args::HubArgs;
 use crate::cli::retention::RetentionArgs;
 use crate::units::ByteSize;
 
@@ -41,13 +41,13 @@ Examples:
   layerd cache gc --catalog postgres://layerd@db/layerd --blobs s3://my-cache/layers --ref-idle 14d")]
 pub(super) struct GcArgs {
     #[command(flatten)]
+    hub: HubArgs,
+
+    #[command(flatten)]
     backing: Backing,
 
     #[command(flatten)]
     retention: RetentionArgs,
-
-    #[command(flatten)]
-    hub: HubArgs,
 
     /// Only say what would go, and why.
     #[arg(long)]

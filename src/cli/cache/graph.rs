@@ -28,7 +28,7 @@ use crate::units::ByteSize;
 /// contents of files that steps copy or mount. Steps have the names that the
 /// builds which ran them gave them, as far as those are known. What can't be
 /// served is counted, with the reason: such a record or result costs its own
-/// hits, and nothing else.
+/// hits, and nothing else. It reads a data directory, and asks no hub.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 JSON: project, refs, scope; counts{exports, builders, records, with_results, roots,

@@ -25,7 +25,8 @@ use crate::units::ByteSize;
 /// the cache has already is passed over: an import that broke off goes on where
 /// it ended when it is started again, and one that is made twice adds nothing.
 /// What is wrong in the file is refused, with what needs it; the other exports
-/// of it stand. Builds may go on meanwhile.
+/// of it stand. Builds may go on meanwhile. On their way to a hub, layers pass by
+/// the folder for temporary files (TMPDIR).
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

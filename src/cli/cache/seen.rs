@@ -7,7 +7,8 @@ use super::Store;
 use crate::catalog::{
     Catalog as _, Export, ExportHead, ExportId, Filter, Saving, SavingFilter, SqliteCatalog,
 };
-use crate::cli::hub_api::{HubApi, HubArgs, Wanted};
+use crate::cli::hub_api::{HubApi, Wanted};
+use crate::cli::hub_args::HubArgs;
 use crate::doors::admin::ExportDetails;
 use crate::step::Step;
 
@@ -15,10 +16,10 @@ use crate::step::Step;
 #[derive(Debug, Args)]
 pub(super) struct Seen {
     #[command(flatten)]
-    store: Store,
+    hub: HubArgs,
 
     #[command(flatten)]
-    hub: HubArgs,
+    store: Store,
 }
 
 /// It, open.

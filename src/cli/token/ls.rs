@@ -8,7 +8,8 @@ use jiff::Timestamp;
 
 use super::display::{age, print, print_json, table};
 use crate::catalog::ledger::{MAX_PAGE, Revision, Revocation};
-use crate::cli::hub_api::{HubArgs, Wanted};
+use crate::cli::hub_api::Wanted;
+use crate::cli::hub_args::HubArgs;
 use crate::cli::stored::Stored;
 
 /// List the tokens that were revoked and would else still count.
@@ -18,10 +19,10 @@ use crate::cli::stored::Stored;
 #[derive(Debug, Args)]
 pub(super) struct LsArgs {
     #[command(flatten)]
-    stored: Stored,
+    hub: HubArgs,
 
     #[command(flatten)]
-    hub: HubArgs,
+    stored: Stored,
 
     /// Print a JSON array, times in UTC.
     #[arg(long)]

@@ -12,7 +12,8 @@ use super::from_stdin;
 use crate::access::Secret;
 use crate::access::token::read_unverified;
 use crate::catalog::ledger::NewRevocation;
-use crate::cli::hub_api::{HubArgs, Wanted};
+use crate::cli::hub_api::Wanted;
+use crate::cli::hub_args::HubArgs;
 use crate::cli::stored::{Stored, typist};
 use crate::doors::admin::{RevokeRequest, RevokedToken};
 
@@ -38,10 +39,10 @@ pub(super) struct RevokeArgs {
     token: Secret,
 
     #[command(flatten)]
-    stored: Stored,
+    hub: HubArgs,
 
     #[command(flatten)]
-    hub: HubArgs,
+    stored: Stored,
 
     /// Why; for the audit log.
     #[arg(long, value_name = "TEXT", default_value = "")]

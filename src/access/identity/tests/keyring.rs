@@ -86,8 +86,13 @@ async fn an_answer_that_is_none_costs_little_and_is_told() {
         issuer.answer(answers);
         let keys = keyring(&issuer, "");
         let error = keys.key("first", Instant::now()).await.unwrap_err();
-        assert!(matches!(error, Rejected::Unavailable(..)));
-        assert!(error.to_string().contains(told), "{answers:?}: {error}");
+        let Rejected::Unavailable(_, why) = &error else {
+            panic!("{answers:?}: {error}");
+        };
+        assert!(why.contains(told), "{answers:?}: {why}");
+        // That is for the log: strangers are not told where the hub asks.
+        assert!(!error.to_string().contains("127.0.0.1"), "{error}");
+        assert!(!error.to_string().contains(told), "{error}");
         let looked = keys.look().await.unwrap_err();
         assert!(looked.contains(told), "{answers:?}: {looked}");
     }
@@ -99,6 +104,24 @@ async fn an_answer_that_is_none_costs_little_and_is_told() {
     assert!(error.contains("404"), "{error}");
     let direct = format!("jwks-url = '{}/keys'", issuer.url());
     assert_eq!(keyring(&issuer, &direct).look().await, Ok(1));
+}
+
+#[tokio::test]
+async fn only_so_many_wait_for_a_fetch_and_who_needs_none_is_not_among_them() {
+    let issuer = Issuer::start().await;
+    let keys = keyring(&issuer, "");
+    let now = Instant::now();
+    let all = (0..80).map(|_| keys.key("first", now));
+    let all = futures::future::join_all(all).await;
+    let busy = |one: &&Result<_, Rejected>| matches!(one, Err(Rejected::Busy));
+    assert_eq!(all.iter().filter(busy).count(), 16);
+    assert_eq!(all.iter().filter(|one| one.is_ok()).count(), 64);
+    assert_eq!(issuer.asked(), 1);
+    let hour = now + Duration::from_secs(3700);
+    let all = (0..80).map(|_| keys.key("first", hour));
+    for one in futures::future::join_all(all).await {
+        one.unwrap();
+    }
 }
 
 #[tokio::test]

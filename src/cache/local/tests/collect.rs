@@ -282,7 +282,7 @@ async fn older_exports_make_room_in_a_quota_and_what_never_fits_is_refused() {
         .uploaded
         .insert(upload(&cache, "p", "two").await);
     let refused = cache.publish(publication).await.unwrap_err();
-    assert!(matches!(refused, CacheError::Refused(_)), "{refused}");
+    assert!(matches!(refused, CacheError::Exhausted(_)), "{refused}");
     let kept = found(&cache, &[want("main", &[])]).await;
     assert!(kept.is_some());
     collect(&cache, &Kept::default()).await;

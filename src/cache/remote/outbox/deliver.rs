@@ -56,7 +56,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
                 }
             }
             _ = looking.tick() => {
-                inner.adopt().await;
+                inner.look().await;
                 let old = inner.old(|waiting| !lanes.is_busy(&waiting.entry.lane));
                 inner.expire(old).await;
                 lanes.forget(&inner.waiting());
@@ -153,7 +153,8 @@ async fn send(inner: &Inner, waiting: &Waiting, blobs: &[Digest]) -> Result<(), 
         .map(drop)
 }
 
-/// Whether no later attempt would be another.
+/// Whether no later attempt would be another. A token may be renewed, and room
+/// made.
 fn is_permanent(error: &CacheError) -> bool {
     match error {
         CacheError::Graph(_)

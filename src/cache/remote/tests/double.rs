@@ -34,7 +34,8 @@ pub struct Seen {
     pub url: Option<String>,
     /// What projects have uploaded.
     pub uploaded: HashMap<ProjectId, BTreeSet<Digest>>,
-    pub denies: Option<String>,
+    /// What every call is answered.
+    pub denies: Option<Status>,
 }
 
 /// The double; clones are the same.
@@ -85,7 +86,7 @@ impl Double {
         let mut seen = self.seen();
         seen.tokens.insert(token);
         match &seen.denies {
-            Some(why) => Err(Status::permission_denied(why.clone())),
+            Some(status) => Err(status.clone()),
             None => Ok(()),
         }
     }

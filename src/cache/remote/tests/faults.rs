@@ -200,7 +200,7 @@ async fn a_hub_that_restarts_takes_the_export_that_was_begun_meanwhile() {
 async fn a_hub_that_says_no_is_not_asked_again() {
     let lab = Lab::new().await;
     let host = lab.host().await;
-    lab.double.seen().denies = Some("not for you".to_owned());
+    lab.double.seen().denies = Some(Status::permission_denied("not for you"));
     let error = host.cache.writable(&Place::default()).await.unwrap_err();
     assert_eq!(error.to_string(), "not for you");
     assert_eq!(host.metrics.count(Method::Writable), 1);

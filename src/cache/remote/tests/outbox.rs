@@ -140,7 +140,8 @@ async fn what_the_hub_refuses_for_good_is_put_aside_with_its_reason() {
     let (host, outbox) = host(&lab, TempDir::new().unwrap()).await;
     lab.proxy.set(Toxic::Refuse);
     queue(&host, "main", 1).await;
-    lab.double.seen().denies = Some("the token may not write there".to_owned());
+    let denied = Status::permission_denied("the token may not write there");
+    lab.double.seen().denies = Some(denied);
     lab.proxy.set(Toxic::Pass);
     assert_eq!(outbox.drain(Duration::from_secs(60)).await, 0);
     assert_eq!(host.metrics.ended(Ended::Refused), 1);
@@ -159,6 +160,54 @@ async fn what_the_hub_refuses_for_good_is_put_aside_with_its_reason() {
     let (_host, outbox) = self::host(&lab, dir).await;
     assert_eq!(outbox.drain(Duration::from_secs(60)).await, 0);
     assert_eq!(layers_at(&lab).await, 1);
+}
+
+#[tokio::test]
+async fn what_the_hub_refuses_for_a_time_waits_until_it_does_not() {
+    let lab = Lab::new().await;
+    let (host, outbox) = host(&lab, TempDir::new().unwrap()).await;
+    for passing in [
+        Status::unauthenticated("the token has expired"),
+        Status::resource_exhausted("project default is at its quota"),
+    ] {
+        lab.proxy.set(Toxic::Refuse);
+        queue(&host, "main", 1).await;
+        let failures = host.metrics.failures();
+        lab.double.seen().denies = Some(passing);
+        lab.proxy.set(Toxic::Pass);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while host.metrics.failures() < failures + 4 {
+            assert!(Instant::now() < deadline, "it is not tried again");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(folders(&host.dir, "outbox").len(), 1);
+        lab.double.seen().denies = None;
+        assert_eq!(outbox.drain(Duration::from_secs(60)).await, 0);
+    }
+    assert_eq!(host.metrics.ended(Ended::Refused), 0);
+    assert_eq!(host.metrics.ended(Ended::Delivered), 2);
+    assert_eq!(layers_at(&lab).await, 1);
+}
+
+#[tokio::test]
+async fn what_is_delivered_and_stays_on_the_disk_is_not_delivered_again() {
+    let lab = Lab::new().await;
+    let (host, outbox) = host(&lab, TempDir::new().unwrap()).await;
+    lab.proxy.set(Toxic::Refuse);
+    queue(&host, "main", 1).await;
+    let folder = folders(&host.dir, "outbox").remove(0);
+    let name = folder.file_name().unwrap().to_str().unwrap();
+    let in_the_way = folder.with_file_name(format!(".old-{name}"));
+    std::fs::write(&in_the_way, "").unwrap();
+    lab.proxy.set(Toxic::Pass);
+    assert_eq!(outbox.drain(Duration::from_secs(60)).await, 0);
+    assert!(folder.exists());
+    outbox.look().await;
+    assert_eq!(outbox.drain(Duration::ZERO).await, 0);
+    std::fs::remove_file(&in_the_way).unwrap();
+    outbox.look().await;
+    assert!(!folder.exists());
+    assert_eq!(host.metrics.ended(Ended::Delivered), 1);
 }
 
 #[tokio::test]

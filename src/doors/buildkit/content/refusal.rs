@@ -27,7 +27,8 @@ pub fn unknown_content(digest: &Digest) -> Status {
 
 fn code(error: &CacheError) -> Code {
     match error {
-        CacheError::Denied(_) => Code::PermissionDenied,
+        CacheError::Denied(_) | CacheError::Unauthenticated(_) => Code::PermissionDenied,
+        CacheError::Exhausted(_) => Code::ResourceExhausted,
         CacheError::Missing(_) => Code::FailedPrecondition,
         CacheError::Graph(_) | CacheError::Refused(_) => Code::InvalidArgument,
         CacheError::Blob(blob) => match blob {
