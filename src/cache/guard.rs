@@ -8,8 +8,8 @@
 //!
 //! Nor does the time that an answer takes tell more. Every question about a
 //! digest goes to the catalog first, within the client's project, and there it
-//! is one look at an index that others' rows are not near to: `held` and
-//! `holders` begin with digest and project. Only what is the client's own by
+//! is one look at an index that others' rows are not near to: those of blobs
+//! begin with digest and project, those of refs with the project. Only what is the client's own by
 //! then is asked of the store, whose answers do take longer for what is there.
 //! So what others have, and what nobody has, comes to the same statements, and
 //! to none of the store. An upload is taken in and hashed to its end in either
@@ -48,6 +48,7 @@ pub struct Guarded {
 impl Guarded {
     /// `cache` is `local`, or a decorator of it.
     pub fn new(cache: Arc<dyn Cache>, local: Arc<LocalCache>) -> Self {
+        local.is_told_of_reads();
         Self { cache, local }
     }
 
@@ -171,7 +172,8 @@ impl Guard {
         offset: u64,
         length: u64,
     ) -> Result<BlobStream, CacheError> {
-        self.check_blob(projects, digest).await?;
+        let project = self.check_blob(projects, digest).await?;
+        self.local.read_for(project, digest);
         self.cache.read(digest, offset, length).await
     }
 
@@ -181,8 +183,12 @@ impl Guard {
         projects: &[ProjectId],
         digest: &Digest,
     ) -> Result<Option<Location>, CacheError> {
-        self.check_blob(projects, digest).await?;
-        self.local.locate(digest, LOCATED).await
+        let project = self.check_blob(projects, digest).await?;
+        let located = self.local.locate(digest, LOCATED).await?;
+        if located.is_some() {
+            self.local.read_for(project, digest);
+        }
+        Ok(located)
     }
 
     /// Looks whether such a blob is what it should be, and withdraws it if not;
@@ -288,15 +294,20 @@ impl Guard {
         self.cache.flush(flush, &self.origin).await
     }
 
-    /// The same error for a blob that is gone, and for one of others.
-    async fn check_blob(&self, projects: &[ProjectId], digest: &Digest) -> Result<(), CacheError> {
+    /// The project that the blob is read for; the same error for one that is
+    /// gone, and for one of others.
+    async fn check_blob<'a>(
+        &self,
+        projects: &'a [ProjectId],
+        digest: &Digest,
+    ) -> Result<&'a ProjectId, CacheError> {
         for project in projects {
             self.grant().check_project(project)?;
             let readable = self.readable(None);
             let blob = std::slice::from_ref(digest);
             let seen = self.local.visible(project, readable.as_deref(), blob);
             if !seen.await?.is_empty() {
-                return Ok(());
+                return Ok(project);
             }
         }
         Err(BlobError::NotFound(*digest).into())

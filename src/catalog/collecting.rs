@@ -11,7 +11,7 @@
 //! export for good, a possession or a pin at its end. What is a candidate and
 //! named again just stops to be one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -65,9 +65,15 @@ pub trait Collecting {
     /// Exports in the log with what they name, oldest first.
     async fn kept(&self, filter: &KeptFilter) -> Result<Vec<KeptExport>, CatalogError>;
 
-    /// Notes that these were of use at that time: of every place the newest
-    /// export that names the blob, and of every scope of a ref the newest one. Within an
-    /// hour of its last use, or of its own time, nothing is written of an export.
+    /// What the time is, by the catalog's own clock.
+    async fn now(&self) -> Result<Timestamp, CatalogError>;
+
+    /// Notes that these were of use at that time, or now if that is sooner: of
+    /// every place of the project the newest export that names the blob, and of
+    /// every scope of a ref the newest one. Of a ref, and of a blob that very many
+    /// exports of the project name, only the newest hundreds are looked at. Within
+    /// an hour of its last use, or of its own time, nothing is written of an
+    /// export.
     async fn note_use(&self, uses: &Uses, at: Timestamp) -> Result<(), CatalogError>;
 
     /// How many exports each project has in the log, and how many bytes all have
@@ -123,8 +129,9 @@ impl KeptExport {
 /// What was of use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Uses {
-    /// Blobs that were read.
-    pub blobs: BTreeSet<Digest>,
+    /// Blobs that were read, by the project for which they were; none where that
+    /// is not known, which stands for every project.
+    pub blobs: BTreeMap<Option<ProjectId>, BTreeSet<Digest>>,
     /// Refs whose exports a build had hits of.
     pub refs: BTreeSet<(ProjectId, GitRef)>,
 }
@@ -150,3 +157,9 @@ pub struct ProjectSize {
 /// Within how long of an export's last use nothing more is noted, in
 /// microseconds.
 pub(super) const HOUR: i64 = 3600 * 1_000_000;
+
+/// Blobs whose exports are looked for at once.
+pub(super) const AT_ONCE: usize = 100;
+
+/// Exports of a project that are looked at for one of them, or for a ref.
+pub(super) const MOST: i64 = 256;

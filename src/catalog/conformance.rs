@@ -76,6 +76,8 @@ macro_rules! catalog_conformance {
             what_is_nominated_is_due_later_and_what_is_named_is_not_nominated,
             exports_are_kept_with_their_blobs_oldest_first,
             a_use_is_noted_of_the_newest_export_of_each_place_and_once_an_hour,
+            a_blob_that_very_many_name_is_noted_of_the_newest,
+            however_much_has_ended_it_goes_in_one_call,
             sizes_of_projects_count_each_blob_once,
             usage_is_kept_by_day_and_listed_in_pages,
             whatever_happens_agrees_with_a_simple_model,

@@ -24,6 +24,7 @@ mod schema;
 mod steps;
 mod tasks;
 mod usage;
+mod uses;
 
 use std::fmt;
 use std::time::Duration;

@@ -18,6 +18,7 @@ mod steps;
 mod tasks;
 mod turn;
 mod usage;
+mod uses;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

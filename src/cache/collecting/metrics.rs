@@ -1,7 +1,8 @@
 //! What is counted of collections, and of projects.
 
 use std::cmp::Reverse;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -16,6 +17,8 @@ use crate::telemetry::metrics::{CounterBy, SecondsBy, label};
 
 /// Projects that have a series of their own; the others share one.
 const PROJECTS: usize = 20;
+/// How often they are measured, at most.
+const MEASURED: Duration = Duration::from_secs(15 * 60);
 /// What that is called: no project's name has a space.
 const OTHERS: &str = "(all others)";
 
@@ -69,6 +72,7 @@ pub struct Metrics {
     refusals: Counter,
     bytes: ByProject,
     exports: ByProject,
+    measured: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Metrics {
@@ -110,7 +114,7 @@ impl Metrics {
             "Exports that a project has in the log",
             metrics.exports.clone(),
         );
-        metrics.unknown();
+        metrics.clear();
         metrics
     }
 
@@ -151,7 +155,7 @@ impl Metrics {
     pub(in crate::cache) fn projects(&self, mut sizes: Vec<ProjectSize>) {
         sizes.retain(|size| size.exports > 0 || size.bytes > 0);
         sizes.sort_by_key(|size| Reverse(size.bytes));
-        self.unknown();
+        self.clear();
         let (shown, others) = sizes.split_at(sizes.len().min(PROJECTS));
         for size in shown {
             self.show(size.project.as_str(), size.exports, size.bytes);
@@ -160,8 +164,24 @@ impl Metrics {
         self.show(OTHERS, sum(|size| size.exports), sum(|size| size.bytes));
     }
 
+    /// Whether projects are to be measured, which counts as done then, whatever
+    /// comes of it.
+    pub(in crate::cache) fn projects_are_due(&self) -> bool {
+        let mut measured = self.measured.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = measured.is_none_or(|measured| measured.elapsed() >= MEASURED);
+        if due {
+            *measured = Some(Instant::now());
+        }
+        due
+    }
+
     /// Somebody else looks at projects from now on.
     pub fn unknown(&self) {
+        *self.measured.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.clear();
+    }
+
+    fn clear(&self) {
         self.bytes.clear();
         self.exports.clear();
         self.show(OTHERS, 0, 0);
@@ -191,6 +211,7 @@ mod tests {
             exports: 1,
             bytes: number,
         };
+        assert!(metrics.projects_are_due() && !metrics.projects_are_due());
         metrics.projects((1..=3).map(size).collect());
         metrics.projects((1..=25).map(size).collect());
         let mut text = String::new();

@@ -11,7 +11,6 @@ mod sweep;
 
 use std::collections::{BTreeMap, HashSet};
 
-use jiff::Timestamp;
 use serde::Serialize;
 
 pub use self::orphans::Orphans;
@@ -103,12 +102,23 @@ impl LocalCache {
         phase("purged");
         let swept = sweep::sweep(opened, right).await?;
         self.watch.metrics.freed(swept);
-        let sizes = opened.catalog.project_sizes().await?;
-        self.watch.metrics.projects(sizes);
+        self.measure(opened).await;
         Ok(Collected {
             plan: decided.plan,
             swept,
         })
+    }
+
+    /// Shows what projects have, now and then: it counts every layer that the
+    /// log names.
+    async fn measure(&self, opened: &Opened) {
+        if !self.watch.metrics.projects_are_due() {
+            return;
+        }
+        match opened.catalog.project_sizes().await {
+            Ok(sizes) => self.watch.metrics.projects(sizes),
+            Err(error) => tracing::warn!(%error, "what projects have could not be measured"),
+        }
     }
 
     /// The limits, with what is settled for projects.
@@ -124,6 +134,7 @@ impl LocalCache {
 
     async fn decide(&self, opened: &Opened, limits: &Limits) -> Result<Decided, CacheError> {
         let limits = self.limits(opened, limits.clone()).await?;
+        let now = opened.catalog.now().await?;
         let (mut log, mut after) = (Log::default(), None);
         loop {
             let filter = KeptFilter {
@@ -141,8 +152,7 @@ impl LocalCache {
         let subsumed = self.compare(opened, log.newest_of_many()).await?;
         let gone = subsumed.iter().flat_map(|(_, gone)| gone).copied();
         let gone: HashSet<ExportId> = gone.collect();
-        let planning =
-            tokio::task::spawn_blocking(move || log.plan(&limits, &gone, Timestamp::now()));
+        let planning = tokio::task::spawn_blocking(move || log.plan(&limits, &gone, now));
         let plan = planning.await.map_err(|stopped| {
             CacheError::Unavailable(format!("deciding what goes was cut off: {stopped}"))
         })?;

@@ -9,8 +9,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
-
 use super::LocalCache;
 use super::collect::PAGE;
 use super::open::Opened;
@@ -214,6 +212,7 @@ impl LocalCache {
             }
             log.extend(page);
         }
+        let now = opened.catalog.now().await?;
         let (limits, new) = (self.limits(opened, Limits::default()).await?, sizes.clone());
         let new: Vec<(Digest, u64)> = new.into_iter().collect();
         let at = place.clone();
@@ -224,7 +223,7 @@ impl LocalCache {
                 .copied()
                 .collect();
             let used: u64 = named.values().sum();
-            let room = make_room(log, (&at, &new), quota, &limits, Timestamp::now());
+            let room = make_room(log, (&at, &new), quota, &limits, now);
             (used, room)
         });
         let (used, room) = deciding.await.map_err(|stopped| {

@@ -132,11 +132,7 @@ impl LocalCache {
         if size.is_none_or(|size| size < LOCATED) {
             return Ok(None);
         }
-        let located = self.blobs.locate(digest, ttl).await?;
-        if located.is_some() {
-            self.used.read(digest);
-        }
-        Ok(located)
+        Ok(self.blobs.locate(digest, ttl).await?)
     }
 
     /// Hashes a blob that somebody found wrong, whatever is believed of it;

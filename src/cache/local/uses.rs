@@ -2,16 +2,16 @@
 //! never export keep what they read, too.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-use jiff::Timestamp;
 
 use super::LocalCache;
 use crate::cache::CacheError;
 use crate::cache::retention::Limits;
 use crate::catalog::{Saving, Uses};
 use crate::digest::Digest;
+use crate::place::ProjectId;
 
 /// How long what was noted of a blob is not noted again.
 const HOUR: Duration = Duration::from_secs(3600);
@@ -22,23 +22,36 @@ const MAX_REFS: usize = 10_000;
 
 /// What was of use and is not noted yet.
 #[derive(Debug, Default)]
-pub(super) struct Used(Mutex<Waiting>);
+pub(super) struct Used {
+    waiting: Mutex<Waiting>,
+    /// Whoever reads for a project says so.
+    told: AtomicBool,
+}
 
 #[derive(Debug, Default)]
 struct Waiting {
     uses: Uses,
-    noted: HashMap<Digest, Instant>,
+    /// Blobs in those.
+    blobs: usize,
+    noted: HashMap<(Option<ProjectId>, Digest), Instant>,
 }
 
 impl Used {
-    /// A blob was read.
+    /// A blob was read, who knows for which project.
     pub(super) fn read(&self, digest: &Digest) {
+        if !self.told.load(Ordering::Relaxed) {
+            self.read_for(None, digest);
+        }
+    }
+
+    fn read_for(&self, project: Option<&ProjectId>, digest: &Digest) {
         let mut waiting = self.waiting();
-        let lately = waiting.noted.get(digest);
-        if lately.is_none_or(|noted| noted.elapsed() >= HOUR)
-            && waiting.uses.blobs.len() < MAX_BLOBS
-        {
-            waiting.uses.blobs.insert(*digest);
+        let of = (project.cloned(), *digest);
+        let lately = waiting.noted.get(&of);
+        if lately.is_none_or(|noted| noted.elapsed() >= HOUR) && waiting.blobs < MAX_BLOBS {
+            let blobs = waiting.uses.blobs.entry(of.0).or_default();
+            let new = blobs.insert(*digest);
+            waiting.blobs += usize::from(new);
         }
     }
 
@@ -62,23 +75,37 @@ impl Used {
     fn take(&self) -> Uses {
         let mut waiting = self.waiting();
         let uses = std::mem::take(&mut waiting.uses);
-        if waiting.noted.len() + uses.blobs.len() > MAX_BLOBS {
+        let blobs = std::mem::take(&mut waiting.blobs);
+        if waiting.noted.len() + blobs > MAX_BLOBS {
             waiting.noted.retain(|_, noted| noted.elapsed() < HOUR);
         }
-        if waiting.noted.len() + uses.blobs.len() <= MAX_BLOBS {
+        if waiting.noted.len() + blobs <= MAX_BLOBS {
             let now = Instant::now();
-            let blobs = uses.blobs.iter();
-            waiting.noted.extend(blobs.map(|digest| (*digest, now)));
+            for (project, blobs) in &uses.blobs {
+                let blobs = blobs.iter().map(|digest| (project.clone(), *digest));
+                waiting.noted.extend(blobs.map(|of| (of, now)));
+            }
         }
         uses
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl LocalCache {
+    /// Whoever reads for a project says so from now on, with
+    /// [`read_for`](Self::read_for): what is read besides is no use of anybody.
+    pub fn is_told_of_reads(&self) {
+        self.used.told.store(true, Ordering::Relaxed);
+    }
+
+    /// A blob is read for that project.
+    pub fn read_for(&self, project: &ProjectId, digest: &Digest) {
+        self.used.read_for(Some(project), digest);
+    }
+
     /// Notes what was of use since the last call. What can't be noted now is
     /// not noted.
     pub async fn note_uses(&self) -> Result<(), CacheError> {
@@ -91,6 +118,7 @@ impl LocalCache {
         if opened.catalog.refusal().is_some() {
             return Ok(());
         }
-        Ok(opened.catalog.note_use(&uses, Timestamp::now()).await?)
+        let now = opened.catalog.now().await?;
+        Ok(opened.catalog.note_use(&uses, now).await?)
     }
 }

@@ -221,20 +221,30 @@ pub(in crate::catalog) async fn a_use_is_noted_of_the_newest_export_of_each_plac
     let old = append(catalog, "p", "main", &["a"]).await;
     let new = append(catalog, "p", "main", &["a", "b"]).await;
     let dev = append(catalog, "p", "dev", &["a"]).await;
+    let other = append(catalog, "q", "dev", &["a"]).await;
     let written = kept(catalog, &ALL).await[0].time;
     let later = |minutes: i64| written + jiff::SignedDuration::from_mins(minutes);
     let read = Uses {
-        blobs: BTreeSet::from([blob("a"), blob("unknown")]),
+        blobs: BTreeMap::from([(
+            Some("p".parse().unwrap()),
+            BTreeSet::from([blob("a"), blob("unknown")]),
+        )]),
         ..Uses::default()
     };
     let used = async || -> BTreeMap<ExportId, Option<Timestamp>> {
         let all = kept(catalog, &ALL).await;
         all.iter().map(|export| (export.id, export.used)).collect()
     };
+    assert!(catalog.now().await.unwrap() > later(300));
     catalog.note_use(&read, later(59)).await.unwrap();
     assert!(used().await.values().all(Option::is_none), "it is new");
     catalog.note_use(&read, later(90)).await.unwrap();
-    let expected = [(old, None), (new, Some(later(90))), (dev, Some(later(90)))];
+    let expected = [
+        (old, None),
+        (other, None),
+        (new, Some(later(90))),
+        (dev, Some(later(90))),
+    ];
     assert_eq!(used().await, BTreeMap::from(expected));
     let hit = Uses {
         refs: BTreeSet::from([("p".parse().unwrap(), "dev".parse().unwrap())]),
@@ -242,12 +252,70 @@ pub(in crate::catalog) async fn a_use_is_noted_of_the_newest_export_of_each_plac
     };
     catalog.note_use(&hit, later(140)).await.unwrap();
     catalog.note_use(&hit, later(200)).await.unwrap();
-    let expected = [(old, None), (new, Some(later(90))), (dev, Some(later(200)))];
+    let expected = [
+        (old, None),
+        (other, None),
+        (new, Some(later(90))),
+        (dev, Some(later(200))),
+    ];
     assert_eq!(used().await, BTreeMap::from(expected));
     catalog
         .note_use(&Uses::default(), later(900))
         .await
         .unwrap();
+    let anywhere = Uses {
+        blobs: BTreeMap::from([(None, BTreeSet::from([blob("a")]))]),
+        ..Uses::default()
+    };
+    let ahead = catalog.now().await.unwrap() + jiff::SignedDuration::from_hours(1000);
+    catalog.note_use(&anywhere, ahead).await.unwrap();
+    let used = used().await;
+    assert_eq!(used[&old], None);
+    for id in [new, dev, other] {
+        assert!(used[&id].is_some_and(|used| used < ahead), "{used:?}");
+    }
+}
+
+pub(in crate::catalog) async fn a_blob_that_very_many_name_is_noted_of_the_newest(
+    catalog: &dyn Catalog,
+) {
+    let mut all = Vec::new();
+    for number in 0..260 {
+        let git_ref = if number == 5 { "old" } else { "main" };
+        all.push(append(catalog, "p", git_ref, &["base"]).await);
+    }
+    let read = Uses {
+        blobs: BTreeMap::from([(None, BTreeSet::from([blob("base")]))]),
+        refs: BTreeSet::from([("p".parse().unwrap(), "main".parse().unwrap())]),
+    };
+    let now = catalog.now().await.unwrap();
+    catalog.note_use(&read, now).await.unwrap();
+    let used = kept(catalog, &ALL).await.into_iter();
+    let used = used.filter(|export| export.used.is_some());
+    let used: Vec<ExportId> = used.map(|export| export.id).collect();
+    assert_eq!(used, [all[5], all[259]]);
+}
+
+pub(in crate::catalog) async fn however_much_has_ended_it_goes_in_one_call(catalog: &dyn Catalog) {
+    let project = "p".parse().unwrap();
+    let many: Vec<(Digest, u64)> = (0..1200)
+        .map(|number| (blob(&number.to_string()), 1))
+        .collect();
+    let digests: Vec<Digest> = many.iter().map(|(digest, _)| *digest).collect();
+    catalog
+        .possess(&project, &GitRef::default(), &many, Duration::ZERO)
+        .await
+        .unwrap();
+    catalog.pin(HOLDER, &digests, Duration::ZERO).await.unwrap();
+    let mut exports = Vec::new();
+    for number in 0..70 {
+        let own = format!("of {number}");
+        exports.push(append(catalog, "p", "main", &[own.as_str()]).await);
+    }
+    catalog.retire(&exports).await.unwrap();
+    catalog.purge().await.unwrap();
+    let found = catalog.candidates(10_000).await.unwrap();
+    assert_eq!(found.len(), 1270);
 }
 
 pub(in crate::catalog) async fn sizes_of_projects_count_each_blob_once(catalog: &dyn Catalog) {

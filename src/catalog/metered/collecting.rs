@@ -62,6 +62,10 @@ impl Collecting for Metered {
             .await
     }
 
+    async fn now(&self) -> Result<Timestamp, CatalogError> {
+        self.measured(Operation::Now, self.inner.now()).await
+    }
+
     async fn note_use(&self, uses: &Uses, at: Timestamp) -> Result<(), CatalogError> {
         self.measured(Operation::NoteUse, self.inner.note_use(uses, at))
             .await

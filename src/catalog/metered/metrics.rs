@@ -90,6 +90,8 @@ label! {
         Purge = "purge",
         /// Exports were listed with what they name.
         Kept = "kept",
+        /// It was asked what the time is.
+        Now = "now",
         /// Reads were noted.
         NoteUse = "note_use",
         /// Projects were measured.

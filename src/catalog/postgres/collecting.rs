@@ -14,7 +14,7 @@ use sqlx::PgConnection;
 
 use super::{PostgresCatalog, arrays, microseconds};
 use crate::catalog::{
-    CatalogError, Collecting, KeptExport, KeptFilter, PinHolder, ProjectSize, Uses, collecting,
+    CatalogError, Collecting, KeptExport, KeptFilter, PinHolder, ProjectSize, Uses,
 };
 use crate::digest::Digest;
 
@@ -180,51 +180,6 @@ impl PostgresCatalog {
         .map_err(|error| self.context.of(error))?;
         found.iter().map(|digest| self.digest(digest)).collect()
     }
-
-    async fn purge_now(&self) -> Result<(), CatalogError> {
-        let mut connection = self.connections.one().await?;
-        let purged = self.try_purge(&mut connection).await;
-        purged.map_err(|error| self.context.of(error))
-    }
-
-    async fn write_uses(&self, uses: &Uses, at: Timestamp) -> Result<(), CatalogError> {
-        let failed = |error| self.context.of(error);
-        let at = at.as_microsecond();
-        let mut connection = self.connections.one().await?;
-        let blobs: Vec<Digest> = uses.blobs.iter().copied().collect();
-        for page in blobs.chunks(1000) {
-            sqlx::query(
-                "UPDATE export SET used = $2
-                 WHERE greatest(used, written) <= $2 - $3 AND retired IS NULL AND id IN (
-                     SELECT max(export.id) FROM layer JOIN export ON export.key = layer.export
-                     WHERE digest = ANY($1) AND retired IS NULL
-                     GROUP BY digest, export.project, ref, scope)",
-            )
-            .bind(arrays(page))
-            .bind(at)
-            .bind(collecting::HOUR)
-            .execute(&mut *connection)
-            .await
-            .map_err(failed)?;
-        }
-        for (project, git_ref) in &uses.refs {
-            sqlx::query(
-                "UPDATE export SET used = $2
-                 WHERE greatest(used, written) <= $2 - $3 AND retired IS NULL AND id IN (
-                     SELECT max(id) FROM export
-                     WHERE project = (SELECT id FROM project WHERE name = $1) AND ref = $4
-                       AND retired IS NULL GROUP BY scope)",
-            )
-            .bind(project.as_str())
-            .bind(at)
-            .bind(collecting::HOUR)
-            .bind(git_ref.as_str())
-            .execute(&mut *connection)
-            .await
-            .map_err(failed)?;
-        }
-        Ok(())
-    }
 }
 
 #[async_trait]
@@ -272,6 +227,10 @@ impl Collecting for PostgresCatalog {
 
     async fn kept(&self, filter: &KeptFilter) -> Result<Vec<KeptExport>, CatalogError> {
         self.connections.bounded(self.kept_exports(filter)).await
+    }
+
+    async fn now(&self) -> Result<Timestamp, CatalogError> {
+        self.connections.bounded(self.clock()).await
     }
 
     async fn note_use(&self, uses: &Uses, at: Timestamp) -> Result<(), CatalogError> {

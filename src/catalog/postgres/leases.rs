@@ -22,7 +22,7 @@ const PURGE: &str = "WITH gone AS (
         DELETE FROM export WHERE key IN (
             SELECT key FROM export
             WHERE retired < (SELECT coalesce(min(number), 9223372036854775807) FROM lease)
-            LIMIT 16 FOR UPDATE SKIP LOCKED)
+            LIMIT $1 FOR UPDATE SKIP LOCKED)
         RETURNING key),
     layers AS (DELETE FROM layer WHERE export IN (SELECT key FROM gone) RETURNING digest),
     steps AS (DELETE FROM step WHERE export IN (SELECT key FROM gone)),
@@ -33,29 +33,38 @@ const PURGE: &str = "WITH gone AS (
 
 /// What has expired; other writers may be at it, too.
 const EXPIRED: [&str; 3] = [
-    "DELETE FROM lease WHERE number IN (
-         SELECT number FROM lease WHERE expires <= statement_timestamp()
-         LIMIT 10000 FOR UPDATE SKIP LOCKED)",
+    "WITH gone AS (DELETE FROM lease WHERE number IN (
+             SELECT number FROM lease WHERE expires <= statement_timestamp()
+             LIMIT $1 FOR UPDATE SKIP LOCKED)
+         RETURNING 1)
+     SELECT count(*) FROM gone",
     "WITH gone AS (DELETE FROM possession WHERE (project, digest, ref) IN (
              SELECT project, digest, ref FROM possession WHERE expires <= statement_timestamp()
-             LIMIT 10000 FOR UPDATE SKIP LOCKED)
-         RETURNING digest)
-     INSERT INTO candidate (digest, due)
-     SELECT DISTINCT digest, statement_timestamp() FROM gone
-     WHERE NOT EXISTS (SELECT 1 FROM layer WHERE layer.digest = gone.digest)
-     ORDER BY digest ON CONFLICT DO NOTHING",
+             LIMIT $1 FOR UPDATE SKIP LOCKED)
+         RETURNING digest),
+     orphaned AS (INSERT INTO candidate (digest, due)
+         SELECT DISTINCT digest, statement_timestamp() FROM gone
+         WHERE NOT EXISTS (SELECT 1 FROM layer WHERE layer.digest = gone.digest)
+         ORDER BY digest ON CONFLICT DO NOTHING)
+     SELECT count(*) FROM gone",
     "WITH gone AS (DELETE FROM pin WHERE (digest, holder) IN (
              SELECT digest, holder FROM pin WHERE expires <= statement_timestamp()
-             LIMIT 10000 FOR UPDATE SKIP LOCKED)
-         RETURNING digest)
-     INSERT INTO candidate (digest, due)
-     SELECT DISTINCT digest, statement_timestamp() FROM gone
-     WHERE NOT EXISTS (SELECT 1 FROM layer WHERE layer.digest = gone.digest)
-     ORDER BY digest ON CONFLICT DO NOTHING",
+             LIMIT $1 FOR UPDATE SKIP LOCKED)
+         RETURNING digest),
+     orphaned AS (INSERT INTO candidate (digest, due)
+         SELECT DISTINCT digest, statement_timestamp() FROM gone
+         WHERE NOT EXISTS (SELECT 1 FROM layer WHERE layer.digest = gone.digest)
+         ORDER BY digest ON CONFLICT DO NOTHING)
+     SELECT count(*) FROM gone",
 ];
 
-/// How long one call may be about it.
+/// How long one call may be about it that is made for it.
 const PURGING: Duration = Duration::from_secs(10);
+/// Rows that have expired, of each kind, and exports that one statement drops:
+/// beside another write,
+const LITTLE: (i64, i64) = (500, 2);
+/// and in a call that is made for it.
+const MUCH: (i64, i64) = (10_000, 16);
 
 impl PostgresCatalog {
     pub(super) async fn insert_lease(
@@ -173,28 +182,45 @@ impl PostgresCatalog {
         Ok(found.into_iter().map(ExportId).collect())
     }
 
-    /// Drops what has expired, and what nobody can read any more. What is left
-    /// is dropped by a later write, also where this one fails: what it was
+    /// Drops a little of what has expired, and of what nobody can read any more:
+    /// who renews a lease waits for it. What is left is dropped by
+    /// housekeeping and by later writes, also where this one fails: what it was
     /// called for is done.
     pub(super) async fn purge_after(&self, connection: &mut PgConnection) {
-        if let Err(error) = self.try_purge(connection).await {
+        if let Err(error) = purge(connection, LITTLE).await {
             tracing::warn!(%error, "what nobody reads any more is left in the catalog for now");
         }
     }
 
-    pub(super) async fn try_purge(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    pub(super) async fn purge_now(&self) -> Result<(), CatalogError> {
         let began = Instant::now();
-        for statement in EXPIRED {
-            sqlx::query(statement).execute(&mut *connection).await?;
-        }
+        let mut connection = self.connections.one().await?;
         while began.elapsed() < PURGING {
-            let gone: i64 = sqlx::query_scalar(PURGE)
-                .fetch_one(&mut *connection)
-                .await?;
-            if gone == 0 {
+            let purged = purge(&mut connection, MUCH).await;
+            if !purged.map_err(|error| self.context.of(error))? {
                 break;
             }
         }
         Ok(())
     }
+}
+
+/// Whether there may be more.
+async fn purge(
+    connection: &mut PgConnection,
+    (rows, exports): (i64, i64),
+) -> Result<bool, sqlx::Error> {
+    let mut more = false;
+    for statement in EXPIRED {
+        let gone: i64 = sqlx::query_scalar(statement)
+            .bind(rows)
+            .fetch_one(&mut *connection)
+            .await?;
+        more |= gone >= rows;
+    }
+    let gone: i64 = sqlx::query_scalar(PURGE)
+        .bind(exports)
+        .fetch_one(&mut *connection)
+        .await?;
+    Ok(more || gone > 0)
 }

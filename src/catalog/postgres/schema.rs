@@ -22,6 +22,12 @@ use crate::catalog::context::Context;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/catalog/migrations/postgres");
 
+/// How long a migration waits for a lock: whoever comes after it waits as well.
+const LOCKS: &str = "SET lock_timeout = '5s'";
+
+/// How long it lets others go on before it tries again.
+const PAUSE: Duration = Duration::from_secs(2);
+
 /// How much longer a caller waits for an attempt than that for its connection.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -92,12 +98,29 @@ pub(super) async fn connect(
     }
 }
 
+/// Until it is done, or fails for another reason than that others hold a lock.
 async fn prepare(
     context: Context,
     options: PgConnectOptions,
     patience: Duration,
 ) -> Result<(), CatalogError> {
-    let mut connection = connect(&context, &options, patience).await?;
+    loop {
+        match prepare_now(&context, &options, patience).await {
+            Err(error @ CatalogError::Busy(_)) => {
+                tracing::warn!(%error, "the tables are in use and could not be brought up to date: trying again");
+                tokio::time::sleep(PAUSE).await;
+            }
+            done => return done,
+        }
+    }
+}
+
+async fn prepare_now(
+    context: &Context,
+    options: &PgConnectOptions,
+    patience: Duration,
+) -> Result<(), CatalogError> {
+    let mut connection = connect(context, options, patience).await?;
     // Without the lock where there is nothing to do, so that nobody waits for
     // one that has something to do.
     let applied: Result<Option<i64>, _> =
@@ -106,6 +129,10 @@ async fn prepare(
             .await;
     let latest = MIGRATIONS.iter().map(|migration| migration.version).max();
     if !applied.is_ok_and(|applied| applied == latest) {
+        sqlx::query(LOCKS)
+            .execute(&mut connection)
+            .await
+            .map_err(|error| context.of(error))?;
         MIGRATIONS
             .run_direct(None, &mut connection, false)
             .await

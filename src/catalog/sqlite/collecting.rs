@@ -11,7 +11,7 @@ use super::leases::end;
 use super::turn::Turn;
 use super::{SqliteCatalog, rows};
 use crate::catalog::{
-    CatalogError, Collecting, KeptExport, KeptFilter, PinHolder, ProjectSize, Uses, collecting,
+    CatalogError, Collecting, KeptExport, KeptFilter, PinHolder, ProjectSize, Uses,
 };
 use crate::digest::Digest;
 
@@ -33,21 +33,6 @@ macro_rules! named {
         )
     };
 }
-
-/// What becomes a candidate at `?1`, since that which named it goes: to be done
-/// before it goes. A blob that an export names is left to that.
-pub(super) const ORPHANED: [&str; 3] = [
-    "INSERT INTO candidate (digest, due) SELECT DISTINCT digest, ?1 FROM possession WHERE expires <= ?1
-         AND NOT EXISTS (SELECT 1 FROM layer WHERE layer.digest = possession.digest)
-     ON CONFLICT DO NOTHING",
-    "INSERT INTO candidate (digest, due) SELECT DISTINCT digest, ?1 FROM pin WHERE expires <= ?1
-         AND NOT EXISTS (SELECT 1 FROM layer WHERE layer.digest = pin.digest)
-     ON CONFLICT DO NOTHING",
-    "INSERT INTO candidate (digest, due) SELECT DISTINCT digest, ?1 FROM layer WHERE export IN (
-         SELECT id FROM export
-         WHERE retired < (SELECT ifnull(min(id), 9223372036854775807) FROM lease))
-     ON CONFLICT DO NOTHING",
-];
 
 impl SqliteCatalog {
     async fn run(
@@ -227,57 +212,19 @@ impl Collecting for SqliteCatalog {
     }
 
     async fn purge(&self) -> Result<(), CatalogError> {
-        let failed = |error| self.context.of(error);
-        let mut turn = Turn::of(self.writers()?).await.map_err(failed)?;
-        let mut tx = turn.write().await.map_err(failed)?;
-        self.purge_in(&mut tx).await?;
-        tx.commit().await.map_err(failed)?;
-        turn.keep();
-        Ok(())
+        self.purge_all().await
     }
 
     async fn kept(&self, filter: &KeptFilter) -> Result<Vec<KeptExport>, CatalogError> {
         self.kept_exports(filter).await
     }
 
+    async fn now(&self) -> Result<Timestamp, CatalogError> {
+        Ok(Timestamp::now())
+    }
+
     async fn note_use(&self, uses: &Uses, at: Timestamp) -> Result<(), CatalogError> {
-        let failed = |error| self.context.of(error);
-        let at = at.as_microsecond();
-        let mut turn = Turn::of(self.writers()?).await.map_err(failed)?;
-        let mut tx = turn.write().await.map_err(failed)?;
-        let blobs: Vec<Digest> = uses.blobs.iter().copied().collect();
-        for page in blobs.chunks(AT_ONCE) {
-            sqlx::query(
-                "UPDATE export SET used = ?2 WHERE max(ifnull(used, time), time) <= ?2 - ?3 AND id IN (
-                     SELECT max(export.id) FROM layer JOIN export ON export.id = layer.export
-                     WHERE digest IN (SELECT unhex(value) FROM json_each(?1)) AND retired IS NULL
-                     GROUP BY digest, export.project, ref, scope)",
-            )
-            .bind(rows::hexes(page))
-            .bind(at)
-            .bind(collecting::HOUR)
-            .execute(&mut *tx)
-            .await
-            .map_err(failed)?;
-        }
-        for (project, git_ref) in &uses.refs {
-            sqlx::query(
-                "UPDATE export SET used = ?2 WHERE max(ifnull(used, time), time) <= ?2 - ?3 AND id IN (
-                     SELECT max(id) FROM export
-                     WHERE project = (SELECT id FROM project WHERE name = ?1) AND ref = ?4
-                       AND retired IS NULL GROUP BY scope)",
-            )
-            .bind(project.as_str())
-            .bind(at)
-            .bind(collecting::HOUR)
-            .bind(git_ref.as_str())
-            .execute(&mut *tx)
-            .await
-            .map_err(failed)?;
-        }
-        tx.commit().await.map_err(failed)?;
-        turn.keep();
-        Ok(())
+        self.write_uses(uses, at).await
     }
 
     async fn project_sizes(&self) -> Result<Vec<ProjectSize>, CatalogError> {

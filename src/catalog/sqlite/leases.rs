@@ -6,15 +6,62 @@
 //! under it, and an export that nobody reads costs nothing. The row's number
 //! gives that order; its holder knows it by a token that can't be guessed.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use sqlx::{Sqlite, Transaction};
 
 use super::SqliteCatalog;
-use super::collecting::ORPHANED;
 use super::turn::Turn;
 use crate::catalog::{CatalogError, ExportId, LeaseId};
+
+/// How long a call may be about it that is made for purging.
+const PURGING: Duration = Duration::from_secs(10);
+
+/// Rows of each kind that go in one transaction.
+const ROWS: i64 = 500;
+
+/// Exports that nobody can read any more, with `?2` layers together or one of
+/// them alone.
+macro_rules! unread {
+    () => {
+        "SELECT id FROM (
+             SELECT id, sum(layers) OVER (ORDER BY retired, id) - layers AS before FROM (
+                 SELECT id, retired, layers FROM export
+                 WHERE retired < (SELECT ifnull(min(id), 9223372036854775807) FROM lease)
+                 ORDER BY retired, id LIMIT 64))
+         WHERE before < ?2"
+    };
+}
+
+/// What has ended at `?1`, `?2` rows of each kind, and what becomes a candidate
+/// since that which named it goes: before it goes. A blob that an export names
+/// is left to that.
+const PURGE: [&str; 7] = [
+    "DELETE FROM lease WHERE id IN (SELECT id FROM lease WHERE expires <= ?1 LIMIT ?2)",
+    "INSERT INTO candidate (digest, due) SELECT DISTINCT digest, ?1 FROM (
+         SELECT digest FROM possession WHERE expires <= ?1
+         ORDER BY expires, project, digest, ref LIMIT ?2) AS gone
+     WHERE NOT EXISTS (SELECT 1 FROM layer WHERE layer.digest = gone.digest)
+     ON CONFLICT DO NOTHING",
+    "DELETE FROM possession WHERE (project, digest, ref) IN (
+         SELECT project, digest, ref FROM possession WHERE expires <= ?1
+         ORDER BY expires, project, digest, ref LIMIT ?2)",
+    "INSERT INTO candidate (digest, due) SELECT DISTINCT digest, ?1 FROM (
+         SELECT digest FROM pin WHERE expires <= ?1
+         ORDER BY expires, digest, holder LIMIT ?2) AS gone
+     WHERE NOT EXISTS (SELECT 1 FROM layer WHERE layer.digest = gone.digest)
+     ON CONFLICT DO NOTHING",
+    "DELETE FROM pin WHERE (digest, holder) IN (
+         SELECT digest, holder FROM pin WHERE expires <= ?1
+         ORDER BY expires, digest, holder LIMIT ?2)",
+    concat!(
+        "INSERT INTO candidate (digest, due) SELECT DISTINCT digest, ?1 FROM layer WHERE export IN (",
+        unread!(),
+        ") ON CONFLICT DO NOTHING"
+    ),
+    concat!("DELETE FROM export WHERE id IN (", unread!(), ") AND ?1"),
+];
 
 impl SqliteCatalog {
     pub(super) async fn insert_lease(
@@ -128,32 +175,40 @@ impl SqliteCatalog {
         Ok(found.into_iter().map(ExportId).collect())
     }
 
-    /// Drops what has expired, and what nobody can read any more.
+    /// Drops a little of what has expired, and of what nobody can read any more,
+    /// since other writers wait meanwhile; gives whether there may be more.
     pub(super) async fn purge_in(
         &self,
         tx: &mut Transaction<'_, Sqlite>,
-    ) -> Result<(), CatalogError> {
-        let failed = |error| self.context.of(error);
+    ) -> Result<bool, CatalogError> {
         let now = Timestamp::now().as_microsecond();
-        let ended = ["DELETE FROM lease WHERE expires <= ?1"];
-        let expired = [
-            "DELETE FROM possession WHERE expires <= ?1",
-            "DELETE FROM pin WHERE expires <= ?1",
-        ];
-        for statement in ended.into_iter().chain(ORPHANED).chain(expired) {
-            sqlx::query(statement)
+        let mut gone = 0;
+        for statement in PURGE {
+            gone += sqlx::query(statement)
                 .bind(now)
+                .bind(ROWS)
                 .execute(&mut **tx)
                 .await
-                .map_err(failed)?;
+                .map_err(|error| self.context.of(error))?
+                .rows_affected();
         }
-        sqlx::query(
-            "DELETE FROM export WHERE retired < (SELECT ifnull(min(id), 9223372036854775807) FROM lease)",
-        )
-        .execute(&mut **tx)
-        .await
-        .map_err(failed)?;
-        Ok(())
+        Ok(gone > 0)
+    }
+
+    /// A little after the other, so that other writers get their turns.
+    pub(super) async fn purge_all(&self) -> Result<(), CatalogError> {
+        let failed = |error| self.context.of(error);
+        let began = Instant::now();
+        loop {
+            let mut turn = Turn::of(self.writers()?).await.map_err(failed)?;
+            let mut tx = turn.write().await.map_err(failed)?;
+            let more = self.purge_in(&mut tx).await?;
+            tx.commit().await.map_err(failed)?;
+            turn.keep();
+            if !more || began.elapsed() >= PURGING {
+                return Ok(());
+            }
+        }
     }
 }
 
