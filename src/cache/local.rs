@@ -53,6 +53,7 @@ use super::{
     Cache, CacheError, Document, Flush, Import, Lease, Limits, LookedUp, Publication, Published,
     Saving, Want, policy, steps,
 };
+use crate::access::RefPattern;
 use crate::blobs::{BlobError, BlobStore, BlobStream, DiskStore, Ingest};
 use crate::catalog::ledger::{NewFlush, Origin};
 use crate::catalog::{Catalog, ExportHead, ExportId, Filter, NewExport};
@@ -115,10 +116,16 @@ impl LocalCache {
         }
     }
 
-    /// Holds the quotas of projects, and counts what goes.
-    pub fn keeping(self, quotas: Quotas, metrics: collecting::Metrics) -> Self {
+    /// Holds the quotas of projects, of which the newest exports of the default
+    /// branches `keep` go last, and counts what goes.
+    pub fn keeping(
+        self,
+        quotas: Quotas,
+        keep: Vec<RefPattern>,
+        metrics: collecting::Metrics,
+    ) -> Self {
         Self {
-            watch: Watch::new(quotas, metrics),
+            watch: Watch::new(quotas, keep, metrics),
             ..self
         }
     }
@@ -443,7 +450,7 @@ impl Cache for LocalCache {
     }
 
     async fn report(&self, saving: &Saving) -> Result<(), CacheError> {
-        self.used.hit(saving);
+        self.used.hit(saving, self.watch.keep());
         let opened = self.opener.opened().await?;
         if opened.catalog.refusal().is_some() {
             return Ok(());

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use super::LocalCache;
 use super::collect::PAGE;
 use super::open::Opened;
+use crate::access::RefPattern;
 use crate::blobs::BlobError;
 use crate::cache::CacheError;
 use crate::cache::collecting::{Eviction, Metrics};
@@ -35,6 +36,8 @@ const MAX_PROJECTS: usize = 10_000;
 #[derive(Clone, Debug)]
 pub(super) struct Watch {
     quotas: Arc<Quotas>,
+    /// The default branches.
+    keep: Arc<[RefPattern]>,
     known: Arc<Mutex<HashMap<ProjectId, Known>>>,
     /// Held while an export makes room for itself.
     turn: Arc<tokio::sync::Mutex<()>>,
@@ -53,14 +56,19 @@ struct Known {
 
 impl Default for Watch {
     fn default() -> Self {
-        Self::new(Quotas::default(), Metrics::default())
+        Self::new(
+            Quotas::default(),
+            Limits::default().keep,
+            Metrics::default(),
+        )
     }
 }
 
 impl Watch {
-    pub(super) fn new(quotas: Quotas, metrics: Metrics) -> Self {
+    pub(super) fn new(quotas: Quotas, keep: Vec<RefPattern>, metrics: Metrics) -> Self {
         Self {
             quotas: Arc::new(quotas),
+            keep: keep.into(),
             known: Arc::default(),
             turn: Arc::default(),
             metrics,
@@ -69,6 +77,10 @@ impl Watch {
 
     pub(super) fn quotas(&self) -> &Quotas {
         &self.quotas
+    }
+
+    pub(super) fn keep(&self) -> &[RefPattern] {
+        &self.keep
     }
 
     async fn quota(&self, opened: &Opened, project: &ProjectId) -> Result<Option<u64>, CacheError> {
@@ -214,8 +226,12 @@ impl LocalCache {
             }
             log.extend(page);
         }
-        let (limits, new) = (self.limits(opened, Limits::default()).await?, sizes.clone());
-        let new: Vec<(Digest, u64)> = new.into_iter().collect();
+        let limits = Limits {
+            keep: self.watch.keep().to_vec(),
+            ..Limits::default()
+        };
+        let limits = self.limits(opened, limits).await?;
+        let new: Vec<(Digest, u64)> = sizes.clone().into_iter().collect();
         let at = place.clone();
         let deciding = tokio::task::spawn_blocking(move || {
             let named: BTreeMap<Digest, u64> = log
