@@ -405,10 +405,13 @@ impl Cache for LocalCache {
         }
         let of = (&export.place.project, export.readable.as_deref());
         let steps = steps(&opened, of, &config, export.steps).await;
-        if let Err(refused) = self.make_room(&opened, &export.place, &sizes).await {
-            self.subsuming.let_go(opened, names);
-            return Err(refused);
-        }
+        let room = match self.make_room(&opened, &export.place, &sizes).await {
+            Ok(room) => room,
+            Err(refused) => {
+                self.subsuming.let_go(opened, names);
+                return Err(refused);
+            }
+        };
         // As exactly as it is kept.
         let time = Timestamp::now();
         let time = Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time);
@@ -428,6 +431,9 @@ impl Cache for LocalCache {
                 steps: steps::with_cut_dates(&steps, time),
             })
             .await?;
+        if let Some(room) = room {
+            self.settle(&opened, &place, &sizes, room).await;
+        }
         self.grown.notify_one();
         self.subsuming.let_go(Arc::clone(&opened), names);
         self.subsuming.begin(opened, place, id);
