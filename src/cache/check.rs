@@ -215,7 +215,8 @@ async fn check_exports(catalog: &dyn Catalog, report: &mut Report) -> Result<(),
     }
 }
 
-async fn hash(
+/// What the bytes of a blob hash to.
+pub(super) async fn hash(
     blobs: &dyn BlobStore,
     digest: &Digest,
     size: u64,

@@ -53,6 +53,7 @@ use super::{
     Cache, CacheError, Document, Flush, Import, Lease, Limits, LookedUp, Publication, Published,
     Saving, Want, policy, steps,
 };
+use crate::access::RefPattern;
 use crate::blobs::{BlobError, BlobStore, BlobStream, DiskStore, Ingest};
 use crate::catalog::ledger::{NewFlush, Origin};
 use crate::catalog::{Catalog, ExportHead, ExportId, Filter, NewExport};
@@ -115,10 +116,16 @@ impl LocalCache {
         }
     }
 
-    /// Holds the quotas of projects, and counts what goes.
-    pub fn keeping(self, quotas: Quotas, metrics: collecting::Metrics) -> Self {
+    /// Holds the quotas of projects, of which the newest exports of the default
+    /// branches `keep` go last, and counts what goes.
+    pub fn keeping(
+        self,
+        quotas: Quotas,
+        keep: Vec<RefPattern>,
+        metrics: collecting::Metrics,
+    ) -> Self {
         Self {
-            watch: Watch::new(quotas, metrics),
+            watch: Watch::new(quotas, keep, metrics),
             ..self
         }
     }
@@ -398,10 +405,13 @@ impl Cache for LocalCache {
         }
         let of = (&export.place.project, export.readable.as_deref());
         let steps = steps(&opened, of, &config, export.steps).await;
-        if let Err(refused) = self.make_room(&opened, &export.place, &sizes).await {
-            self.subsuming.let_go(opened, names);
-            return Err(refused);
-        }
+        let room = match self.make_room(&opened, &export.place, &sizes).await {
+            Ok(room) => room,
+            Err(refused) => {
+                self.subsuming.let_go(opened, names);
+                return Err(refused);
+            }
+        };
         // As exactly as it is kept.
         let time = Timestamp::now();
         let time = Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time);
@@ -421,6 +431,9 @@ impl Cache for LocalCache {
                 steps: steps::with_cut_dates(&steps, time),
             })
             .await?;
+        if let Some(room) = room {
+            self.settle(&opened, &place, &sizes, room).await;
+        }
         self.grown.notify_one();
         self.subsuming.let_go(Arc::clone(&opened), names);
         self.subsuming.begin(opened, place, id);
@@ -443,7 +456,7 @@ impl Cache for LocalCache {
     }
 
     async fn report(&self, saving: &Saving) -> Result<(), CacheError> {
-        self.used.hit(saving);
+        self.used.hit(saving, self.watch.keep());
         let opened = self.opener.opened().await?;
         if opened.catalog.refusal().is_some() {
             return Ok(());

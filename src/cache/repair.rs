@@ -1,16 +1,23 @@
 //! Mending what a check found: what is damaged or missing is named no more, and
 //! what nobody names is removed.
+//!
+//! A check takes hours, and others store and name blobs meanwhile: what it found
+//! is looked at again right before anything goes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 
-use super::check::{Problem, Report};
+use super::check::{Problem, Report, hash};
 use super::{CacheError, LocalCache, Swept};
 use crate::blobs::{BlobStore, DiskStore};
 use crate::catalog::{Catalog, ExportId};
 use crate::digest::Digest;
+
+/// How long a damaged blob is condemned while it goes.
+const CONDEMNED: Duration = Duration::from_secs(30);
 
 /// What was mended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -29,42 +36,44 @@ pub struct Repairs {
 }
 
 /// Mends what `report` says. Another process that collects meanwhile keeps the
-/// orphans for itself.
+/// orphans for itself. A store and a log that have nothing in common are left
+/// alone: most likely they are those of two caches.
 pub async fn repair(
     catalog: &Arc<dyn Catalog>,
     blobs: &Arc<dyn BlobStore>,
     disk: Option<&DiskStore>,
     report: &Report,
 ) -> Result<Repairs, CacheError> {
-    let mut repairs = Repairs::default();
+    blobs.ready().await?;
+    if let Some(why) = stranger(report) {
+        return Err(CacheError::Refused(format!(
+            "nothing is repaired: {why}; is it the store of that log? See --data-dir, --catalog and --blobs"
+        )));
+    }
+    let mut mending = Mending {
+        catalog: &**catalog,
+        blobs: &**blobs,
+        repairs: Repairs::default(),
+    };
     for problem in &report.problems {
         match problem {
-            Problem::Corrupt {
-                digest, exports, ..
-            }
-            | Problem::WrongSize {
-                digest, exports, ..
-            } => {
-                // Named no more before it is gone.
-                catalog.retire(exports).await?;
-                blobs.remove(digest).await?;
-                repairs.retired.extend(exports);
-                repairs.removed.insert(*digest);
-            }
-            Problem::Missing { exports, .. } if !exports.is_empty() => {
-                catalog.retire(exports).await?;
-                repairs.retired.extend(exports);
-            }
-            Problem::BadExport { export, .. } => {
-                catalog.retire(&[*export]).await?;
-                repairs.retired.insert(*export);
-            }
+            Problem::Corrupt { digest, .. } => mending.damaged(problem, digest, None).await?,
+            Problem::WrongSize {
+                digest, expected, ..
+            } => mending.damaged(problem, digest, Some(*expected)).await?,
+            Problem::Missing {
+                digest,
+                size,
+                exports,
+            } if !exports.is_empty() => mending.missing(digest, *size).await?,
+            Problem::BadExport { export, .. } => mending.retire(&[*export]).await?,
             // An upload that is gone may come again; the disk says what it says.
             Problem::Missing { .. } | Problem::Unreadable { .. } => {
-                repairs.left.push(problem.clone());
+                mending.repairs.left.push(problem.clone());
             }
         }
     }
+    let mut repairs = mending.repairs;
     catalog.purge().await?;
     let cache = LocalCache::over(Arc::clone(catalog), Arc::clone(blobs));
     let orphans = cache.remove_orphans().await?;
@@ -73,4 +82,94 @@ pub async fn repair(
         repairs.uploads = disk.clear_unfinished().await?;
     }
     Ok(repairs)
+}
+
+/// Why the store seems to be another one than that of the log.
+fn stranger(report: &Report) -> Option<&'static str> {
+    let nameless = |problem: &&Problem| match problem {
+        Problem::Corrupt { exports, .. } => exports.is_empty(),
+        Problem::Unreadable { .. } => true,
+        _ => false,
+    };
+    let nameless = report.problems.iter().filter(nameless).count() + report.unreferenced.len();
+    let missing = |problem: &Problem| matches!(problem, Problem::Missing { .. });
+    if report.exports == 0 && report.blobs > 0 {
+        return Some("there are blobs, and no export at all is in the log");
+    }
+    let none_is_there = report.blobs == nameless as u64;
+    (none_is_there && report.problems.iter().any(missing))
+        .then_some("not one of the blobs that the log names is there")
+}
+
+struct Mending<'a> {
+    catalog: &'a dyn Catalog,
+    blobs: &'a dyn BlobStore,
+    repairs: Repairs,
+}
+
+impl Mending<'_> {
+    async fn retire(&mut self, exports: &[ExportId]) -> Result<(), CacheError> {
+        self.catalog.retire(exports).await?;
+        self.repairs.retired.extend(exports);
+        Ok(())
+    }
+
+    async fn missing(&mut self, digest: &Digest, size: u64) -> Result<(), CacheError> {
+        if self.blobs.size(digest).await? == Some(size) {
+            return Ok(());
+        }
+        let exports = self.catalog.naming(digest).await?;
+        self.retire(&exports).await
+    }
+
+    async fn damaged(
+        &mut self,
+        problem: &Problem,
+        digest: &Digest,
+        expected: Option<u64>,
+    ) -> Result<(), CacheError> {
+        match self.is_sound(digest, expected).await {
+            Ok(false) => {}
+            Ok(true) => return Ok(()),
+            Err(error) => {
+                tracing::warn!(blob = %digest, %error, "a damaged blob could not be looked at again");
+                self.repairs.left.push(problem.clone());
+                return Ok(());
+            }
+        }
+        let exports = self.catalog.naming(digest).await?;
+        // Named no more before it is gone.
+        self.retire(&exports).await?;
+        self.catalog.purge().await?;
+        // Who uploads it anew waits until it is gone. Where a lease keeps what
+        // named it, it can't be condemned, and goes all the same: nobody can use
+        // it, and who looks for it is to upload it.
+        let condemned = self.catalog.condemn(&[*digest], CONDEMNED).await?;
+        let removed = match self.is_sound(digest, expected).await {
+            Ok(false) => self.blobs.remove(digest).await.map(|()| true),
+            sound => sound.map(|_| false),
+        };
+        match removed {
+            Ok(true) => {
+                self.repairs.removed.insert(*digest);
+            }
+            Ok(false) => {}
+            // It may yet be removed: condemned until that is certain.
+            Err(error) => return Err(error.into()),
+        }
+        Ok(self.catalog.acquit(&condemned).await?)
+    }
+
+    /// Whether it is by now what it should be.
+    async fn is_sound(
+        &self,
+        digest: &Digest,
+        expected: Option<u64>,
+    ) -> Result<bool, crate::blobs::BlobError> {
+        let Some(size) = self.blobs.size(digest).await? else {
+            return Ok(false);
+        };
+        let right = expected.is_none_or(|expected| expected == size);
+        Ok(right && hash(self.blobs, digest, size, &|_| ()).await? == *digest)
+    }
 }

@@ -86,9 +86,14 @@ impl RetentionArgs {
             },
             max_age: self.max_age.filter(|age| !age.is_zero()),
             ref_idle: self.ref_idle.filter(|idle| !idle.is_zero()),
-            keep: self.keep_branches.clone(),
+            keep: self.keep(),
             projects: BTreeMap::new(),
         }
+    }
+
+    /// The default branches.
+    pub fn keep(&self) -> Vec<RefPattern> {
+        self.keep_branches.clone()
     }
 
     /// The quotas of projects, where the catalog has none.

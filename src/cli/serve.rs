@@ -52,7 +52,11 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let shown_at = operate::listen(args.metrics, operate::HUB_PORT).await?;
     let closing = closed_by_signal()?;
     let local = LocalCache::over(Arc::clone(&backends.catalog), Arc::clone(&backends.blobs));
-    let local = local.keeping(args.retention.quotas(), metrics.collecting.clone());
+    let local = local.keeping(
+        args.retention.quotas(),
+        args.retention.keep(),
+        metrics.collecting.clone(),
+    );
     let local = Arc::new(local.counting(metrics.subsumed));
     let cache: Arc<dyn Cache> = Arc::new(Metered::new(local.clone(), metrics.cache.clone()));
     let mut ready = format!("ready listen={}", address(&listener, tls.is_some())?);

@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 use super::LocalCache;
 use super::collect::PAGE;
 use super::open::Opened;
+use crate::access::RefPattern;
 use crate::blobs::BlobError;
 use crate::cache::CacheError;
 use crate::cache::collecting::{Eviction, Metrics};
 use crate::cache::quotas::Quotas;
-use crate::cache::retention::{Limits, NoRoom, make_room};
+use crate::cache::retention::{Limits, NoRoom, Victim, make_room};
 use crate::catalog::{ExportId, KeptExport, KeptFilter};
 use crate::digest::Digest;
 use crate::place::{Place, ProjectId};
@@ -33,6 +34,8 @@ const MAX_PROJECTS: usize = 10_000;
 #[derive(Clone, Debug)]
 pub(super) struct Watch {
     quotas: Arc<Quotas>,
+    /// The default branches.
+    keep: Arc<[RefPattern]>,
     known: Arc<Mutex<HashMap<ProjectId, Known>>>,
     /// Held while an export makes room for itself.
     turn: Arc<tokio::sync::Mutex<()>>,
@@ -51,14 +54,19 @@ struct Known {
 
 impl Default for Watch {
     fn default() -> Self {
-        Self::new(Quotas::default(), Metrics::default())
+        Self::new(
+            Quotas::default(),
+            Limits::default().keep,
+            Metrics::default(),
+        )
     }
 }
 
 impl Watch {
-    pub(super) fn new(quotas: Quotas, metrics: Metrics) -> Self {
+    pub(super) fn new(quotas: Quotas, keep: Vec<RefPattern>, metrics: Metrics) -> Self {
         Self {
             quotas: Arc::new(quotas),
+            keep: keep.into(),
             known: Arc::default(),
             turn: Arc::default(),
             metrics,
@@ -67,6 +75,10 @@ impl Watch {
 
     pub(super) fn quotas(&self) -> &Quotas {
         &self.quotas
+    }
+
+    pub(super) fn keep(&self) -> &[RefPattern] {
+        &self.keep
     }
 
     async fn quota(&self, opened: &Opened, project: &ProjectId) -> Result<Option<u64>, CacheError> {
@@ -140,6 +152,16 @@ impl Allowance {
     }
 }
 
+/// Room that an export has, until it is in the log.
+pub(super) struct Room {
+    _turn: tokio::sync::OwnedMutexGuard<()>,
+    at: Instant,
+    /// Bytes of the project with the export, at most.
+    used: u64,
+    /// What has to go for it.
+    victims: Vec<Victim>,
+}
+
 impl LocalCache {
     /// What an export to `place` may upload; no limit where there is no quota.
     pub(super) async fn allowance(
@@ -155,50 +177,81 @@ impl LocalCache {
         }))
     }
 
-    /// Has older exports of the project go until one that names `sizes` fits.
+    /// What has to go so that one more export that names `sizes` fits; nothing
+    /// goes before [`Self::settle`].
     pub(super) async fn make_room(
         &self,
         opened: &Opened,
         place: &Place,
         sizes: &BTreeMap<Digest, u64>,
-    ) -> Result<(), CacheError> {
+    ) -> Result<Option<Room>, CacheError> {
         let project = &place.project;
         let Some(quota) = self.watch.quota(opened, project).await? else {
-            return Ok(());
+            return Ok(None);
         };
         let refused = |needed| CacheError::Exhausted(self.watch.refused(project, quota, needed));
         let incoming: u64 = sizes.values().sum();
         if incoming > quota {
             return Err(refused(incoming));
         }
-        let _turn = self.watch.turn.lock().await;
+        let turn = Arc::clone(&self.watch.turn).lock_owned().await;
         let lately = self.watch.known().get(project).and_then(|known| known.used);
         let lately = lately.filter(|(at, _)| at.elapsed() < BELIEVED);
-        let used = match lately {
-            Some((_, used)) if used.saturating_add(incoming) <= quota => used,
+        let (used, victims) = match lately {
+            Some((_, used)) if used.saturating_add(incoming) <= quota => (used, Vec::new()),
             _ => self
-                .evict(opened, place, sizes, quota)
+                .victims(opened, place, sizes, quota)
                 .await?
                 .map_err(|NoRoom { needed }| refused(needed))?,
         };
-        self.watch.note(project, |known| {
-            let at = lately.map_or_else(Instant::now, |(at, _)| at);
-            known.used = Some((at, used.saturating_add(incoming)));
+        Ok(Some(Room {
+            _turn: turn,
+            at: lately.map_or_else(Instant::now, |(at, _)| at),
+            used: used.saturating_add(incoming),
+            victims,
+        }))
+    }
+
+    /// The export is in the log: what it takes the room of goes. What can't go
+    /// now is left to the next collection.
+    pub(super) async fn settle(
+        &self,
+        opened: &Opened,
+        place: &Place,
+        sizes: &BTreeMap<Digest, u64>,
+        room: Room,
+    ) {
+        let ids: Vec<ExportId> = room.victims.iter().map(|victim| victim.id).collect();
+        let mut used = Some((room.at, room.used));
+        if !ids.is_empty() {
+            match opened.catalog.retire(&ids).await {
+                Ok(gone) => {
+                    self.watch.metrics.evicted(Eviction::Quota, gone);
+                    self.note_evicted(room.victims.iter()).await;
+                    tracing::info!(project = %place.project, exports = ?ids, "older exports go for a newer one: the project is at its quota");
+                }
+                Err(error) => {
+                    used = None;
+                    tracing::warn!(project = %place.project, exports = ?ids, %error, "older exports that are to go for a newer one stay for now");
+                }
+            }
+        }
+        self.watch.note(&place.project, |known| {
+            known.used = used;
             known
                 .pending
                 .retain(|digest, _| !sizes.contains_key(digest));
         });
-        Ok(())
     }
 
-    /// Gives how many bytes the project has then, at most.
-    async fn evict(
+    /// How many bytes the project has without those that go, at most; and those.
+    async fn victims(
         &self,
         opened: &Opened,
         place: &Place,
         sizes: &BTreeMap<Digest, u64>,
         quota: u64,
-    ) -> Result<Result<u64, NoRoom>, CacheError> {
+    ) -> Result<Result<(u64, Vec<Victim>), NoRoom>, CacheError> {
         let mut log: Vec<KeptExport> = Vec::new();
         loop {
             let filter = KeptFilter {
@@ -213,8 +266,12 @@ impl LocalCache {
             log.extend(page);
         }
         let now = opened.catalog.now().await?;
-        let (limits, new) = (self.limits(opened, Limits::default()).await?, sizes.clone());
-        let new: Vec<(Digest, u64)> = new.into_iter().collect();
+        let limits = Limits {
+            keep: self.watch.keep().to_vec(),
+            ..Limits::default()
+        };
+        let limits = self.limits(opened, limits).await?;
+        let new: Vec<(Digest, u64)> = sizes.clone().into_iter().collect();
         let at = place.clone();
         let deciding = tokio::task::spawn_blocking(move || {
             let named: BTreeMap<Digest, u64> = log
@@ -233,14 +290,7 @@ impl LocalCache {
             Ok(victims) => victims,
             Err(no_room) => return Ok(Err(no_room)),
         };
-        let ids: Vec<ExportId> = victims.iter().map(|victim| victim.id).collect();
-        if !ids.is_empty() {
-            let gone = opened.catalog.retire(&ids).await?;
-            self.watch.metrics.evicted(Eviction::Quota, gone);
-            self.note_evicted(victims.iter()).await;
-            tracing::info!(project = %place.project, exports = ?ids, "older exports go for a newer one: the project is at its quota");
-        }
         let freed: u64 = victims.iter().map(|victim| victim.frees).sum();
-        Ok(Ok(used.saturating_sub(freed)))
+        Ok(Ok((used.saturating_sub(freed), victims)))
     }
 }

@@ -7,8 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::LocalCache;
+use crate::access::RefPattern;
 use crate::cache::CacheError;
-use crate::cache::retention::Limits;
 use crate::catalog::{Saving, Uses};
 use crate::digest::Digest;
 use crate::place::ProjectId;
@@ -56,13 +56,12 @@ impl Used {
     }
 
     /// A build had hits. What of it is not known: most likely of its own ref, or
-    /// of a default branch.
-    pub(super) fn hit(&self, saving: &Saving) {
+    /// of a default branch, which are those that match `keep`.
+    pub(super) fn hit(&self, saving: &Saving, keep: &[RefPattern]) {
         if saving.cached == 0 {
             return;
         }
-        let defaults = Limits::default().keep;
-        let refs = defaults.iter().filter_map(|pattern| pattern.exact());
+        let refs = keep.iter().filter_map(|pattern| pattern.exact());
         let mut waiting = self.waiting();
         for git_ref in refs.chain([saving.git_ref.clone()]) {
             if waiting.uses.refs.len() < MAX_REFS {

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Limits, Log, Planning, Reason, Victim};
+use super::{Entry, Limits, Log, Planning, Reason, Victim};
 use crate::catalog::{ExportId, KeptExport};
 use crate::digest::Digest;
 use crate::place::Place;
@@ -14,8 +14,8 @@ pub struct NoRoom {
     pub needed: u64,
 }
 
-/// The exports of the project that go, the oldest first, so that one at `place`
-/// that names `incoming` leaves the project with at most `quota` bytes; `log`
+/// The exports of the project that go, those of its own ref before others and
+/// the oldest first, so that one at `place` that names `incoming` leaves the project with at most `quota` bytes; `log`
 /// has the exports of that project, oldest first. The newest export of another
 /// place on a default branch never goes for it.
 pub fn make_room(
@@ -42,10 +42,10 @@ pub fn make_room(
     let mut planning = Planning::new(all, limits, now);
     while planning.ledger.bytes_of(project) > quota {
         let left = &planning.left[project];
-        let oldest = left
-            .iter()
-            .rposition(|entry| entry.id != new && !planning.is_last_of_default(entry));
-        let Some(oldest) = oldest else {
+        let goes = |entry: &Entry| entry.id != new && !planning.is_last_of_default(entry);
+        let own = |entry: &Entry| goes(entry) && entry.place.git_ref == place.git_ref;
+        let oldest = left.iter().rposition(own);
+        let Some(oldest) = oldest.or_else(|| left.iter().rposition(goes)) else {
             return Err(NoRoom {
                 needed: planning.ledger.bytes_of(project),
             });

@@ -204,5 +204,8 @@ fn the_oldest_make_room_in_a_quota_and_a_default_branch_stays() {
     assert_eq!(room("dev", 11, 40), Err(NoRoom { needed: 41 }));
     // It will be the newest of that branch.
     assert_eq!(room("main", 11, 40), Ok(vec![1, 2, 3]));
+    // Those of its own ref go before older ones of others.
+    assert_eq!(room("other", 10, 50), Ok(vec![2]));
+    assert_eq!(room("main", 10, 50), Ok(vec![1]));
     assert_eq!(room("dev", 100, 40), Err(NoRoom { needed: 130 }));
 }

@@ -115,7 +115,14 @@ impl PostgresCatalog {
         let mut connection = self.connections.one().await?;
         let (named, unnamed) = self.named(&mut connection, blobs).await?;
         if !named.is_empty() {
-            let leave = "DELETE FROM candidate WHERE digest = ANY($1) AND $2 >= 0 RETURNING digest";
+            // What is named no more by now stays a candidate.
+            let leave = "DELETE FROM candidate WHERE digest = ANY($1) AND $2 >= 0 AND (
+                    EXISTS (SELECT 1 FROM layer WHERE layer.digest = candidate.digest)
+                 OR EXISTS (SELECT 1 FROM possession WHERE possession.digest = candidate.digest
+                            AND possession.expires > statement_timestamp())
+                 OR EXISTS (SELECT 1 FROM pin WHERE pin.digest = candidate.digest
+                            AND pin.expires > statement_timestamp()))
+                RETURNING digest";
             self.run(&mut connection, leave, &named, ttl).await?;
         }
         if unnamed.is_empty() {

@@ -74,7 +74,11 @@ pub(super) async fn run(args: GcArgs) -> anyhow::Result<ExitCode> {
     }
     let backed = args.backing.open().await?;
     let cache = LocalCache::over(Arc::clone(&backed.catalog), Arc::clone(&backed.blobs));
-    let cache = cache.keeping(args.retention.quotas(), collecting::Metrics::default());
+    let cache = cache.keeping(
+        args.retention.quotas(),
+        args.retention.keep(),
+        collecting::Metrics::default(),
+    );
     let limits = args.retention.limits(None);
     let done = async {
         if args.dry_run {
@@ -82,6 +86,8 @@ pub(super) async fn run(args: GcArgs) -> anyhow::Result<ExitCode> {
             return Ok((outlook.plan, outlook.unnamed));
         }
         let since = Instant::now();
+        // Of a store that is not there everything seems to be gone.
+        cache.ready().await?;
         loop {
             if let Some(Collected { plan, swept }) = cache.collect(&limits).await? {
                 return Ok((plan, swept));

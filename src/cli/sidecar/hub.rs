@@ -167,7 +167,11 @@ impl Caches {
 
     async fn own(args: &SidecarArgs, metrics: &SidecarMetrics) -> anyhow::Result<Self> {
         let local = LocalCache::new(&args.data_dir).counting(metrics.subsumed.clone());
-        let local = local.keeping(args.retention.quotas(), metrics.collecting.clone());
+        let local = local.keeping(
+            args.retention.quotas(),
+            args.retention.keep(),
+            metrics.collecting.clone(),
+        );
         let local = Arc::new(local);
         let cache = Metered::new(local.clone(), metrics.cache.clone());
         let mut settings = match args.hub.allowed().is_empty() {

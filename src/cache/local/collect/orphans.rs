@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 
 use super::sweep::{self, Swept};
 use super::{TASK, phase, still_ours};
 use crate::cache::CacheError;
 use crate::cache::local::LocalCache;
+use crate::cache::local::open::Opened;
 use crate::digest::Digest;
 
 /// Blobs that are looked up at a time.
@@ -29,7 +30,8 @@ pub struct Orphans {
 
 impl LocalCache {
     /// Looks at every blob of the store: what nothing names is a candidate in
-    /// an hour.
+    /// an hour. In a store that has nothing of what the catalog names, nothing
+    /// is: most likely it is another's.
     pub async fn nominate_orphans(&self) -> Result<Orphans, CacheError> {
         self.orphans(false)
             .await?
@@ -48,6 +50,12 @@ impl LocalCache {
         };
         opened.catalog.purge().await?;
         let mut orphans = Orphans::default();
+        if !is_ours(&opened).await? {
+            tracing::warn!(
+                "the store has nothing of what the catalog names: what nothing names stays there"
+            );
+            return Ok(Some(orphans));
+        }
         let mut listed = opened.blobs.list().await?.try_chunks(BATCH);
         while let Some(some) = listed.try_next().await.map_err(|error| error.1)? {
             still_ours(&right)?;
@@ -68,4 +76,18 @@ impl LocalCache {
         self.watch.metrics.freed(orphans.removed);
         Ok(Some(orphans))
     }
+}
+
+/// Whether any of the blobs that the catalog names is there, the first of them
+/// standing for all.
+async fn is_ours(opened: &Opened) -> Result<bool, CacheError> {
+    let named: Vec<(Digest, u64)> = opened
+        .catalog
+        .referenced()
+        .take(BATCH)
+        .try_collect()
+        .await?;
+    let named: Vec<Digest> = named.into_iter().map(|(digest, _)| digest).collect();
+    let found = opened.blobs.sizes(&named).await?;
+    Ok(found.iter().any(Option::is_some))
 }

@@ -48,7 +48,9 @@ pub(super) async fn due(opened: &Opened) -> Result<Swept, CacheError> {
     Ok(sum)
 }
 
-/// Removes what is due. What could not be removed is due again later.
+/// Removes what is due. What could not be removed is condemned for a while, and
+/// so no candidate: the others have their turn. Where nothing at all can be
+/// removed, the next sweep tries again.
 pub(super) async fn sweep(opened: &Opened, right: &Ownership) -> Result<Swept, CacheError> {
     let mut swept = Swept::default();
     loop {
@@ -61,7 +63,7 @@ pub(super) async fn sweep(opened: &Opened, right: &Ownership) -> Result<Swept, C
         let (some, whole) = remove(opened, &due).await?;
         swept.blobs += some.blobs;
         swept.bytes += some.bytes;
-        if !whole {
+        if !whole && some.blobs == 0 {
             return Ok(swept);
         }
         sleep(began.elapsed().min(PAUSE)).await;

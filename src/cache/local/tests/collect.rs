@@ -52,13 +52,19 @@ fn limited(bytes: u64) -> Kept {
 }
 
 fn with_quota(bytes: u64) -> (TempDir, LocalCache) {
+    with_quota_and(bytes, "main")
+}
+
+/// Where `keep` is the default branch.
+fn with_quota_and(bytes: u64, keep: &str) -> (TempDir, LocalCache) {
     let (dir, cache) = cache();
     let limits = ProjectLimits {
         max_bytes: Some(bytes),
         max_age: None,
     };
     let quotas = Quotas(BTreeMap::from([("p".parse().unwrap(), limits)]));
-    let cache = cache.keeping(quotas, collecting::Metrics::default());
+    let keep = vec![keep.parse().unwrap()];
+    let cache = cache.keeping(quotas, keep, collecting::Metrics::default());
     (dir, cache)
 }
 
@@ -330,4 +336,63 @@ async fn a_damaged_store_is_sound_after_a_repair() {
     assert_eq!((report.problems.len(), report.unreferenced.len()), (0, 0));
     assert_eq!((report.exports, report.stale_ingests.len()), (1, 0));
     assert_eq!(stored(&dir), hexes(&["sound"]));
+}
+
+#[tokio::test]
+async fn the_newest_export_of_the_default_branch_that_was_configured_stays() {
+    let (_dir, cache) = with_quota_and(12, "trunk");
+    let kept = publish(&cache, place("p", "trunk"), &["trunk"]).await;
+    let goes = publish(&cache, place("p", "main"), &["main"]).await;
+    publish(&cache, place("p", "dev"), &["abcdef"]).await;
+    let opened = cache.opener.opened().await.unwrap();
+    assert!(opened.catalog.get(kept).await.unwrap().is_some());
+    assert!(opened.catalog.get(goes).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_store_that_is_not_the_one_of_the_log_is_left_alone() {
+    let (dir, cache) = cache();
+    publish(&cache, place("p", "main"), &["layer"]).await;
+    settled(&cache).await;
+    let own = cache.opener.opened().await.unwrap();
+    let elsewhere = TempDir::new().unwrap();
+    let none: Arc<dyn Catalog> = Arc::new(SqliteCatalog::open(elsewhere.path()).await.unwrap());
+    let absent: Arc<dyn BlobStore> = Arc::new(DiskStore::at(elsewhere.path().join("absent")));
+    let empty = DiskStore::open(elsewhere.path().join("empty")).await;
+    let empty: Arc<dyn BlobStore> = Arc::new(empty.unwrap());
+    for (catalog, blobs) in [
+        (&none, &own.blobs),
+        (&own.catalog, &absent),
+        (&own.catalog, &empty),
+    ] {
+        let report = check(&**blobs, None, &**catalog, 2, &|_| ()).await.unwrap();
+        repair(catalog, blobs, None, &report).await.unwrap_err();
+        let slip = LocalCache::over(Arc::clone(catalog), Arc::clone(blobs));
+        let orphans = slip.remove_orphans().await.unwrap().unwrap();
+        assert_eq!(orphans, Orphans::default());
+    }
+    assert_eq!(stored(&dir), hexes(&["layer"]));
+    assert!(found(&cache, &[want("main", &[])]).await.is_some());
+}
+
+#[tokio::test]
+async fn a_blob_that_was_mended_since_the_check_stays() {
+    let (dir, cache) = cache();
+    for content in ["rotten", "missing", "short", "sound"] {
+        publish(&cache, place("p", content), &[content]).await;
+    }
+    settled(&cache).await;
+    fs::write(blob_file(&dir, "rotten"), "ROTTEN").unwrap();
+    fs::write(blob_file(&dir, "short"), "sh").unwrap();
+    fs::remove_file(blob_file(&dir, "missing")).unwrap();
+    let opened = cache.opener.opened().await.unwrap();
+    let (catalog, blobs) = (&opened.catalog, &opened.blobs);
+    let report = check(&**blobs, None, &**catalog, 2, &|_| ()).await.unwrap();
+    assert_eq!(report.problems.len(), 3, "{report:?}");
+    for content in ["rotten", "missing", "short"] {
+        fs::write(blob_file(&dir, content), content).unwrap();
+    }
+    let repairs = repair(catalog, blobs, None, &report).await.unwrap();
+    assert_eq!(repairs, Default::default());
+    assert_eq!(stored(&dir).len(), 4);
 }
