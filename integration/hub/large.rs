@@ -65,7 +65,8 @@ async fn an_export_of_ten_thousand_layers_and_steps_is_published_and_told() {
     assert_eq!((published.layers, published.records), (LAYERS, LAYERS));
     assert_eq!(published.steps.len(), LAYERS);
     let import = look_up(&mut client, &main, false).await.unwrap().unwrap();
-    assert_eq!(import.layers.len(), LAYERS);
+    // A chain that deep weighs more than an import may; it is said what is cut.
+    assert!(import.layers.len() > LAYERS / 2 && import.left_out.cut > 0);
 
     let results = published
         .steps

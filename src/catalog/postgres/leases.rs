@@ -62,7 +62,7 @@ const EXPIRED: [&str; 3] = [
 const PURGING: Duration = Duration::from_secs(10);
 /// Rows that have expired, of each kind, and exports that one statement drops:
 /// beside another write,
-const LITTLE: (i64, i64) = (500, 2);
+const LITTLE: (i64, i64) = (500, 4);
 /// and in a call that is made for it.
 const MUCH: (i64, i64) = (10_000, 16);
 
