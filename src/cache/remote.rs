@@ -260,7 +260,10 @@ impl Cache for RemoteCache {
                 // One that restarts is back soon; one that has been away for
                 // longer than that is not waited for by every build.
                 (None, Err(CacheError::Unavailable(why)))
-                    if self.hub().silent_for().is_some_and(|silent| silent < AWAY) =>
+                    if self
+                        .hub()
+                        .silent_for()
+                        .is_some_and(|silent| silent < self.patience.min(AWAY)) =>
                 {
                     tracing::debug!(why, "the hub is asked again whether it takes an export");
                     tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
