@@ -17,7 +17,7 @@ pub const MAX_ROWS: u32 = 1000;
 #[async_trait]
 pub trait Usages {
     /// Keeps what projects have on that day, in place of what was kept of it
-    /// before, and drops what is older than [`KEPT_DAYS`] then.
+    /// before, and drops what is older than `KEPT_DAYS` then.
     async fn keep_usage(&self, day: Date, sizes: &[ProjectSize]) -> Result<(), CatalogError>;
 
     /// What was kept, the newest day first, then by project; a page.
