@@ -28,7 +28,7 @@ use crate::units::Age;
 /// build that it doesn't hear of within three seconds.
 const STORE_LIMIT: Duration = Duration::from_secs(2);
 /// How much longer that may take once the build has something to export.
-const LATER: Duration = Duration::from_secs(3);
+const LATER: Duration = Duration::from_millis(2500);
 /// Entries of ours that one build may have, each way.
 const MAX_ENTRIES: usize = 64;
 /// What BuildKit reads of a manifest or a config over a session, in bytes.

@@ -27,7 +27,7 @@ use crate::cache::guard::Guard;
 /// How long a message may be on its way where there is one.
 const MESSAGE: Duration = Duration::from_secs(10);
 /// How long a call may wait for its turn to bring one.
-const TURN: Duration = Duration::from_secs(2);
+const TURN: Duration = Duration::from_secs(10);
 
 /// Takes requests; clones are the same.
 #[derive(Clone)]
