@@ -23,7 +23,7 @@ use crate::blobs::DiskStore;
 use crate::cache::LocalCache;
 use crate::cache::retention::Limits;
 use crate::catalog::{ExportId, NewExport, SqliteCatalog};
-use crate::doors::front;
+use crate::doors;
 use crate::place::Place;
 
 /// A hub's door on a store of its own.
@@ -81,7 +81,7 @@ impl Lab {
             _dir: dir,
             catalog,
             access,
-            router: front::furnished(router, front::Metrics::default()),
+            router: doors::front::furnished(router, doors::front::Metrics::default()),
         }
     }
 

@@ -83,7 +83,9 @@ impl Results {
     /// says of a time after that is cut: it would win over every later result,
     /// and so would whatever took it over.
     pub(super) fn add(&mut self, record: u32, (layer, said): Outcome, seen: Timestamp) {
-        let created_at = said.map(|said| said.min(seen));
+        // Of an export at the beginning of time it is not known when it was written.
+        let is_dated = seen > Timestamp::UNIX_EPOCH;
+        let created_at = said.map(|said| if is_dated { said.min(seen) } else { said });
         let outcome = self.outcomes.number((layer, created_at));
         self.hold(record, Held { outcome, seen });
     }
