@@ -8,12 +8,11 @@ use layerd::cache::wire::v1::publish_request::Part;
 use layerd::digest::Digest;
 use tonic::Code;
 
-use super::ask::{described, look_up, missing, publication, send};
+use super::ask::{MADE, described, look_up, missing, publication, send};
 use super::{place, upload};
 use crate::harness::Lab;
 
 const LAYERS: usize = 10_000;
-const MADE: &str = "2026-01-02T03:04:05.5Z";
 
 /// The export with a step for each of its records.
 fn with_steps(mut messages: Vec<v1::PublishRequest>, mark: &str) -> Vec<v1::PublishRequest> {

@@ -7,11 +7,12 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::Code;
 
 use super::ask::look_up;
 use super::crash::GONE;
-use super::model::{Actor, CLIENTS, PROJECTS, World, seed};
+use super::model::{Actor, CLIENTS, PROJECTS, World, leased, seed};
 use super::place;
 use crate::harness::hub::lazy_client;
 use crate::harness::{Hub, Lab, Metrics, Postgres, get, objects, until};
@@ -25,6 +26,7 @@ struct Fleet {
     world: Arc<World>,
     over: CancellationToken,
     acting: JoinSet<Actor>,
+    _lease: AbortOnDropHandle<()>,
     _lab: Lab,
 }
 
@@ -43,6 +45,7 @@ impl Fleet {
         let seed = seed();
         let world = Arc::new(World::new(seed, 200, PROJECTS));
         let over = CancellationToken::new();
+        let _lease = leased(lazy_client(hubs[0].url())).await;
         let mut acting = JoinSet::new();
         let connections: Vec<Vec<_>> = (0..4)
             .map(|_| hubs.iter().map(|hub| lazy_client(hub.url())).collect())
@@ -64,6 +67,7 @@ impl Fleet {
             world,
             over,
             acting,
+            _lease,
             _lab: lab,
         }
     }

@@ -6,9 +6,11 @@ mod actor;
 mod world;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use layerd::cache::wire::v1;
 use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
 pub use self::actor::Actor;
 pub use self::world::World;
@@ -17,6 +19,8 @@ use crate::harness::{Hub, HubClient, HubSpec, Lab, Postgres, objects};
 /// Clients, and the connections that they share.
 pub const CLIENTS: u64 = 64;
 const CONNECTIONS: usize = 8;
+/// How often a lease is renewed, which lasts for some minutes.
+const HEARTBEAT: Duration = Duration::from_secs(30);
 /// Projects, which have nothing to do with each other.
 pub const PROJECTS: u64 = 4;
 
@@ -42,6 +46,20 @@ async fn connections(hub: &Hub) -> Vec<HubClient> {
     futures::future::join_all(connecting).await
 }
 
+/// Has what leaves the log stay held until this is dropped, as a sidecar does
+/// while it has a build: what one client flushes is there for the others.
+pub async fn leased(mut client: HubClient) -> AbortOnDropHandle<()> {
+    let taken = client.take_lease(v1::TakeLeaseRequest {}).await;
+    let lease = taken.expect("a lease").into_inner().lease;
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(HEARTBEAT).await;
+            // A hub that is away now is asked again; the lease outlives that.
+            let _ = client.renew_lease(v1::RenewLeaseRequest { lease }).await;
+        }
+    }))
+}
+
 /// Clients over one hub at least.
 async fn keeps_its_promises(spec: HubSpec) {
     let seed = seed();
@@ -49,6 +67,7 @@ async fn keeps_its_promises(spec: HubSpec) {
     let connections = connections(&hub).await;
     let (blobs, operations) = size();
     let world = Arc::new(World::new(seed, blobs, PROJECTS));
+    let _lease = leased(connections[0].clone()).await;
     let began = Instant::now();
     let mut acting = JoinSet::new();
     for number in 0..CLIENTS {

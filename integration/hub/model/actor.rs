@@ -90,10 +90,8 @@ impl Actor {
             _ => self.lease().await,
         };
         let Err(status) = done else { return };
-        // What nothing names since a flush may have been collected by now.
-        let gone = status.code() == Code::NotFound;
         assert!(
-            gone || self.tolerated.contains(&status.code()),
+            self.tolerated.contains(&status.code()),
             "client {}: {status:?}",
             self.number
         );
