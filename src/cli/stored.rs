@@ -23,6 +23,22 @@ pub(super) struct Stored {
     )]
     data_dir: PathBuf,
 
+    #[command(flatten)]
+    catalog: CatalogArg,
+}
+
+impl Stored {
+    /// Opens it.
+    pub(super) async fn open(&self) -> anyhow::Result<Arc<dyn Catalog>> {
+        let catalog = self.catalog.or_in(&self.data_dir).await?;
+        catalog.ready().await?;
+        Ok(catalog)
+    }
+}
+
+/// The log of exports, where it is not in the data directory.
+#[derive(Debug, Args)]
+pub(super) struct CatalogArg {
     /// The log of exports, where it is in Postgres:
     /// postgres://USER:PASSWORD@HOST/DATABASE. Keep the password off the command
     /// line: in LAYERD_CATALOG, PGPASSWORD or the password file.
@@ -35,17 +51,19 @@ pub(super) struct Stored {
     catalog: Option<String>,
 }
 
-impl Stored {
-    /// Opens it.
-    pub(super) async fn open(&self) -> anyhow::Result<Arc<dyn Catalog>> {
-        match &self.catalog {
-            Some(url) => {
-                let catalog = PostgresCatalog::connect(url, PostgresOptions::default());
-                let catalog = catalog.context("--catalog")?;
-                catalog.ready().await?;
-                Ok(Arc::new(catalog))
-            }
-            None => Ok(Arc::new(open_directory(&self.data_dir).await?)),
+impl CatalogArg {
+    /// The database, where one is named.
+    pub(super) fn database(&self) -> anyhow::Result<Option<PostgresCatalog>> {
+        let connect = |url: &String| PostgresCatalog::connect(url, PostgresOptions::default());
+        let catalog = self.catalog.as_ref().map(connect);
+        catalog.transpose().context("--catalog")
+    }
+
+    /// That, or the catalog which is in a data directory.
+    pub(super) async fn or_in(&self, data_dir: &Path) -> anyhow::Result<Arc<dyn Catalog>> {
+        match self.database()? {
+            Some(database) => Ok(Arc::new(database)),
+            None => Ok(Arc::new(open_directory(data_dir).await?)),
         }
     }
 }

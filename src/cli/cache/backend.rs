@@ -1,7 +1,7 @@
 //! Which cache a command works on: a data directory, a database and a bucket,
 //! or a hub.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +10,10 @@ use clap::Args;
 use prometheus_client::registry::Registry;
 use tempfile::TempDir;
 
-use crate::blobs::{BlobStore, DiskStore, ObjectBlobs, ObjectOptions, TierMetrics, TierOptions};
+use super::backing::{Backed, Elsewhere};
+use crate::blobs::{DiskStore, TierMetrics, TierOptions};
 use crate::cache::remote::{self, Near, RemoteCache};
-use crate::catalog::{Catalog, PostgresCatalog, PostgresOptions, SqliteCatalog};
+use crate::catalog::{Catalog, PostgresCatalog, SqliteCatalog};
 use crate::cli::hub_args::HubArgs;
 
 /// How much of a hub's layers may wait on this disk on their way.
@@ -36,37 +37,15 @@ pub(super) struct Backend {
     )]
     data_dir: PathBuf,
 
-    /// The log of exports, where it is in Postgres: as for `layerd serve`.
-    #[arg(
-        long,
-        env = "LAYERD_CATALOG",
-        value_name = "URL",
-        hide_env_values = true
-    )]
-    catalog: Option<String>,
-
-    /// The layers, where they are in a bucket: as for `layerd serve`.
-    #[arg(long, env = "LAYERD_BLOBS", value_name = "URL", hide_env_values = true)]
-    blobs: Option<String>,
+    #[command(flatten)]
+    elsewhere: Elsewhere,
 }
 
 /// A cache that was opened here.
 pub(super) struct OpenStore {
-    pub(super) catalog: Arc<dyn Catalog>,
-    pub(super) blobs: Arc<dyn BlobStore>,
-    bucket: Option<ObjectBlobs>,
+    pub(super) backed: Backed,
     /// What it is called.
     pub(super) at: String,
-}
-
-impl OpenStore {
-    /// Ends what would else be left behind.
-    pub(super) async fn close(self) {
-        if let Some(bucket) = &self.bucket {
-            bucket.close().await;
-        }
-        self.catalog.close().await;
-    }
 }
 
 /// The cache of a hub.
@@ -113,68 +92,57 @@ impl Backend {
 
     /// The store that is there, to be read.
     pub(super) async fn store(&self) -> anyhow::Result<OpenStore> {
-        let needs_catalog = self.catalog.is_none();
-        let (dir, file) = (&self.data_dir, SqliteCatalog::path(&self.data_dir));
-        if needs_catalog && !file.is_file() {
+        let database = self.elsewhere.catalog.database()?;
+        if database.is_none() && !SqliteCatalog::path(&self.data_dir).is_file() {
             bail!(
                 "{} is not a data directory of layerd, or nothing has used it yet: name another with --data-dir, or a hub with --hub",
-                dir.display()
+                self.data_dir.display()
             );
         }
-        self.open(DiskStore::at(dir)).await
+        self.open(database, DiskStore::at(&self.data_dir)).await
     }
 
     /// The store, to be written to, and made where it is not there.
     pub(super) async fn store_for_writing(&self) -> anyhow::Result<OpenStore> {
-        let is_elsewhere = self.catalog.is_some() && self.blobs.is_some();
+        let database = self.elsewhere.catalog.database()?;
+        let is_elsewhere = database.is_some() && self.elsewhere.has_blobs();
         let disk = match is_elsewhere {
             true => DiskStore::at(&self.data_dir),
             false => DiskStore::open(&self.data_dir).await?,
         };
-        let store = self.open(disk).await?;
-        match store.catalog.refusal() {
+        let store = self.open(database, disk).await?;
+        match store.backed.catalog.refusal() {
             Some(refusal) => Err(refusal.into()),
             None => Ok(store),
         }
     }
 
-    async fn open(&self, disk: DiskStore) -> anyhow::Result<OpenStore> {
-        let (catalog, catalog_at) = catalog(self.catalog.as_deref(), &self.data_dir).await?;
-        let Some(url) = &self.blobs else {
-            let at = self.data_dir.display().to_string();
-            return Ok(OpenStore {
-                catalog,
-                blobs: Arc::new(disk),
-                bucket: None,
-                at: match &self.catalog {
-                    None => at,
-                    Some(_) => format!("{catalog_at} and {at}"),
-                },
-            });
+    async fn open(
+        &self,
+        database: Option<PostgresCatalog>,
+        disk: DiskStore,
+    ) -> anyhow::Result<OpenStore> {
+        let dir = self.data_dir.display().to_string();
+        let (catalog, catalog_at): (Arc<dyn Catalog>, _) = match database {
+            Some(database) => {
+                let at = database.name();
+                (Arc::new(database), at)
+            }
+            None => {
+                let catalog = SqliteCatalog::open(&self.data_dir).await;
+                let failed = || format!("cannot open the data directory {dir}");
+                (Arc::new(catalog.with_context(failed)?), dir.clone())
+            }
         };
-        let bucket = ObjectBlobs::open(url, ObjectOptions::default()).context("--blobs")?;
-        Ok(OpenStore {
-            catalog,
-            blobs: Arc::new(bucket.clone()),
-            at: format!("{catalog_at} and {}", bucket.place()),
-            bucket: Some(bucket),
-        })
-    }
-}
-
-async fn catalog(url: Option<&str>, dir: &Path) -> anyhow::Result<(Arc<dyn Catalog>, String)> {
-    match url {
-        Some(url) => {
-            let catalog = PostgresCatalog::connect(url, PostgresOptions::default());
-            let catalog = catalog.context("--catalog")?;
-            let at = catalog.name();
-            Ok((Arc::new(catalog), at))
-        }
-        None => {
-            let catalog = SqliteCatalog::open(dir).await;
-            let catalog = catalog
-                .with_context(|| format!("cannot open the data directory {}", dir.display()))?;
-            Ok((Arc::new(catalog), dir.display().to_string()))
-        }
+        let backed = self.elsewhere.backed(catalog, disk)?;
+        let blobs_at = match &backed.bucket {
+            Some(bucket) => bucket.place().to_string(),
+            None => dir,
+        };
+        let at = match catalog_at == blobs_at {
+            true => blobs_at,
+            false => format!("{catalog_at} and {blobs_at}"),
+        };
+        Ok(OpenStore { backed, at })
     }
 }

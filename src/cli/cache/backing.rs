@@ -1,5 +1,5 @@
-//! Where a cache is that a command changes: a data directory, or the database
-//! and the bucket of hubs.
+//! Where a cache is that a command works on by itself: a data directory, or the
+//! database and the bucket of hubs.
 
 use std::sync::Arc;
 
@@ -8,7 +8,8 @@ use clap::Args;
 
 use super::Store;
 use crate::blobs::{BlobStore, DiskStore, ObjectBlobs, ObjectOptions};
-use crate::catalog::{Catalog, PostgresCatalog, PostgresOptions};
+use crate::catalog::Catalog;
+use crate::cli::stored::CatalogArg;
 
 /// Which cache.
 #[derive(Debug, Args)]
@@ -16,16 +17,17 @@ pub(super) struct Backing {
     #[command(flatten)]
     pub(super) store: Store,
 
-    /// The log of exports in Postgres, as of `layerd serve`.
-    #[arg(
-        long,
-        env = "LAYERD_CATALOG",
-        value_name = "URL",
-        hide_env_values = true
-    )]
-    catalog: Option<String>,
+    #[command(flatten)]
+    elsewhere: Elsewhere,
+}
 
-    /// The layers in a bucket, as of `layerd serve`.
+/// What of it is not in the data directory.
+#[derive(Debug, Args)]
+pub(super) struct Elsewhere {
+    #[command(flatten)]
+    pub(super) catalog: CatalogArg,
+
+    /// The layers, where they are in a bucket: as for `layerd serve`.
     #[arg(long, env = "LAYERD_BLOBS", value_name = "URL", hide_env_values = true)]
     blobs: Option<String>,
 }
@@ -41,32 +43,36 @@ pub(super) struct Backed {
 impl Backing {
     /// Opens what is there; nothing is created.
     pub(super) async fn open(&self) -> anyhow::Result<Backed> {
-        let catalog: Arc<dyn Catalog> = match &self.catalog {
-            Some(url) => {
-                let catalog = PostgresCatalog::connect(url, PostgresOptions::default());
-                Arc::new(catalog.context("--catalog")?)
-            }
-            None => Arc::new(self.store.catalog().await?),
+        let dir = &self.store.data_dir;
+        let catalog = self.elsewhere.catalog.or_in(dir).await?;
+        self.elsewhere.backed(catalog, DiskStore::at(dir))
+    }
+}
+
+impl Elsewhere {
+    /// Whether the layers are.
+    pub(super) fn has_blobs(&self) -> bool {
+        self.blobs.is_some()
+    }
+
+    /// A catalog, with the layers of the bucket that is named, or of `disk`.
+    pub(super) fn backed(
+        &self,
+        catalog: Arc<dyn Catalog>,
+        disk: DiskStore,
+    ) -> anyhow::Result<Backed> {
+        let open = |url: &String| ObjectBlobs::open(url, ObjectOptions::default());
+        let bucket = self.blobs.as_ref().map(open).transpose();
+        let bucket = bucket.context("--blobs")?;
+        let blobs: Arc<dyn BlobStore> = match &bucket {
+            Some(bucket) => Arc::new(bucket.clone()),
+            None => Arc::new(disk.clone()),
         };
-        Ok(match &self.blobs {
-            Some(url) => {
-                let bucket = ObjectBlobs::open(url, ObjectOptions::default()).context("--blobs")?;
-                Backed {
-                    catalog,
-                    blobs: Arc::new(bucket.clone()),
-                    disk: None,
-                    bucket: Some(bucket),
-                }
-            }
-            None => {
-                let disk = DiskStore::at(&self.store.data_dir);
-                Backed {
-                    catalog,
-                    blobs: Arc::new(disk.clone()),
-                    disk: Some(disk),
-                    bucket: None,
-                }
-            }
+        Ok(Backed {
+            catalog,
+            blobs,
+            disk: bucket.is_none().then_some(disk),
+            bucket,
         })
     }
 }

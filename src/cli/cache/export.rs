@@ -104,15 +104,20 @@ pub(super) async fn run(args: ExportArgs) -> anyhow::Result<ExitCode> {
         scope: args.scope.clone(),
         ..Filter::default()
     };
-    let (catalog, blobs) = (Arc::clone(&store.catalog), Arc::clone(&store.blobs));
+    let (catalog, blobs) = (
+        Arc::clone(&store.backed.catalog),
+        Arc::clone(&store.backed.blobs),
+    );
     let written = async {
         let mut exports = Exports::open(catalog, blobs, filter).await?;
         args.write(&mut exports, &to).await
     };
     let written = written.await;
-    let at = store.at.clone();
-    store.close().await;
-    args.end(to, &written.with_context(|| format!("exporting {at}"))?)
+    store.backed.close().await;
+    args.end(
+        to,
+        &written.with_context(|| format!("exporting {}", store.at))?,
+    )
 }
 
 impl ExportArgs {

@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
 
@@ -11,11 +10,10 @@ use super::display::{print, print_json};
 use crate::access::token::read_unverified;
 use crate::cache::Flush;
 use crate::cache::remote;
-use crate::catalog::ledger::{Ledger, NewFlush};
-use crate::catalog::{Catalog as _, PostgresCatalog, PostgresOptions};
+use crate::catalog::ledger::NewFlush;
 use crate::cli::hub_api::{HubApi, Wanted};
 use crate::cli::hub_args::HubArgs;
-use crate::cli::stored::typist;
+use crate::cli::stored::{CatalogArg, typist};
 use crate::doors::admin;
 use crate::place::{GitRef, ProjectId, Scope};
 
@@ -41,15 +39,8 @@ pub(super) struct FlushArgs {
     #[command(flatten)]
     store: Store,
 
-    /// The log of exports of hubs, where it is in Postgres:
-    /// postgres://USER:PASSWORD@HOST/DATABASE.
-    #[arg(
-        long,
-        env = "LAYERD_CATALOG",
-        value_name = "URL",
-        hide_env_values = true
-    )]
-    catalog: Option<String>,
+    #[command(flatten)]
+    catalog: CatalogArg,
 
     /// Of this project.
     #[arg(long, value_name = "PROJECT")]
@@ -145,19 +136,8 @@ async fn here(args: &FlushArgs) -> anyhow::Result<u64> {
         scope: args.scope.clone(),
         origin: typist(),
     };
-    match &args.catalog {
-        Some(url) => {
-            let catalog = PostgresCatalog::connect(url, PostgresOptions::default());
-            let catalog = catalog.context("--catalog")?;
-            let flushed = catalog.flush(&flush).await;
-            catalog.close().await;
-            Ok(flushed?)
-        }
-        None => {
-            let catalog = args.store.catalog().await?;
-            let flushed = catalog.flush(&flush).await;
-            catalog.close().await;
-            Ok(flushed?)
-        }
-    }
+    let catalog = args.catalog.or_in(&args.store.data_dir).await?;
+    let flushed = catalog.flush(&flush).await;
+    catalog.close().await;
+    Ok(flushed?)
 }

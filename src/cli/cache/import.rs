@@ -92,14 +92,16 @@ pub(super) async fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
         return args.end(&imported, read, &hub.at);
     }
     let store = args.backend.store_for_writing().await?;
-    let (catalog, blobs) = (Arc::clone(&store.catalog), Arc::clone(&store.blobs));
+    let (catalog, blobs) = (
+        Arc::clone(&store.backed.catalog),
+        Arc::clone(&store.backed.blobs),
+    );
     let target = Target::store(Arc::new(LocalCache::over(catalog, blobs)));
     let read = args.read(&target, input).await;
-    let at = store.at.clone();
     drop(target);
-    store.close().await;
+    store.backed.close().await;
     let (imported, read) = read?;
-    args.end(&imported, read, &at)
+    args.end(&imported, read, &store.at)
 }
 
 impl ImportArgs {
