@@ -59,7 +59,7 @@ fn add(union: &mut Union, id: usize, stored: &Stored) -> usize {
     };
     union.add(&ExportSource {
         id: id as u64,
-        time: Timestamp::from_second(1_800_000_000 + id as i64).unwrap_or_default(),
+        time: Timestamp::from_second(1_800_000_000 + id as i64).ok(),
         config: &config,
         layers: &stored.layers,
     });

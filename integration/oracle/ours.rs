@@ -25,9 +25,8 @@ fn in_order<'a>(configs: impl Iterator<Item = &'a (u64, &'a Vec<u8>)>) -> Vec<u8
     for (id, config) in configs {
         union.add(&ExportSource {
             id: *id,
-            // Results without a time are as old as their export; to BuildKit
-            // they are older than any other.
-            time: jiff::Timestamp::UNIX_EPOCH,
+            // To BuildKit results without a time are older than any other.
+            time: None,
             config: &Parsed::read(config).expect("a cache config"),
             layers: &manifest(config),
         });

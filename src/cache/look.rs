@@ -118,7 +118,7 @@ impl Gathered {
         let layers: Vec<Descriptor> = export.layers.into_iter().map(to_descriptor).collect();
         self.refused += self.union.add(&ExportSource {
             id: export.head.id.0.unsigned_abs(),
-            time: export.head.time,
+            time: Some(export.head.time),
             config: &config,
             layers: &layers,
         });

@@ -16,7 +16,7 @@
 //! let mut union = Union::default();
 //! union.add(&ExportSource {
 //!     id: 1,
-//!     time: "2026-01-01T00:00:00Z".parse()?,
+//!     time: Some("2026-01-01T00:00:00Z".parse()?),
 //!     config: &Parsed::read(config.as_bytes())?,
 //!     layers: &[],
 //! });
@@ -83,7 +83,7 @@ pub struct Union {
 #[derive(Clone, Debug)]
 struct Source {
     id: u64,
-    time: Timestamp,
+    time: Option<Timestamp>,
     /// Its records, ancestors first. Some may have moved since.
     records: Box<[u32]>,
 }
@@ -93,8 +93,8 @@ struct Source {
 pub struct ExportSource<'a> {
     /// Its number in the log: each stands in the union once.
     pub id: u64,
-    /// When it was written.
-    pub time: Timestamp,
+    /// When it was written, where that is known.
+    pub time: Option<Timestamp>,
     /// Its config.
     pub config: &'a Parsed,
     /// What its manifest says of its layers.

@@ -32,7 +32,7 @@ fn subsumes(import: &Import, manifest: &Document, config: &Document) -> Result<b
     };
     let newer = Newer::new(&ExportSource {
         id: 2,
-        time: import.exported_at,
+        time: Some(import.exported_at),
         config: &Parsed::read(&served.bytes)?,
         layers: &Manifest::parse(&of_import.bytes)?.layers,
     });
@@ -42,7 +42,7 @@ fn subsumes(import: &Import, manifest: &Document, config: &Document) -> Result<b
     let mut alone = Union::default();
     alone.add(&ExportSource {
         id: 1,
-        time: jiff::Timestamp::UNIX_EPOCH,
+        time: None,
         config: &Parsed::read(&config.bytes)?,
         layers: &layers,
     });
@@ -50,7 +50,7 @@ fn subsumes(import: &Import, manifest: &Document, config: &Document) -> Result<b
     Ok(served.records > 0
         && newer.subsumes(&ExportSource {
             id: 1,
-            time: jiff::Timestamp::UNIX_EPOCH,
+            time: None,
             config: &Parsed::read(&served.json)?,
             layers: &served.layers,
         }))

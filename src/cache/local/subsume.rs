@@ -210,7 +210,7 @@ async fn compare<T: Send + 'static>(
         let layers: Vec<Descriptor> = export.layers.into_iter().map(to_descriptor).collect();
         Ok(with(&ExportSource {
             id: export.head.id.0.unsigned_abs(),
-            time: export.head.time,
+            time: Some(export.head.time),
             config: &config,
             layers: &layers,
         }))

@@ -333,7 +333,7 @@ fn add(
     let layers: Vec<Descriptor> = export.layers.into_iter().map(to_descriptor).collect();
     let refused = Arc::make_mut(union).add(&ExportSource {
         id: export.head.id.0.unsigned_abs(),
-        time: export.head.time,
+        time: Some(export.head.time),
         config: &config,
         layers: &layers,
     });

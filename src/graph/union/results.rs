@@ -79,14 +79,15 @@ pub(super) struct Choice {
 }
 
 impl Results {
-    /// Gives a record a result of an export that was written at `seen`. What it
-    /// says of a time after that is cut: it would win over every later result,
-    /// and so would whatever took it over.
-    pub(super) fn add(&mut self, record: u32, (layer, said): Outcome, seen: Timestamp) {
-        // Of an export at the beginning of time it is not known when it was written.
-        let is_dated = seen > Timestamp::UNIX_EPOCH;
-        let created_at = said.map(|said| if is_dated { said.min(seen) } else { said });
+    /// Gives a record a result of an export that was `written` then. What it says
+    /// of a time after that is cut: it would win over every later result, and so
+    /// would whatever took it over. Without a time of its own it is as old as the
+    /// export, and of an export without one older than any.
+    pub(super) fn add(&mut self, record: u32, (layer, said): Outcome, written: Option<Timestamp>) {
+        let latest = written.unwrap_or(Timestamp::MAX);
+        let created_at = said.map(|said| said.min(latest));
         let outcome = self.outcomes.number((layer, created_at));
+        let seen = written.unwrap_or(Timestamp::UNIX_EPOCH);
         self.hold(record, Held { outcome, seen });
     }
 

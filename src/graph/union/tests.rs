@@ -37,7 +37,7 @@ impl Export {
     fn source(&self, id: u64) -> ExportSource<'_> {
         ExportSource {
             id,
-            time: Timestamp::from_second(1_800_000_000 + id as i64 * 60).unwrap(),
+            time: Some(Timestamp::from_second(1_800_000_000 + id as i64 * 60).unwrap()),
             config: &self.parsed,
             layers: &self.layers,
         }

@@ -127,7 +127,7 @@ proptest! {
         let served = serve(&union_of(&project(seed, 5), 0..5));
         let mut again = Union::default();
         let parsed = Parsed::read(&served.json).unwrap();
-        let time = "2030-01-01T00:00:00Z".parse().unwrap();
+        let time = Some("2030-01-01T00:00:00Z".parse().unwrap());
         again.add(&ExportSource { id: 1, time, config: &parsed, layers: &served.layers });
         prop_assert_eq!(serve(&again).json, served.json);
     }

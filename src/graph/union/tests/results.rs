@@ -22,7 +22,7 @@ fn union_of(exports: &[(u64, Value, Descriptor)]) -> Union {
     for (id, config, layer) in exports {
         union.add(&ExportSource {
             id: *id,
-            time: "2026-06-01T00:00:00Z".parse().unwrap(),
+            time: Some("2026-06-01T00:00:00Z".parse().unwrap()),
             config: &Parsed::read(config.to_string().as_bytes()).unwrap(),
             layers: std::slice::from_ref(layer),
         });
@@ -65,7 +65,7 @@ fn a_date_in_the_future_wins_over_nothing_that_comes_later() {
             let (id, day, config, layer) = &exports[at];
             union.add(&ExportSource {
                 id: *id,
-                time: format!("2026-{day}T00:00:00Z").parse().unwrap(),
+                time: Some(format!("2026-{day}T00:00:00Z").parse().unwrap()),
                 config: &Parsed::read(config.to_string().as_bytes()).unwrap(),
                 layers: std::slice::from_ref(layer),
             });
