@@ -8,6 +8,7 @@
 
 mod build;
 mod buildkitd;
+pub mod chain;
 mod client;
 mod collector;
 mod context;

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use layerd::cache::{Cache, CacheError, Document, LocalCache, Publication};
 use layerd::digest::Digest;
-use layerd::graph::{Descriptor, Manifest};
 use layerd::place::Place;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use serde_json::json;
+
+use crate::harness::chain::{config_of, manifest_of};
 
 /// Blobs that there can be.
 const BLOBS: u64 = 120;
@@ -64,53 +64,15 @@ pub async fn export(
         ingest.commit(Some(size), Some(digest)).await?;
         uploaded.insert(digest);
     }
-    let (manifest, config) = documents(&layers, mark);
+    let config = config_of(&layers, &mark.to_string());
     let publication = Publication {
         place,
         builder: "runner".to_owned(),
-        manifest,
-        config,
+        manifest: Document::new(manifest_of(&layers, &config)),
+        config: Document::new(config),
         uploaded,
         steps: Vec::new(),
         readable: None,
     };
     cache.publish(publication).await.map(drop)
-}
-
-fn documents(layers: &[(Digest, u64)], mark: u64) -> (Document, Document) {
-    let time = "2026-01-02T03:04:05.5Z";
-    let chain: Vec<_> = layers
-        .iter()
-        .enumerate()
-        .map(|(at, (digest, _))| json!({"blob": digest.to_string(), "parent": at as i64 - 1}))
-        .collect();
-    let record = |at: usize| {
-        let step = Digest::of(format!("{mark}/{at}").as_bytes()).to_string();
-        let inputs = match at {
-            0 => json!([]),
-            _ => json!([[{"link": at - 1}]]),
-        };
-        json!({"digest": step, "layers": [{"layer": at, "createdAt": time}], "inputs": inputs})
-    };
-    let records: Vec<_> = (0..layers.len()).map(record).collect();
-    let config = Bytes::from(json!({"layers": chain, "records": records}).to_string());
-    let descriptors = layers.iter().map(|(digest, size)| Descriptor {
-        media_type: "application/vnd.oci.image.layer.v1.tar+zstd".to_owned(),
-        digest: *digest,
-        size: *size,
-        annotations: [
-            (
-                "containerd.io/uncompressed".to_owned(),
-                Digest::of(digest.as_bytes()).to_string(),
-            ),
-            ("buildkit/createdat".to_owned(), time.to_owned()),
-        ]
-        .into(),
-    });
-    let manifest = Manifest {
-        config: Descriptor::of_config(Digest::of(&config), config.len() as u64),
-        layers: descriptors.collect(),
-    };
-    let manifest = Bytes::from(manifest.to_json().expect("a manifest"));
-    (Document::new(manifest), Document::new(config))
 }

@@ -5,17 +5,13 @@ use layerd::cache::wire::v1::publish_request::{Export, Part};
 use layerd::cache::wire::{self, ImportReader, PIECE, PublishedReader, v1};
 use layerd::cache::{Form, Import, Limits, Published};
 use layerd::digest::Digest;
-use layerd::graph::{Descriptor, Manifest};
 use layerd::place::Place;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use serde_json::json;
 use tonic::{Code, Status};
 
 use crate::harness::HubClient;
-
-/// When all results were made.
-pub const MADE: &str = "2026-01-02T03:04:05.5Z";
+use crate::harness::chain::{config_of, manifest_of};
 
 /// Bytes that can't be compressed, the same for the same seed.
 pub fn noise(seed: u64, bytes: usize) -> Bytes {
@@ -36,26 +32,7 @@ pub fn publication(
     layers: &[(Digest, u64)],
     mark: &str,
 ) -> Vec<v1::PublishRequest> {
-    let step = |at: usize| Digest::of(format!("{mark}/{at}").as_bytes()).to_string();
-    let chain: Vec<_> = layers
-        .iter()
-        .enumerate()
-        .map(|(at, (digest, _))| json!({"blob": digest.to_string(), "parent": at as i64 - 1}))
-        .collect();
-    let records: Vec<_> = (0..layers.len())
-        .map(|at| {
-            let mut record = json!({
-                "digest": step(at),
-                "layers": [{"layer": at, "createdAt": MADE}],
-            });
-            if at > 0 {
-                record["inputs"] = json!([[{"link": at - 1}]]);
-            }
-            record
-        })
-        .collect();
-    let config = Bytes::from(json!({"layers": chain, "records": records}).to_string());
-    publication_of(place, layers, &config)
+    publication_of(place, layers, &config_of(layers, mark))
 }
 
 /// An export with this config and these layers.
@@ -64,24 +41,7 @@ pub fn publication_of(
     layers: &[(Digest, u64)],
     config: &Bytes,
 ) -> Vec<v1::PublishRequest> {
-    let descriptors = layers.iter().map(|(digest, size)| Descriptor {
-        media_type: "application/vnd.oci.image.layer.v1.tar+zstd".to_owned(),
-        digest: *digest,
-        size: *size,
-        annotations: [
-            (
-                "containerd.io/uncompressed".to_owned(),
-                Digest::of(digest.as_bytes()).to_string(),
-            ),
-            ("buildkit/createdat".to_owned(), MADE.to_owned()),
-        ]
-        .into(),
-    });
-    let manifest = Manifest {
-        config: Descriptor::of_config(Digest::of(config), config.len() as u64),
-        layers: descriptors.collect(),
-    };
-    let manifest = Bytes::from(manifest.to_json().expect("a manifest"));
+    let manifest = manifest_of(layers, config);
     let export = Export {
         place: Some(place.clone()),
         builder: "runner".to_owned(),

@@ -20,8 +20,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::ask::{MADE, described, export, look_up, noise, publication_of, send};
+use super::ask::{described, export, look_up, noise, publication_of, send};
 use super::{place, read, upload};
+use crate::harness::chain::MADE;
 use crate::harness::grpc::frame;
 use crate::harness::{Hub, HubClient, HubSpec, Lab, Metrics, layerd, until};
 

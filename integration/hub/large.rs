@@ -8,9 +8,10 @@ use layerd::cache::wire::v1::publish_request::Part;
 use layerd::digest::Digest;
 use tonic::Code;
 
-use super::ask::{MADE, described, look_up, missing, publication, send};
+use super::ask::{described, look_up, missing, publication, send};
 use super::{place, upload};
 use crate::harness::Lab;
+use crate::harness::chain::MADE;
 
 const LAYERS: usize = 10_000;
 

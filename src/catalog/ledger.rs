@@ -11,6 +11,9 @@ mod flushes;
 mod projects;
 mod revocations;
 
+use std::fmt;
+use std::time::Duration;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 
@@ -26,6 +29,23 @@ use crate::place::{GitRef, Place, ProjectId};
 
 /// Entries of one page, at most, whatever is asked for.
 pub const MAX_PAGE: u32 = 1000;
+
+/// How long noting what was done may hold up whoever did it.
+const NOTING: Duration = Duration::from_secs(2);
+
+/// Waits until `noting` has added `entry` to the audit log. That it was done
+/// counts for more: what can't be noted in time is logged.
+pub async fn tell<E: fmt::Display>(
+    entry: &NewAudit,
+    noting: impl Future<Output = Result<AuditId, E>>,
+) {
+    let why = match tokio::time::timeout(NOTING, noting).await {
+        Ok(Ok(_)) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("the catalog took longer than {NOTING:?}"),
+    };
+    tracing::error!(?entry, why, "what was done is not in the audit log");
+}
 
 /// What a catalog keeps beside the log of exports.
 ///

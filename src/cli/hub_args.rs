@@ -46,7 +46,14 @@ struct Options {
     #[arg(long, env = "LAYERD_HUB_CA", value_name = "FILE", requires = "hub")]
     hub_ca: Option<PathBuf>,
 
-    /// https: the certificate chain to show, PEM.
+    #[command(flatten)]
+    cert: HubCert,
+}
+
+/// What is shown to a hub that asks for certificates.
+#[derive(Clone, Debug, Default, Args)]
+pub(in crate::cli) struct HubCert {
+    /// https: the certificate chain to show to --hub, PEM.
     #[arg(long, env = "LAYERD_HUB_CERT", value_name = "FILE", requires_all = ["hub", "hub_key"])]
     hub_cert: Option<PathBuf>,
 
@@ -58,6 +65,13 @@ struct Options {
         requires = "hub_cert"
     )]
     hub_key: Option<PathBuf>,
+}
+
+impl HubCert {
+    /// The chain and its key.
+    pub(in crate::cli) fn identity(&self) -> Option<(PathBuf, PathBuf)> {
+        self.hub_cert.clone().zip(self.hub_key.clone())
+    }
 }
 
 /// Which hub, if any. In a command that may work on a store as well this comes
@@ -129,7 +143,7 @@ impl HubArgs {
         let options = &self.options;
         let tls = || ClientTls {
             roots: Roots::System(options.hub_ca.clone()),
-            identity: options.hub_cert.clone().zip(options.hub_key.clone()),
+            identity: options.cert.identity(),
             server_name: None,
             alpn,
         };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use jiff::Timestamp;
 use prometheus_client::metrics::counter::Counter;
@@ -20,11 +20,8 @@ use super::rejected::{Outcome, Rejected};
 use super::rule::Rule;
 use super::template::shortened;
 use crate::catalog::Catalog;
-use crate::catalog::ledger::{Action, Actor, Details, NewAudit, Origin};
+use crate::catalog::ledger::{self, Action, Actor, Details, NewAudit, Origin};
 use crate::telemetry::metrics::Label as _;
-
-/// How long an exchange waits for the audit log.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Exchanges identities by the rules of a hub.
 pub struct Exchange {
@@ -159,8 +156,7 @@ impl Exchange {
         exchanged
     }
 
-    /// Has the audit log tell it. A build waits no longer for that than for an
-    /// answer, and gets its token all the same.
+    /// Has the audit log tell it.
     async fn note(&self, exchanged: &Exchanged, peer: Option<SocketAddr>) {
         let granted = &exchanged.granted;
         let patterns = |refs: &[RefPattern]| {
@@ -184,12 +180,7 @@ impl Exchange {
                 .with("expires", exchanged.minted.expires.to_string()),
             ..NewAudit::new(&origin, Action::Exchange)
         };
-        let why = match tokio::time::timeout(PATIENCE, self.catalog.note(&entry)).await {
-            Ok(Ok(_)) => return,
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("the catalog took longer than {PATIENCE:?}"),
-        };
-        tracing::error!(?entry, why, "what was done is not in the audit log");
+        ledger::tell(&entry, self.catalog.note(&entry)).await;
     }
 
     async fn decide(

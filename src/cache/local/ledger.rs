@@ -1,32 +1,22 @@
 //! What is noted beside the log: who has done what, and that something was
 //! flushed.
 
-use std::time::Duration;
-
 use super::open::Opened;
 use super::{LocalCache, policy};
 use crate::cache::{CacheError, Flushed, Want};
-use crate::catalog::ledger::NewAudit;
+use crate::catalog::ledger::{self, NewAudit};
 
-/// How long noting what was done may hold up whoever did it.
-const NOTING: Duration = Duration::from_secs(2);
 /// Places of which is asked whether they were flushed.
 const PLACES: usize = 16;
 
 impl LocalCache {
-    /// Notes what was done. That it was done counts for more: what can't be
-    /// noted is logged.
+    /// [Tells](ledger::tell) what was done.
     pub async fn note(&self, entry: &NewAudit) {
         let noting = async {
             let opened = self.opener.opened_for_writing().await?;
             Ok::<_, CacheError>(opened.catalog.note(entry).await?)
         };
-        let why = match tokio::time::timeout(NOTING, noting).await {
-            Ok(Ok(_)) => return,
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("the catalog took longer than {NOTING:?}"),
-        };
-        tracing::error!(?entry, why, "what was done is not in the audit log");
+        ledger::tell(entry, noting).await;
     }
 }
 

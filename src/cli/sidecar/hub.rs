@@ -15,6 +15,7 @@ use crate::blobs::TierOptions;
 use crate::cache::backends::{Allowed, Backends, HubSettings};
 use crate::cache::remote::{Destinations, Hub, HubAddress, Near, Outbox, TokenSource};
 use crate::cache::{LocalCache, Metered};
+use crate::cli::hub_args::HubCert;
 use crate::cli::operate::SidecarMetrics;
 use crate::cli::unshown::Unshown;
 use crate::tls::{Alpn, ClientTls, Connector, Roots};
@@ -65,25 +66,8 @@ pub(super) struct HubArgs {
     )]
     ca: Option<PathBuf>,
 
-    /// https: the certificate chain to show to --hub, PEM.
-    #[arg(
-        long = "hub-cert",
-        id = "hub_cert",
-        env = "LAYERD_HUB_CERT",
-        value_name = "FILE",
-        requires_all = ["hub", "hub_key"]
-    )]
-    cert: Option<PathBuf>,
-
-    /// https: the key of --hub-cert, PEM.
-    #[arg(
-        long = "hub-key",
-        id = "hub_key",
-        env = "LAYERD_HUB_KEY",
-        value_name = "FILE",
-        requires = "hub_cert"
-    )]
-    key: Option<PathBuf>,
+    #[command(flatten)]
+    cert: HubCert,
 
     /// A hub that builds may name with `url=` though it is not --hub; `*` for
     /// any. Only the build's own `token=` is sent there. May be given more than
@@ -142,7 +126,7 @@ impl Caches {
             return Self::own(args, metrics).await;
         }
         let mut settings = settings(args, metrics).await?;
-        let tls = args.hub.tls(args.hub.identity())?;
+        let tls = args.hub.tls(args.hub.cert.identity())?;
         let hub = Hub::new(args.hub.hubs().cloned(), tls, metrics.hub.clone());
         let hub = Arc::new(hub);
         let identity = args.hub.who.identity(args.hub.hubs().next())?;
@@ -236,10 +220,6 @@ impl HubArgs {
     fn destinations(&self, settings: &HubSettings) -> Destinations {
         let destinations = Destinations::new(settings.tls.clone(), settings.calls.clone());
         destinations.allowing(self.allowed())
-    }
-
-    fn identity(&self) -> Option<(PathBuf, PathBuf)> {
-        self.cert.clone().zip(self.key.clone())
     }
 
     /// Where no `https` is spoken, a system without authorities will do.

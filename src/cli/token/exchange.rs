@@ -11,6 +11,7 @@ use clap::Args;
 use super::display::print;
 use crate::access::Secret;
 use crate::cache::remote::{Hub, HubAddress, Identity, Metrics};
+use crate::cli::hub_args::HubCert;
 use crate::cli::unshown::Unshown;
 use crate::tls::{Alpn, ClientTls, Roots};
 
@@ -78,23 +79,8 @@ pub(super) struct ExchangeArgs {
     #[arg(long, env = "LAYERD_HUB_CA", value_name = "FILE")]
     hub_ca: Option<PathBuf>,
 
-    /// https: the certificate chain to show to the hub, PEM.
-    #[arg(
-        long,
-        env = "LAYERD_HUB_CERT",
-        value_name = "FILE",
-        requires = "hub_key"
-    )]
-    hub_cert: Option<PathBuf>,
-
-    /// https: the key of --hub-cert, PEM.
-    #[arg(
-        long,
-        env = "LAYERD_HUB_KEY",
-        value_name = "FILE",
-        requires = "hub_cert"
-    )]
-    hub_key: Option<PathBuf>,
+    #[command(flatten)]
+    cert: HubCert,
 
     /// A TOML file with these options as keys; it may be the one of a sidecar.
     #[arg(long, env = "LAYERD_CONFIG", value_name = "FILE")]
@@ -112,7 +98,7 @@ pub(super) async fn run(args: ExchangeArgs) -> anyhow::Result<ExitCode> {
         true => {
             let tls = ClientTls {
                 roots: Roots::System(args.hub_ca.clone()),
-                identity: args.hub_cert.clone().zip(args.hub_key.clone()),
+                identity: args.cert.identity(),
                 server_name: None,
                 alpn: Alpn::H2,
             };

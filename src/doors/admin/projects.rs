@@ -28,9 +28,9 @@ const MAX_NOTE: usize = 256;
 pub(super) struct OfProjects {
     /// Those behind this one: `next` of the page before.
     #[param(value_type = Option<String>)]
-    after: Option<ProjectId>,
+    pub(super) after: Option<ProjectId>,
     /// At most so many; 100 unless given, 1000 at most.
-    limit: Option<u32>,
+    pub(super) limit: Option<u32>,
 }
 
 /// A page of refs.

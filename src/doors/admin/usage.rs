@@ -13,6 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::Office;
 use super::admitted::{Admin, Unseen};
 use super::asked::Ask;
+use super::projects::OfProjects;
 use super::told::{Failure, Fault, Page, limit};
 use crate::catalog::{
     Catalog, CatalogError, DayUsage, ProjectSize, Saving, SavingFilter, UsageFilter,
@@ -66,18 +67,6 @@ pub struct ProjectUsage {
     pub bytes: u64,
 }
 
-/// A page of projects.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct OfUsage {
-    /// Those behind this one: `next` of the page before.
-    #[param(value_type = Option<String>)]
-    after: Option<ProjectId>,
-    /// At most so many; 100 unless given, 1000 at most.
-    limit: Option<u32>,
-}
-
 /// A page of days.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -118,12 +107,12 @@ pub(super) struct OfSavings {
 
 /// What there is now.
 #[utoipa::path(get, path = "/v1/usage", tag = "usage", operation_id = "get_usage",
-    params(OfUsage),
+    params(OfProjects),
     responses((status = OK, body = Usage), (status = "default", body = Fault)))]
 pub(super) async fn now(
     State(office): State<Arc<Office>>,
     admin: Admin,
-    Ask(asked): Ask<OfUsage>,
+    Ask(asked): Ask<OfProjects>,
 ) -> Result<Answer<Usage>, Failure> {
     let limit = limit(asked.limit)?;
     let sizes = office.sizes.now(&*office.catalog).await?;
