@@ -34,6 +34,7 @@ mod verified;
 
 use std::sync::Arc;
 
+use http::HeaderValue;
 use jiff::Timestamp;
 
 pub use self::denied::Denied;
@@ -46,6 +47,12 @@ pub use self::pattern::{InvalidPattern, RefPattern};
 pub use self::revoked::Revoked;
 pub use self::secret::{Secret, SecretError};
 pub use self::token::{MintError, Minted, NewAdminToken, NewToken};
+
+/// The token of a header that says `Bearer TOKEN` (RFC 6750, 2.1).
+pub fn bearer(header: &HeaderValue) -> Option<&str> {
+    let (scheme, token) = header.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
 
 /// What a server asks of its clients.
 pub enum Access {

@@ -270,7 +270,6 @@ impl LocalCache {
             keep: self.watch.keep().to_vec(),
             ..Limits::default()
         };
-        let limits = self.limits(opened, limits).await?;
         let new: Vec<(Digest, u64)> = sizes.clone().into_iter().collect();
         let at = place.clone();
         let deciding = tokio::task::spawn_blocking(move || {

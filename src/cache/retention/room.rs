@@ -15,9 +15,10 @@ pub struct NoRoom {
 }
 
 /// The exports of the project that go, those of its own ref before others and
-/// the oldest first, so that one at `place` that names `incoming` leaves the project with at most `quota` bytes; `log`
-/// has the exports of that project, oldest first. The newest export of another
-/// place on a default branch never goes for it.
+/// the oldest first, so that one at `place` that names `incoming` leaves the
+/// project with at most `quota` bytes; `log` has the exports of that project,
+/// oldest first. The newest export of another place on a default branch never
+/// goes for it: of `limits` nothing else counts.
 pub fn make_room(
     log: impl IntoIterator<Item = KeptExport>,
     (place, incoming): (&Place, &[(Digest, u64)]),

@@ -17,7 +17,7 @@ use http::request::Parts;
 
 use super::Office;
 use super::told::Failure;
-use crate::access::{Denied, Grant};
+use crate::access::{Denied, Grant, bearer};
 use crate::catalog::ledger::Origin;
 use crate::place::ProjectId;
 use crate::telemetry;
@@ -150,11 +150,6 @@ async fn admitted(office: &Office, headers: &HeaderMap) -> Result<Arc<Grant>, Fa
         ));
     }
     Ok(grant)
-}
-
-fn bearer(header: &HeaderValue) -> Option<&str> {
-    let (scheme, token) = header.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// What every answer has.

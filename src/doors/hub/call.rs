@@ -11,7 +11,7 @@ use tracing::Span;
 use super::Door;
 use super::metrics::{Method, Metrics, Outcome};
 use super::shares::Client;
-use crate::access::{Denied, Pass};
+use crate::access::{self, Denied, Pass};
 use crate::cache::CacheError;
 use crate::cache::guard::Guard;
 use crate::cache::wire::{MAX_MESSAGE, Malformed, status_of};
@@ -133,20 +133,11 @@ impl Drop for Call {
 
 /// The token of `authorization: Bearer TOKEN`, where there is one.
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Status> {
-    const SCHEME: &str = "bearer ";
     let Some(value) = headers.get("authorization") else {
         return Ok(None);
     };
-    let token = value.to_str().ok().and_then(|text| {
-        let (scheme, token) = text.split_at_checked(SCHEME.len())?;
-        scheme.eq_ignore_ascii_case(SCHEME).then_some(token.trim())
-    });
-    match token {
-        Some(token) => Ok(Some(token)),
-        None => Err(Status::unauthenticated(
-            "the authorization header is not `Bearer TOKEN`",
-        )),
-    }
+    let unfit = || Status::unauthenticated("the authorization header is not `Bearer TOKEN`");
+    access::bearer(value).map(Some).ok_or_else(unfit)
 }
 
 /// Why a token does not count, or not any more, as an answer.
