@@ -3,7 +3,8 @@
 //! A hub that asks for tokens takes signed ones (JWT), each of which says all
 //! that it grants: a project, and the refs in it that its bearer may read and
 //! write. Every hub with the same [`Keys`] gives the same answer; nothing is
-//! looked up but whether it was [revoked](Revoked). A hub that asks for none grants everything to everybody.
+//! looked up but whether it was [revoked](Revoked). A hub that asks for none grants
+//! everything to everybody.
 //!
 //! | question | where |
 //! |---|---|

@@ -36,7 +36,9 @@ use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-pub use self::collecting::{Collecting, KeptExport, KeptFilter, PinHolder, ProjectSize, Uses};
+pub use self::collecting::{
+    CONDEMNED, Collecting, KeptExport, KeptFilter, PinHolder, ProjectSize, Uses,
+};
 pub use self::error::CatalogError;
 pub use self::file_system::network_file_system;
 pub use self::ledger::Ledger;

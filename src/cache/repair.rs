@@ -6,18 +6,14 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Serialize;
 
 use super::check::{Problem, Report, hash};
 use super::{CacheError, LocalCache, Swept};
 use crate::blobs::{BlobStore, DiskStore};
-use crate::catalog::{Catalog, ExportId};
+use crate::catalog::{CONDEMNED, Catalog, ExportId};
 use crate::digest::Digest;
-
-/// How long a damaged blob is condemned while it goes.
-const CONDEMNED: Duration = Duration::from_secs(30);
 
 /// What was mended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

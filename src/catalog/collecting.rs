@@ -21,6 +21,10 @@ use super::{CatalogError, ExportId};
 use crate::digest::Digest;
 use crate::place::{GitRef, Place, ProjectId};
 
+/// How long whoever removes blobs condemns them: what such a process left when
+/// it was killed holds others up for so long.
+pub const CONDEMNED: Duration = Duration::from_secs(30);
+
 /// What a catalog does for those who remove what nothing names.
 ///
 /// A blob is *named* by an export, one that has left the log while a lease keeps
@@ -29,8 +33,9 @@ use crate::place::{GitRef, Place, ProjectId};
 #[async_trait]
 pub trait Collecting {
     /// Names the blobs for `holder` until `ttl` has passed; a later call never
-    /// shortens that. Gives those that are condemned right now: they may yet be removed, until
-    /// this call no longer gives them. A crash of the machine may take a pin.
+    /// shortens that. Gives those that are condemned right now: they may yet be
+    /// removed, until this call no longer gives them. A crash of the machine may
+    /// take a pin.
     async fn pin(
         &self,
         holder: PinHolder,

@@ -4,9 +4,9 @@
 //! The first call waits for the first token. Later ones find it renewed: from
 //! two thirds of its life on, a call has that done beside it, and goes on with
 //! the token that there is. One that the hub refuses is dropped, once in a while:
-//! the hub may have been restored, or been given other keys. What fails is tried again after some seconds; while
-//! there is no token, calls fail with the reason. Whoever goes away does not end
-//! what others wait for.
+//! the hub may have been restored, or been given other keys. What fails is tried
+//! again after some seconds; while there is no token, calls fail with the reason.
+//! Whoever goes away does not end what others wait for.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

@@ -66,10 +66,8 @@ impl LocalCache {
             orphans.found.add(sizes);
             phase("nominated");
             if remove {
-                for some in unnamed.chunks(256) {
-                    let (gone, _) = sweep::remove(&opened, some).await?;
-                    orphans.removed.blobs += gone.blobs;
-                    orphans.removed.bytes += gone.bytes;
+                for some in unnamed.chunks(sweep::BATCH as usize) {
+                    orphans.removed += sweep::remove(&opened, some).await?.0;
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! Blobs that nothing names leave the store, a few at a time.
 
+use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
@@ -10,17 +11,15 @@ use tokio::time::{sleep, timeout};
 use super::{phase, still_ours};
 use crate::cache::CacheError;
 use crate::cache::local::open::Opened;
-use crate::catalog::Ownership;
+use crate::catalog::{CONDEMNED, Ownership};
 use crate::digest::Digest;
 
 /// Blobs that are condemned at a time.
-const BATCH: u32 = 256;
+pub(super) const BATCH: u32 = 256;
 /// And removed at a time.
 const AT_ONCE: usize = 8;
-/// How long they are condemned.
-const CONDEMNED: Duration = Duration::from_secs(30);
-/// Until when, of that, a removal begins; and how long one may take. The rest
-/// is for requests that arrive late.
+/// Until when, of the time that they are condemned, a removal begins; and how
+/// long one may take. The rest is for requests that arrive late.
 const WINDOW: Duration = Duration::from_secs(10);
 const REMOVAL: Duration = Duration::from_secs(5);
 /// The longest pause between batches; it is as long as the batch took.
@@ -61,8 +60,7 @@ pub(super) async fn sweep(opened: &Opened, right: &Ownership) -> Result<Swept, C
             return Ok(swept);
         }
         let (some, whole) = remove(opened, &due).await?;
-        swept.blobs += some.blobs;
-        swept.bytes += some.bytes;
+        swept += some;
         if !whole && some.blobs == 0 {
             return Ok(swept);
         }
@@ -112,6 +110,13 @@ pub(super) async fn remove(opened: &Opened, blobs: &[Digest]) -> Result<(Swept, 
     let mut swept = Swept::default();
     swept.add(removed.iter().filter_map(|(_, size)| *size));
     Ok((swept, gone.len() == all))
+}
+
+impl AddAssign for Swept {
+    fn add_assign(&mut self, more: Self) {
+        self.blobs += more.blobs;
+        self.bytes += more.bytes;
+    }
 }
 
 impl Swept {
