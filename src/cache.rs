@@ -71,6 +71,11 @@ pub trait Cache: Send + Sync + 'static {
     /// Whether an export to `place` could be taken now; an error says why not.
     async fn writable(&self, place: &Place) -> Result<(), CacheError>;
 
+    /// Why it is that an answer is late, where that is known before it comes.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
     /// The size in bytes of this blob, if an export to `place` may name it
     /// without uploading it, and it is there.
     async fn holds(&self, place: &Place, digest: &Digest) -> Result<Option<u64>, CacheError>;

@@ -42,7 +42,7 @@ async fn a_hub_that_is_killed_again_and_again_keeps_its_promises() {
     let mut hub = lab.hub("one").data_dir(&lab.path("data")).start().await;
     let world = Arc::new(World::new(seed, 200, 2));
     let over = CancellationToken::new();
-    let _lease = leased(lazy_client(hub.url())).await;
+    let _lease = leased(vec![lazy_client(hub.url())]).await;
     let mut acting = JoinSet::new();
     for number in 0..16 {
         let clients = vec![lazy_client(hub.url())];

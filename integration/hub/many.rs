@@ -45,7 +45,7 @@ impl Fleet {
         let seed = seed();
         let world = Arc::new(World::new(seed, 200, PROJECTS));
         let over = CancellationToken::new();
-        let _lease = leased(lazy_client(hubs[0].url())).await;
+        let _lease = leased(hubs.iter().map(|hub| lazy_client(hub.url())).collect()).await;
         let mut acting = JoinSet::new();
         let connections: Vec<Vec<_>> = (0..4)
             .map(|_| hubs.iter().map(|hub| lazy_client(hub.url())).collect())

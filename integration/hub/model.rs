@@ -48,14 +48,17 @@ async fn connections(hub: &Hub) -> Vec<HubClient> {
 
 /// Has what leaves the log stay held until this is dropped, as a sidecar does
 /// while it has a build: what one client flushes is there for the others.
-pub async fn leased(mut client: HubClient) -> AbortOnDropHandle<()> {
-    let taken = client.take_lease(v1::TakeLeaseRequest {}).await;
+pub async fn leased(mut hubs: Vec<HubClient>) -> AbortOnDropHandle<()> {
+    let first = hubs.first_mut().expect("a hub");
+    let taken = first.take_lease(v1::TakeLeaseRequest {}).await;
     let lease = taken.expect("a lease").into_inner().lease;
     AbortOnDropHandle::new(tokio::spawn(async move {
         loop {
             tokio::time::sleep(HEARTBEAT).await;
-            // A hub that is away now is asked again; the lease outlives that.
-            let _ = client.renew_lease(v1::RenewLeaseRequest { lease }).await;
+            for hub in &mut hubs {
+                // One that is away now is asked again; the lease outlives that.
+                let _ = hub.renew_lease(v1::RenewLeaseRequest { lease }).await;
+            }
         }
     }))
 }
@@ -67,7 +70,7 @@ async fn keeps_its_promises(spec: HubSpec) {
     let connections = connections(&hub).await;
     let (blobs, operations) = size();
     let world = Arc::new(World::new(seed, blobs, PROJECTS));
-    let _lease = leased(connections[0].clone()).await;
+    let _lease = leased(connections[..1].to_vec()).await;
     let began = Instant::now();
     let mut acting = JoinSet::new();
     for number in 0..CLIENTS {

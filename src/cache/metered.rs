@@ -54,6 +54,10 @@ impl Cache for Metered {
         writable.inspect_err(|error| self.metrics.ingest_failed(error))
     }
 
+    fn trouble(&self) -> Option<String> {
+        self.inner.trouble()
+    }
+
     async fn holds(&self, place: &Place, digest: &Digest) -> Result<Option<u64>, CacheError> {
         self.inner.holds(place, digest).await
     }

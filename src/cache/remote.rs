@@ -274,6 +274,10 @@ impl Cache for RemoteCache {
         }
     }
 
+    fn trouble(&self) -> Option<String> {
+        self.hub().trouble()
+    }
+
     async fn holds(&self, place: &Place, digest: &Digest) -> Result<Option<u64>, CacheError> {
         self.saw(&place.project);
         let held = self.held(place, digest).await;

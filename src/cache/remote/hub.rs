@@ -32,9 +32,15 @@ pub struct Hub {
     peers: Vec<Peer>,
     /// The one that answered last.
     preferred: AtomicUsize,
-    /// Since when none has answered; none while one does.
-    silent_since: Mutex<Option<Instant>>,
+    /// That none has answered; none while one does.
+    silence: Mutex<Option<Silence>>,
     metrics: Metrics,
+}
+
+struct Silence {
+    since: Instant,
+    /// What it looked like last, address by address.
+    why: String,
 }
 
 struct Peer {
@@ -85,7 +91,7 @@ impl Hub {
         Self {
             peers: addresses.into_iter().map(peer).collect(),
             preferred: AtomicUsize::new(0),
-            silent_since: Mutex::default(),
+            silence: Mutex::default(),
             metrics,
         }
     }
@@ -115,13 +121,18 @@ impl Hub {
     /// For how long no address has answered, not even that it can't; none
     /// where one did last.
     pub(super) fn silent_for(&self) -> Option<Duration> {
-        self.silence().map(|since| since.elapsed())
+        let silence = self.silence();
+        silence.as_ref().map(|silence| silence.since.elapsed())
     }
 
-    fn silence(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.silent_since
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// Why no address has answered; none where one did last.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let silence = self.silence();
+        silence.as_ref().map(|silence| silence.why.clone())
+    }
+
+    fn silence(&self) -> MutexGuard<'_, Option<Silence>> {
+        self.silence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// That address has answered.
@@ -214,12 +225,17 @@ impl Hub {
                 Ending::Failed(why) => troubles.push(attempt.failed(&why)),
             }
         }
-        if heard {
-            *self.silence() = None;
+        let why = troubles.join("; ");
+        let mut silence = self.silence();
+        *silence = if heard {
+            None
         } else {
-            self.silence().get_or_insert_with(Instant::now);
-        }
-        Err(Failure::Unreachable(troubles.join("; ")))
+            Some(Silence {
+                since: silence.as_ref().map_or_else(Instant::now, |was| was.since),
+                why: why.clone(),
+            })
+        };
+        Err(Failure::Unreachable(why))
     }
 }
 

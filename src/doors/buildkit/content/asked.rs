@@ -17,6 +17,7 @@ type Answer = Result<(), Arc<CacheError>>;
 
 /// The question; it is asked until this is dropped.
 pub struct Asked {
+    cache: Arc<dyn Cache>,
     answer: Shared<BoxFuture<'static, Answer>>,
     verdict: OnceCell<Result<(), Status>>,
 }
@@ -24,7 +25,8 @@ pub struct Asked {
 impl Asked {
     /// Asks whether `cache` takes an export to `place`.
     pub fn of(cache: Arc<dyn Cache>, place: Place) -> Self {
-        let asking = tokio::spawn(async move { cache.writable(&place).await });
+        let asked = Arc::clone(&cache);
+        let asking = tokio::spawn(async move { asked.writable(&place).await });
         let asking = AbortOnDropHandle::new(asking);
         let answer = async move {
             let cut_off = |stopped| CacheError::Unavailable(format!("it was cut off: {stopped}"));
@@ -32,6 +34,7 @@ impl Asked {
             answer.and_then(|answer| answer).map_err(Arc::new)
         };
         Self {
+            cache,
             answer: answer.boxed().shared(),
             verdict: OnceCell::new(),
         }
@@ -54,12 +57,17 @@ impl Asked {
             match self.within(limit).await {
                 Some(Ok(())) => Ok(()),
                 Some(Err(error)) => Err(refuse(&error)),
-                None => Err(refuse(&CacheError::Unavailable(format!(
-                    "the cache did not say in time whether it takes an export, nor within {} s after the build",
-                    limit.as_secs_f32()
-                )))),
+                None => Err(refuse(&self.late(limit))),
             }
         });
         verdict.await.clone()
+    }
+
+    fn late(&self, limit: Duration) -> CacheError {
+        let after = format!("not within {} s after the build", limit.as_secs_f32());
+        CacheError::Unavailable(match self.cache.trouble() {
+            Some(trouble) => format!("{trouble}; {after}"),
+            None => format!("the cache does not say whether it takes an export, {after}"),
+        })
     }
 }
