@@ -25,6 +25,7 @@
 mod bucket;
 mod buffers;
 mod errors;
+mod gathered;
 mod ingest;
 mod kept;
 mod open;

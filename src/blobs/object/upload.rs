@@ -9,6 +9,7 @@ use object_store::PutPayload;
 
 use super::bucket::Bucket;
 use super::buffers::{Buffers, Room};
+use super::gathered::Gathered;
 use super::kept::Kept;
 use super::parts::{Failed, Parts};
 use crate::blobs::BlobError;
@@ -26,7 +27,7 @@ pub(super) struct Upload {
     pub(super) offset: u64,
     /// What the upload was where the buffer begins.
     sent: (Hasher, u64),
-    buffer: Vec<u8>,
+    buffer: Gathered,
     room: Option<Room>,
     parts: Option<Parts>,
     /// A part is lost, and the upload with it.
@@ -44,7 +45,7 @@ impl Upload {
             hasher: Hasher::default(),
             offset: 0,
             sent: (Hasher::default(), 0),
-            buffer: Vec::new(),
+            buffer: Gathered::default(),
             room: None,
             parts: None,
             broken: false,
@@ -74,7 +75,7 @@ impl Upload {
     /// Forgets what was not sent yet, so that others have the memory; `false`
     /// where nothing is left then.
     pub(super) fn give_up_buffer(&mut self) -> bool {
-        self.buffer = Vec::new();
+        self.buffer = Gathered::default();
         self.room = None;
         (self.hasher, self.offset) = self.sent.clone();
         self.offset > 0
@@ -102,7 +103,7 @@ impl Upload {
             let free = self.make_room(bucket, buffers, kept).await?;
             let turn = bytes.split_to(free.min(TURN).min(bytes.len()));
             self.hasher.update(&turn);
-            self.buffer.extend_from_slice(&turn);
+            self.buffer.take(&turn);
             self.offset += turn.len() as u64;
             if self.buffer.len() == bucket.part_size() {
                 self.send(bucket).await?;
@@ -134,7 +135,7 @@ impl Upload {
             self.send(bucket).await?;
         }
         let Some(parts) = &mut self.parts else {
-            let payload = PutPayload::from(std::mem::take(&mut self.buffer));
+            let payload = PutPayload::from(std::mem::take(&mut self.buffer).into_bytes());
             bucket.put(&actual, payload).await?;
             return Ok((actual, offset));
         };
@@ -183,20 +184,20 @@ impl Upload {
         let room = match &self.room {
             Some(room) if room.bytes > self.buffer.len() => room.bytes,
             // Large by now: what it has moves to where a part has room.
-            Some(_) => self.take(buffers.part(kept).await?),
-            None if self.parts.is_some() => self.take(buffers.part(kept).await?),
-            None => self.take(buffers.small(kept).await?),
+            Some(_) => self.take(buffers.part(kept).await?)?,
+            None if self.parts.is_some() => self.take(buffers.part(kept).await?)?,
+            None => self.take(buffers.small(kept).await?)?,
         };
         Ok(room.min(bucket.part_size()) - self.buffer.len())
     }
 
-    fn take(&mut self, room: Room) -> usize {
+    fn take(&mut self, room: Room) -> Result<usize, BlobError> {
         let bytes = room.bytes;
-        let mut buffer = Vec::with_capacity(bytes);
-        buffer.append(&mut self.buffer);
+        let mut buffer = Gathered::with_room(bytes)?;
+        buffer.take(self.buffer.bytes());
         self.buffer = buffer;
         self.room = Some(room);
-        bytes
+        Ok(bytes)
     }
 
     /// Sends the buffer as a part.
@@ -212,7 +213,7 @@ impl Upload {
         }
         if let (Some(parts), Some(room)) = (&mut self.parts, self.room.take()) {
             parts.ready(bucket).await?;
-            parts.send(bucket, std::mem::take(&mut self.buffer).into(), room);
+            parts.send(bucket, std::mem::take(&mut self.buffer).into_bytes(), room);
             self.sent = (self.hasher.clone(), self.offset);
         }
         self.broken = false;
