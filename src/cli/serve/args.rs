@@ -104,7 +104,7 @@ pub struct ServeArgs {
         long,
         env = "LAYERD_MAX_UPLOADS",
         value_name = "N",
-        default_value_t = 32,
+        default_value_t = 24,
         value_parser = at_least_one
     )]
     pub(super) max_uploads: usize,
