@@ -85,13 +85,30 @@ pub async fn run() -> ExitCode {
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("layerd: {error:#}");
-        ExitCode::FAILURE
+        match error.is::<Misuse>() {
+            true => ExitCode::from(USAGE),
+            false => ExitCode::FAILURE,
+        }
     })
+}
+
+/// How a process ends that was not started rightly.
+const USAGE: u8 = 2;
+
+/// Options that don't go together, or one that can't be: what is only known
+/// after all of them were read.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Misuse(String);
+
+/// That, as an error.
+fn misuse(what: impl ToString) -> anyhow::Error {
+    Misuse(what.to_string()).into()
 }
 
 /// Prints what clap has to say: help on stdout with 0, a mistake on stderr with 2.
 fn usage(error: &clap::Error) -> ExitCode {
     // A closed stdout or stderr has nobody to tell.
     let _ = error.print();
-    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))
 }

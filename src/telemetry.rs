@@ -38,6 +38,10 @@ pub enum LogFormat {
     Json,
 }
 
+/// What is logged unless `LAYERD_LOG` says otherwise: what libraries say of
+/// failures, we say once, in the terms of what was to be done.
+const DEFAULT: &str = "info,object_store=warn,sqlx=error";
+
 /// What is to be kept until the process ends: dropping it sends the last
 /// traces.
 #[derive(Debug)]
@@ -54,7 +58,7 @@ pub fn init(format: LogFormat) -> Telemetry {
         Ok(traces) => (traces, None),
         Err(error) => (None, Some(error)),
     };
-    let filter = EnvFilter::try_from_env("LAYERD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("LAYERD_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT));
     let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let logs = match format {
         LogFormat::Text => logs

@@ -23,16 +23,26 @@ pub(super) struct Patience {
 }
 
 /// A row of failures with no success in between.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Trouble {
-    since: Option<Instant>,
+    /// When the first of the attempts began.
+    since: Instant,
     times: u32,
+}
+
+impl Default for Trouble {
+    fn default() -> Self {
+        Self {
+            since: Instant::now(),
+            times: 0,
+        }
+    }
 }
 
 impl Trouble {
     /// Waits before another attempt; an error when there is to be none.
     async fn bear(&mut self, error: BlobError, patience: Patience) -> Result<(), BlobError> {
-        let borne = self.since.get_or_insert_with(Instant::now).elapsed();
+        let borne = self.since.elapsed();
         if is_final(&error) || borne >= patience.whole {
             return Err(error);
         }
@@ -100,6 +110,10 @@ pub(super) fn read(
     stream::unfold(reading, move |mut reading| {
         let origin = Arc::clone(&origin);
         async move {
+            if reading.trouble.times == 0 {
+                // Nobody has waited while nobody asked.
+                reading.trouble = Trouble::default();
+            }
             while !reading.over && reading.at < end {
                 let rest = end - reading.at;
                 let error = match reading.stream.take() {

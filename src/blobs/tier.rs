@@ -103,7 +103,7 @@ impl Tier {
                 origin,
                 patience: Patience {
                     whole: options.patience,
-                    stall: options.stall,
+                    stall: options.stall.min(options.patience),
                 },
                 shelf: Arc::new(shelf),
                 fetches: Arc::default(),

@@ -20,7 +20,7 @@ use self::args::{Auth, Storage};
 use self::backends::Backends;
 use self::housekeeping::House;
 use self::identity::Identities;
-use super::operate;
+use super::{misuse, operate};
 use crate::access::{Access, Keys, Revoked};
 use crate::cache::collecting::Collecting;
 use crate::cache::guard::Guarded;
@@ -44,7 +44,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     });
     let identities = Identities::open(&args, &access, &backends.catalog, &mut registry)?;
     if args.check_config {
-        return check(&backends, &identities).await;
+        return check(&args.listen, &backends, &identities).await;
     }
     identities.warn();
     let listener = TcpListener::bind(&args.listen).await;
@@ -118,6 +118,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         tls,
         calls,
         pages: identities.pages().merge(pages),
+        max_connections: args.max_connections,
         max_of_address: args.max_connections_per_address,
         tasks,
         metrics: metrics.front,
@@ -133,8 +134,19 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// What `--check-config` does: all was read; now whether it can be reached.
-async fn check(backends: &Backends, identities: &Identities) -> anyhow::Result<ExitCode> {
+async fn check(
+    listen: &str,
+    backends: &Backends,
+    identities: &Identities,
+) -> anyhow::Result<ExitCode> {
     let mut well = identities.check().await;
+    match tokio::net::lookup_host(listen).await {
+        Ok(_) => println!("listen {listen}: ok"),
+        Err(why) => {
+            println!("listen {listen}: {why}");
+            well = false;
+        }
+    }
     for (what, at, answer) in backends.look().await {
         match answer {
             Ok(()) => println!("{what} {at}: ok"),
@@ -153,24 +165,22 @@ async fn check(backends: &Backends, identities: &Identities) -> anyhow::Result<E
 /// The keys of tokens, where clients need one.
 fn keys(args: &ServeArgs) -> anyhow::Result<Option<Keys>> {
     match (args.auth, &args.token_key_file) {
-        (Some(Auth::Token), None) => {
-            anyhow::bail!(
-                "--auth token needs --token-key-file: `layerd token key -o FILE` makes one"
-            )
-        }
+        (Some(Auth::Token), None) => Err(misuse(
+            "--auth token needs --token-key-file: `layerd token key -o FILE` makes one",
+        )),
         (Some(Auth::Token), Some(path)) => Ok(Some(Keys::open(path)?)),
-        (Some(Auth::None), Some(_)) => {
-            anyhow::bail!("--token-key-file goes with --auth token, not with --auth none")
-        }
+        (Some(Auth::None), Some(_)) => Err(misuse(
+            "--token-key-file goes with --auth token, not with --auth none",
+        )),
         (Some(Auth::None), None) => Ok(None),
         (None, Some(path)) => Ok(Some(Keys::open(path)?)),
         (None, None) if args.is_on_loopback()? => Ok(None),
-        (None, None) => anyhow::bail!(
+        (None, None) => Err(misuse(format!(
             "{} is reached by other hosts, and everybody there could read and write every \
              project: say --auth token with --token-key-file, or --auth none if the network \
              keeps others out",
             args.listen
-        ),
+        ))),
     }
 }
 

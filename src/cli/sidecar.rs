@@ -11,13 +11,14 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use tokio::task::JoinSet;
 
 pub use self::args::SidecarArgs;
 use self::child::pair::Pair;
 pub use self::child::tether::{TetherArgs, run as tether};
 use self::hub::Caches;
+use super::misuse;
 use super::operate::{self, SidecarMetrics};
 use crate::cache::collecting::Collecting;
 use crate::cache::{Form, Limits};
@@ -211,10 +212,10 @@ async fn pull_listener(args: &SidecarArgs) -> anyhow::Result<Option<PullListener
         bound.with_context(|| format!("can't listen on {} (--pull-listen)", args.pull_listen))?;
     let ip = bound.address()?.ip();
     if ip.is_unspecified() && args.pull_advertise.is_none() {
-        bail!(
+        return Err(misuse(format!(
             "--pull-listen {} is every address of this host, and none that buildkitd can connect to: name one of them instead, or give --pull-advertise HOST:PORT as buildkitd reaches it",
             args.pull_listen
-        );
+        )));
     }
     if !ip.is_loopback() {
         tracing::warn!(address = %bound.address()?, "imports can be pulled from other hosts, over plain HTTP: what is served there is protected by names that can't be guessed, and by nothing else");
@@ -226,7 +227,9 @@ fn upstream(args: &SidecarArgs) -> anyhow::Result<Upstream> {
     let tls = match (&args.buildkitd, args.buildkitd_tls_ca.clone()) {
         (_, None) => None,
         (Endpoint::Unix(_), Some(_)) => {
-            bail!("--buildkitd-tls-ca needs a tcp:// address in --buildkitd")
+            return Err(misuse(
+                "--buildkitd-tls-ca needs a tcp:// address in --buildkitd",
+            ));
         }
         (Endpoint::Tcp(_), Some(ca)) => {
             let identity = args
@@ -257,14 +260,16 @@ async fn listeners(
     let mut listeners = Vec::new();
     for endpoint in &args.listen {
         if Some(endpoint) == buildkitd {
-            bail!("--listen and --buildkitd are the same address: {endpoint}");
+            return Err(misuse(format!(
+                "--listen and --buildkitd are the same address: {endpoint}"
+            )));
         }
         let listener = Listener::bind(endpoint, tls.clone()).await;
         let listener = listener.with_context(|| format!("can't listen on {endpoint}"))?;
         if listener.is_open_to_others() && !args.tls.asks_for_certificates() {
-            bail!(
+            return Err(misuse(format!(
                 "{endpoint} is reachable from other hosts, and whoever can connect can build: give --tls-cert, --tls-key and --tls-client-ca, or listen on loopback"
-            );
+            )));
         }
         listeners.push(listener);
     }

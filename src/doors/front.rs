@@ -50,6 +50,8 @@ pub struct Config<G> {
     /// by an extractor; a route that needs more layers another
     /// [`DefaultBodyLimit`](axum::extract::DefaultBodyLimit) over itself.
     pub pages: axum::Router,
+    /// Connections at a time; one more waits to be accepted.
+    pub max_connections: usize,
     /// Connections that one address may have; one more is closed.
     pub max_of_address: usize,
     /// What goes on beside requests, and is waited for at the end.

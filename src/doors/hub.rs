@@ -42,7 +42,7 @@ use crate::cache::guard::Guarded;
 use crate::cache::wire::{CacheServer, MAX_MESSAGE};
 
 /// Calls whose message, of up to 4 MiB, is on its way; others wait.
-const MESSAGES: usize = 64;
+const MESSAGES: usize = 20;
 /// Memory for exports that come in, in KiB, and how much of it one client has:
 /// the largest export has to fit. Others wait.
 const EXPORTS: [usize; 2] = [96 << 10, 72 << 10];

@@ -36,19 +36,36 @@ pub(super) fn blob_error(error: Error, doing: &str, place: &str, wrong: Wrong) -
         Error::NotSupported { .. } | Error::NotImplemented { .. } => ErrorKind::Unsupported,
         _ => ErrorKind::Other,
     };
-    let said = presentable(&error.to_string());
+    let whole = error.to_string();
     if wrong == Wrong::Write {
-        if FULL.iter().any(|full| said.contains(full)) {
+        if FULL.iter().any(|full| whole.contains(full)) {
             return BlobError::Full(place.to_owned());
         }
         if let Error::PermissionDenied { .. } = &error {
-            return BlobError::ReadOnly(format!("{place} ({})", code(&said).unwrap_or("403")));
+            let code = tagged(&whole, "Code").unwrap_or("403");
+            return BlobError::ReadOnly(format!("{place} ({code})"));
         }
     }
     BlobError::Io {
         context: format!("cannot {doing} {place}"),
-        source: std::io::Error::new(kind, said),
+        source: std::io::Error::new(kind, said(&error, &whole)),
     }
+}
+
+/// What a user can do something with: the provider's own words where it has
+/// answered, or what lies at the bottom of it.
+fn said(error: &Error, whole: &str) -> String {
+    if let Some(code) = tagged(whole, "Code") {
+        return presentable(&match tagged(whole, "Message") {
+            Some(message) => format!("{code}: {message}"),
+            None => code.to_owned(),
+        });
+    }
+    let mut bottom: &dyn std::error::Error = error;
+    while let Some(source) = bottom.source() {
+        bottom = source;
+    }
+    presentable(&bottom.to_string())
 }
 
 /// The message on one line, cut, and without the queries of URLs: they may be
@@ -69,10 +86,11 @@ pub(super) fn presentable(message: &str) -> String {
     shown
 }
 
-/// The provider's own word for it.
-fn code(message: &str) -> Option<&str> {
-    let (_, after) = message.split_once("<Code>")?;
-    after.split_once("</Code>").map(|(code, _)| code)
+/// What a provider's XML says under that name.
+fn tagged<'a>(message: &'a str, name: &str) -> Option<&'a str> {
+    let (_, after) = message.split_once(&format!("<{name}>"))?;
+    let (text, _) = after.split_once(&format!("</{name}>"))?;
+    (!text.is_empty()).then_some(text)
 }
 
 #[cfg(test)]
@@ -96,6 +114,22 @@ mod tests {
         let quota = "507: <Error><Code>QuotaExceeded</Code></Error>";
         let error = blob_error(denied(quota), "write to", "s3://b", Wrong::Write);
         assert!(matches!(error, BlobError::Full(place) if place == "s3://b"));
+    }
+
+    #[test]
+    fn a_providers_own_words_are_shown_and_else_the_innermost() {
+        let body = "403: <Error><Code>SlowDown</Code><Message>Please wait</Message><AWSAccessKeyId>k</AWSAccessKeyId></Error>";
+        let told = blob_error(denied(body), "read from", "s3://b", Wrong::Read);
+        assert_eq!(
+            told.to_string(),
+            "cannot read from s3://b: SlowDown: Please wait"
+        );
+        let refused = Error::Generic {
+            store: "S3",
+            source: Box::new(std::io::Error::other("refused")),
+        };
+        let told = blob_error(refused, "write to", "s3://b", Wrong::Write);
+        assert_eq!(told.to_string(), "cannot write to s3://b: refused");
     }
 
     #[test]

@@ -36,7 +36,7 @@ const FRAME: u32 = 1 << 20;
 const SEND_BUFFER: usize = 1 << 20;
 /// How often the other side is asked whether it is there, and how long its
 /// answer may take: it stands behind what is under way on a slow link.
-const KEEP_ALIVE: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(20)];
+const KEEP_ALIVE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(15)];
 
 /// One address and the connection to it.
 pub(super) struct Connection {

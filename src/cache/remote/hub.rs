@@ -24,6 +24,10 @@ use crate::digest::Digest;
 use crate::telemetry;
 use crate::tls::Connector;
 
+/// How long all addresses may be silent before an export that has begun is given
+/// up.
+const GONE: Duration = Duration::from_secs(10);
+
 /// The client that calls are made with.
 pub(super) type Client = CacheClient<Wire>;
 
@@ -125,6 +129,11 @@ impl Hub {
         silence.as_ref().map(|silence| silence.since.elapsed())
     }
 
+    /// Whether none has for so long that what has begun is not waited for.
+    pub(super) fn is_gone(&self) -> bool {
+        self.silent_for().is_some_and(|silent| silent >= GONE)
+    }
+
     /// Why no address has answered; none where one did last.
     pub(super) fn trouble(&self) -> Option<String> {
         let silence = self.silence();
@@ -171,7 +180,8 @@ impl Hub {
         F: Fn(Wire) -> Answer,
         Answer: Future<Output = Result<A, Ending>>,
     {
-        let deadline = Instant::now() + call.limit;
+        let began = Instant::now();
+        let deadline = began + call.limit;
         let first = self.preferred.load(Ordering::Relaxed);
         let count = self.peers.len();
         let mut troubles = Vec::new();
@@ -231,7 +241,7 @@ impl Hub {
             None
         } else {
             Some(Silence {
-                since: silence.as_ref().map_or_else(Instant::now, |was| was.since),
+                since: silence.as_ref().map_or(began, |was| was.since),
                 why: why.clone(),
             })
         };

@@ -23,7 +23,7 @@ use crate::digest::{Digest, Hasher};
 /// Writes of BuildKit, of up to a few MiB, that wait for the hub.
 const WAITING: usize = 2;
 /// How long the hub may take no byte before the disk goes on alone.
-const STALL: Duration = Duration::from_secs(15);
+const STALL: Duration = Duration::from_secs(5);
 
 /// One upload.
 pub(super) struct RemoteIngest {

@@ -16,12 +16,12 @@ use crate::cache::{CacheError, Publication, Published};
 use crate::digest::Digest;
 
 /// How long a hub may take.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(30);
 /// The first pause after a failure, and the longest.
 pub(super) const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 
 /// Publishes, and tries again while the hub can't be asked for less than
-/// `patience`. An export that arrived although no answer came back is there
+/// `patience`, and is not gone altogether. An export that arrived although no answer came back is there
 /// twice then, and the hub drops the one that says nothing more.
 pub(super) async fn publish(
     caller: &Caller,
@@ -33,7 +33,9 @@ pub(super) async fn publish(
     loop {
         match attempt(caller, export).await {
             Ok(published) => return published,
-            Err(Failure::Unreachable(why)) if since.elapsed() < patience => {
+            Err(Failure::Unreachable(why))
+                if since.elapsed() < patience && !caller.hub().is_gone() =>
+            {
                 tracing::debug!(why, "an export is sent again");
                 sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
                 pause = (pause * 2).min(longest);

@@ -19,12 +19,13 @@ use crate::cache::wire::{self, PIECE, joined, v1};
 use crate::digest::Digest;
 use crate::place::Place;
 
-/// How long a hub may take to answer the first message.
-const LIMIT: Duration = Duration::from_secs(10);
+/// How long a hub may take to answer the first message: longer than it has a
+/// client wait its turn.
+const LIMIT: Duration = Duration::from_secs(12);
 /// How long it may take no piece.
-const STALL: Duration = Duration::from_secs(15);
+const STALL: Duration = Duration::from_secs(10);
 /// How long it may take to make a blob durable: it may have to copy it.
-const COMMIT: Duration = Duration::from_secs(120);
+const COMMIT: Duration = Duration::from_secs(60);
 /// Pieces that wait to be sent.
 const WAITING: usize = 4;
 /// The first pause after a failure, and the longest.
@@ -158,7 +159,8 @@ fn silent(limit: Duration) -> Failure {
 }
 
 /// Uploads a blob that is on `disk`, whatever of it the hub has; tried again
-/// while the hub fails for less than `patience` with no byte in between.
+/// while the hub fails for less than `patience` with no byte in between, and is
+/// not gone altogether.
 pub(super) async fn from_disk(
     caller: &Caller,
     disk: &DiskStore,
@@ -192,7 +194,7 @@ pub(super) async fn from_disk(
             since = Instant::now();
             pause = PAUSES[0];
         }
-        if refused || since.elapsed() >= patience {
+        if refused || since.elapsed() >= patience || caller.hub().is_gone() {
             return Err(error);
         }
         tracing::debug!(blob = %digest, %error, "an upload is taken up again");

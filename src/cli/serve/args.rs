@@ -37,7 +37,8 @@ pub struct ServeArgs {
         long,
         env = "LAYERD_LISTEN",
         value_name = "HOST:PORT",
-        default_value = "127.0.0.1:8700"
+        default_value = "127.0.0.1:8700",
+        value_parser = host_and_port
     )]
     pub(super) listen: String,
 
@@ -119,6 +120,16 @@ pub struct ServeArgs {
         value_parser = at_least_one
     )]
     pub(super) max_connections_per_address: usize,
+
+    /// Connections at a time, of all addresses; one more waits to be accepted.
+    #[arg(
+        long,
+        env = "LAYERD_MAX_CONNECTIONS",
+        value_name = "N",
+        default_value_t = 4096,
+        value_parser = at_least_one
+    )]
+    pub(super) max_connections: usize,
 
     /// Memory for uploads to a bucket, all together; others wait.
     #[arg(
@@ -207,6 +218,16 @@ impl ServeArgs {
     /// Whether clients need a token.
     pub(super) fn asks_for_tokens(&self) -> bool {
         self.auth == Some(Auth::Token) || (self.auth.is_none() && self.token_key_file.is_some())
+    }
+}
+
+/// A name or an address, and a port; whether the name is known is seen later.
+fn host_and_port(text: &str) -> Result<String, String> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+            Ok(text.to_owned())
+        }
+        _ => Err("HOST:PORT is expected, with a port of at most 65535".to_owned()),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::blobs::{
 use crate::catalog::{
     self, Catalog, PostgresCatalog, PostgresOptions, SqliteCatalog, network_file_system,
 };
+use crate::cli::misuse;
 
 /// Both, measured.
 pub(super) struct Backends {
@@ -84,7 +85,8 @@ async fn catalog(
                 connections: storage.catalog_connections,
                 ..PostgresOptions::default()
             };
-            let catalog = PostgresCatalog::connect(url, options).context("--catalog")?;
+            let catalog = PostgresCatalog::connect(url, options)
+                .map_err(|error| misuse(format!("--catalog: {error}")))?;
             catalog.register(registry);
             let at = catalog.name();
             Ok((Arc::new(catalog), at))
@@ -119,7 +121,8 @@ async fn blobs(storage: &Storage<'_>, registry: &mut Registry) -> anyhow::Result
         upload_buffers: storage.upload_buffers,
         ..ObjectOptions::default()
     };
-    let bucket = ObjectBlobs::open(url, options).context("--blobs")?;
+    let bucket =
+        ObjectBlobs::open(url, options).map_err(|error| misuse(format!("--blobs: {error}")))?;
     let at = bucket.place().to_owned();
     let store: Arc<dyn BlobStore> = Arc::new(bucket.clone());
     if storage.disk_cache == 0 {

@@ -9,6 +9,7 @@ use super::args::ServeArgs;
 use crate::access::Access;
 use crate::access::identity::{Config, Exchange, Metrics};
 use crate::catalog::Catalog;
+use crate::cli::misuse;
 use crate::doors::token;
 
 /// The exchange of a hub, where its file names issuers.
@@ -42,11 +43,11 @@ impl Identities {
             return Ok(identities);
         }
         if !access.mints() {
-            anyhow::bail!(
+            return Err(misuse(format!(
                 "{shown} names issuers, and there is no private key to sign tokens with: say \
                  --auth token, and give --token-key-file a private key (`layerd token key -o \
                  FILE` makes one)"
-            );
+            )));
         }
         let exchange = Exchange::open(&config, Arc::clone(access), Arc::clone(catalog), metrics);
         let exchange = exchange.map_err(anyhow::Error::msg);

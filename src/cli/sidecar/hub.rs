@@ -16,6 +16,7 @@ use crate::cache::backends::{Allowed, Backends, HubSettings};
 use crate::cache::remote::{Destinations, Hub, HubAddress, Near, Outbox, TokenSource};
 use crate::cache::{LocalCache, Metered};
 use crate::cli::hub_args::HubCert;
+use crate::cli::misuse;
 use crate::cli::operate::SidecarMetrics;
 use crate::cli::unshown::Unshown;
 use crate::tls::{Alpn, ClientTls, Connector, Roots};
@@ -260,11 +261,23 @@ async fn settings(args: &SidecarArgs, metrics: &SidecarMetrics) -> anyhow::Resul
     })
 }
 
+impl HubArgs {
+    /// Whether there is any hub that builds may mean.
+    fn names_any(&self) -> bool {
+        self.hubs.iter().flatten().count() + self.allowed.iter().flatten().count() > 0
+    }
+}
+
 async fn outbox(
     args: &SidecarArgs,
     settings: &HubSettings,
     destinations: Destinations,
 ) -> anyhow::Result<Option<Outbox>> {
+    if args.hub.async_export && !args.hub.names_any() {
+        return Err(misuse(
+            "--async-export goes with --hub: there is no other place to bring exports to",
+        ));
+    }
     if args.hub.async_export {
         let opened = Outbox::open(&args.data_dir, settings.near.clone(), destinations).await;
         return Ok(Some(opened.context("--async-export needs --data-dir")?));

@@ -36,14 +36,14 @@ Examples:
   A branch reads itself and main, and writes itself:
     layerd token mint --token-key-file ci.pem --project acme/shop \\
         --read feat/x --read main --write feat/x
-  A runner of main, for a day:
+  A runner of main, for a day; it reads no pull request's:
     layerd token mint --token-key-file ci.pem --project acme/shop \\
-        --read '**' --write main --ttl 24h
+        --read main --write main --ttl 24h
   For who administers all projects:
     layerd token mint --token-key-file ci.pem --admin --ttl 8h --subject ops > admin-token
   Straight into the file that a sidecar reads again when it changes:
     layerd token mint --token-key-file ci.pem --project acme/shop \\
-        --read '**' > token.new && mv token.new /run/layerd/token"
+        --read main > token.new && mv token.new /run/layerd/token"
 )]
 pub(super) struct MintArgs {
     /// The key to sign with; without it a hub signs, by --hub and an admin token.

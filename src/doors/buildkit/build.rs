@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{OnceCell, watch};
@@ -112,6 +112,8 @@ pub struct Build {
     pub standby: Standby,
     /// What its imports save it.
     pub account: Account,
+    /// How long it has waited to be planned.
+    pub waited: OnceLock<Duration>,
     span: Span,
     notices: Mutex<Vec<Notice>>,
     told: watch::Sender<usize>,
@@ -155,6 +157,7 @@ impl Build {
             import: OnceCell::new(),
             standby: Standby::default(),
             account: Account::default(),
+            waited: OnceLock::new(),
             // At the level of errors, so that no filter takes a line's build
             // away from it.
             span: tracing::error_span!(parent: None, "build", id),

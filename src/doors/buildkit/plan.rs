@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::oneshot;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
 use super::Door;
@@ -21,7 +23,7 @@ use super::served::{ServedImport, cut, missing};
 use super::stores::Stores;
 use super::upstream::Link;
 use crate::cache::backends::Backend;
-use crate::cache::{Documents, Flushed, Form, Import, Limits, LookedUp, Want};
+use crate::cache::{Cache, Documents, Flushed, Form, Import, Lease, Limits, LookedUp, Want};
 use crate::units::Age;
 
 /// How long a build waits for the store. BuildKit's gateway gives up on a
@@ -29,6 +31,10 @@ use crate::units::Age;
 const STORE_LIMIT: Duration = Duration::from_secs(2);
 /// How much longer that may take once the build has something to export.
 const LATER: Duration = Duration::from_millis(2500);
+/// How long a cache may keep a build waiting in all, and how long a look-up has
+/// at least.
+const LOOK_UP: Duration = Duration::from_secs(5);
+const LEAST: Duration = Duration::from_secs(1);
 /// Entries of ours that one build may have, each way.
 const MAX_ENTRIES: usize = 64;
 /// What BuildKit reads of a manifest or a config over a session, in bytes.
@@ -65,11 +71,16 @@ impl Exports {
             .filter(|entry| entry.is_ours())
             .collect();
         bounded(ours.len())?;
-        for written in ours {
-            let export =
-                ExportEntry::parse(&written.attributes, &door.defaults).map_err(invalid)?;
-            match backend(door, &export, live).await {
-                Ok(backend) => exports.open(door, build, wanted, export, backend).await,
+        let parsed = ours
+            .into_iter()
+            .map(|written| ExportEntry::parse(&written.attributes, &door.defaults));
+        let parsed: Vec<ExportEntry> = parsed.collect::<Result<_, _>>().map_err(invalid)?;
+        // All at once: however many there are, the build waits no longer.
+        let asking = parsed.iter().map(|export| backend(door, export, live));
+        let answers = futures::future::join_all(asking).await;
+        for (export, answer) in parsed.into_iter().zip(answers) {
+            match answer {
+                Ok(opening) => exports.open(door, build, wanted, export, opening),
                 Err(why) if export.strict => {
                     door.metrics
                         .exports
@@ -106,13 +117,13 @@ impl Exports {
         untried.map(|(_, entry)| entry.clone()).collect()
     }
 
-    async fn open(
+    fn open(
         &mut self,
         door: &Door,
         build: &Arc<Build>,
         wanted: &SolveRequest,
         export: ExportEntry,
-        (backend, asked): (Backend, Option<Asked>),
+        opening: Opening,
     ) {
         let title = format!("layerd: exporting cache to {}", export.place);
         let vertex = export_vertex(&wanted.session, self.planned.len());
@@ -121,13 +132,13 @@ impl Exports {
         let store = ExportStore::new(
             export.place,
             door.builder.clone(),
-            backend.cache().clone(),
+            opening.backend.cache().clone(),
             build.clone(),
             vertex,
             door.metrics.export(),
-            backend.cache().lease().await,
+            opening.lease,
         );
-        let store = match asked {
+        let store = match opening.asked {
             None => store,
             Some(asked) => store.once(asked, LATER),
         };
@@ -158,24 +169,50 @@ impl Drop for Exports {
     }
 }
 
-/// Where an export goes, with the question whether it can where that has no
-/// answer yet; or why it can't even be begun.
-async fn backend(
-    door: &Door,
-    export: &ExportEntry,
-    live: bool,
-) -> Result<(Backend, Option<Asked>), String> {
+/// An export that can be begun.
+struct Opening {
+    backend: Backend,
+    /// Whether it is taken, where that has no answer yet.
+    asked: Option<Asked>,
+    lease: Lease,
+}
+
+/// Where an export goes, or why it can't even be begun.
+async fn backend(door: &Door, export: &ExportEntry, live: bool) -> Result<Opening, String> {
     let resolved = door.caches.resolve(&export.address, export.token.as_ref());
     let backend = resolved.map_err(|error| error.to_string())?;
     if !live {
         return Err(NO_SESSION.to_owned());
     }
     let asked = Asked::of(backend.cache().clone(), export.place.clone());
-    match asked.within(STORE_LIMIT).await {
-        Some(Ok(())) => Ok((backend, None)),
-        Some(Err(error)) => Err(error.to_string()),
-        None => Ok((backend, Some(asked))),
-    }
+    let (answer, lease) = tokio::join!(
+        asked.within(STORE_LIMIT),
+        leased(backend.cache().clone(), STORE_LIMIT)
+    );
+    let asked = match answer {
+        Some(Ok(())) => None,
+        Some(Err(error)) => return Err(error.to_string()),
+        None => Some(asked),
+    };
+    Ok(Opening {
+        backend,
+        asked,
+        lease,
+    })
+}
+
+/// A lease of what is there now. One that is not given within `limit` is still
+/// waited for, beside the build.
+async fn leased(cache: Arc<dyn Cache>, limit: Duration) -> Lease {
+    let (tell, told) = oneshot::channel();
+    let keeping = tokio::spawn(async move {
+        let _lease = cache.lease().await;
+        let _ = tell.send(());
+        std::future::pending::<()>().await;
+    });
+    let keeping = AbortOnDropHandle::new(keeping);
+    let _ = tokio::time::timeout(limit, told).await;
+    Lease::of(Some(Arc::new(keeping)))
 }
 
 /// The one import that all of a build's `imports` become; decided by whoever
@@ -226,6 +263,11 @@ async fn decide(
                 entry.want.place
             )),
         }
+    }
+    // A cache that has kept the build waiting already has the less time now.
+    if let Some(waited) = build.waited.get() {
+        let rest = LOOK_UP.saturating_sub(*waited).max(LEAST);
+        timeout = Some(timeout.unwrap_or(rest).min(rest));
     }
     let Some((backend, wants)) = seen else {
         door.metrics
@@ -312,7 +354,7 @@ async fn look_up(
         Err(_) => {
             build.warn(format!(
                 "cache not imported: the look-up took longer than {} s",
-                limit.as_secs_f32()
+                shown(limit)
             ));
             return Err(ImportOutcome::Failed);
         }
@@ -327,6 +369,11 @@ async fn look_up(
         build.tell(cut);
     }
     Ok(import)
+}
+
+/// Seconds, as people are told them.
+pub fn shown(limit: Duration) -> f32 {
+    (limit.as_secs_f32() * 10.0).round() / 10.0
 }
 
 /// What a build is told that finds nothing, and why, where somebody has flushed

@@ -6,7 +6,7 @@
 //! `type=local` over the session.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::{Request, Response};
@@ -126,10 +126,12 @@ async fn plan(
         .sessions
         .is_live(&wanted.session, SESSION_PATIENCE)
         .await;
+    let began = Instant::now();
     let (import, exports) = tokio::try_join!(
         plan::import(door, link, build, &wanted.imports, live),
         Exports::plan(door, build, wanted, live),
     )?;
+    let _ = build.waited.set(began.elapsed());
     let import = import.as_deref().map(|import| &import.entry);
     let rewritten =
         rewrite::solve_request(message, &exports.entries(), import).map_err(malformed)?;

@@ -11,7 +11,7 @@ use std::error::Error;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -42,8 +42,8 @@ const SEND_BUFFER: usize = 512 << 10;
 const MAX_CALLS: u32 = 256;
 /// Bytes of the headers of one call: a token has 16 KiB.
 const MAX_HEADER_LIST: u32 = 64 << 10;
-/// Connections at a time; one more waits to be accepted.
-const MAX_CONNECTIONS: usize = 4096;
+/// How often it is told that no more connections are accepted.
+const FULL: Duration = Duration::from_secs(60);
 /// How often a client is asked whether it is still there, and how long it may
 /// take to answer.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(20));
@@ -71,11 +71,11 @@ where
 {
     let tasks = config.tasks;
     let pages = furnished(config.pages, config.metrics.clone());
-    let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut seats = Seats::new(config.max_connections);
     let peers = Peers::new(config.max_of_address);
     loop {
         let accepted = tokio::select! {
-            accepted = next(&config.listener, &seats) => accepted,
+            accepted = next(&config.listener, &mut seats) => accepted,
             () = closing.drain.cancelled() => break,
         };
         match accepted {
@@ -112,12 +112,42 @@ where
     }
 }
 
+/// The connections that there may be.
+struct Seats {
+    free: Arc<Semaphore>,
+    count: usize,
+    told: Option<Instant>,
+}
+
+impl Seats {
+    fn new(count: usize) -> Self {
+        let count = count.min(Semaphore::MAX_PERMITS);
+        Self {
+            free: Arc::new(Semaphore::new(count)),
+            count,
+            told: None,
+        }
+    }
+
+    async fn take(&mut self) -> io::Result<OwnedSemaphorePermit> {
+        let lately = |at: Instant| at.elapsed() < FULL;
+        if self.free.available_permits() == 0 && !self.told.is_some_and(lately) {
+            self.told = Some(Instant::now());
+            tracing::warn!(
+                connections = self.count,
+                "no more connections are accepted until others end: see --max-connections"
+            );
+        }
+        let seat = Arc::clone(&self.free).acquire_owned().await;
+        seat.map_err(io::Error::other)
+    }
+}
+
 async fn next(
     listener: &tokio::net::TcpListener,
-    seats: &Arc<Semaphore>,
+    seats: &mut Seats,
 ) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let seat = Arc::clone(seats).acquire_owned().await;
-    let seat = seat.map_err(io::Error::other)?;
+    let seat = seats.take().await?;
     let (stream, _) = listener.accept().await?;
     Ok((stream, seat))
 }

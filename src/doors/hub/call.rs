@@ -15,6 +15,7 @@ use crate::access::{self, Denied, Pass};
 use crate::cache::CacheError;
 use crate::cache::guard::Guard;
 use crate::cache::wire::{MAX_MESSAGE, Malformed, status_of};
+use crate::place::ProjectId;
 use crate::telemetry;
 
 /// A call that runs. It counts when it is dropped: as cancelled, unless it was
@@ -128,6 +129,13 @@ impl Drop for Call {
     fn drop(&mut self) {
         self.metrics
             .ended(self.method, self.outcome, self.began.elapsed());
+    }
+}
+
+/// Says in the logs what project a call is for, where no token does.
+pub fn about(guard: &Guard, project: &ProjectId) {
+    if guard.grant().project().is_none() {
+        Span::current().record("project", project.as_str());
     }
 }
 

@@ -9,7 +9,7 @@ use futures::stream::{self, StreamExt as _};
 use tonic::{Response, Status, Streaming};
 use tracing::Instrument as _;
 
-use super::call::{Call, malformed, unauthenticated, unread};
+use super::call::{Call, about, malformed, unauthenticated, unread};
 use super::service::{Answers, kept};
 use super::shares::{Client, Share, Shares};
 use crate::cache::guard::Guard;
@@ -33,7 +33,7 @@ pub async fn publish(
     let (span, client) = (call.span().clone(), call.client().clone());
     let publishing = async {
         let (export, room) = publication(messages, &client, room).await?;
-        tracing::Span::current().record("project", export.place.project.as_str());
+        about(&guard, &export.place.project);
         guard.still_granted().await.map_err(unauthenticated)?;
         Ok((guard.publish(export).await, room))
     };

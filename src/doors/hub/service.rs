@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument as _;
 
 use super::Door;
-use super::call::{malformed, refused};
+use super::call::{about, malformed, refused};
 use super::publishing::publish;
 use super::reading::read;
 use super::screen::taken;
@@ -138,7 +138,7 @@ impl CacheService for Service {
         self.streamed(request, |client, guard, message| async move {
             let (wants, limits) = wire::question(message).map_err(malformed)?;
             if let Some(first) = wants.first() {
-                tracing::Span::current().record("project", first.place.project.as_str());
+                about(&guard, &first.place.project);
             }
             let look_ups = &self.0.look_ups;
             let _turn = look_ups.take_within(TURN, &client, 1, "look-ups").await?;
@@ -292,7 +292,7 @@ impl CacheService for Service {
     ) -> Result<Response<v1::FlushResponse>, Status> {
         self.unary(request, |guard, message| async move {
             let flush = Flush::try_from(message).map_err(malformed)?;
-            tracing::Span::current().record("project", flush.project.as_str());
+            about(&guard, &flush.project);
             let exports = guard.flush(&flush).await.map_err(refused)?;
             tracing::info!(
                 exports,

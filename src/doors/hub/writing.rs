@@ -13,7 +13,7 @@ use tonic::{Status, Streaming};
 use tracing::Instrument as _;
 
 use super::Door;
-use super::call::{Call, malformed, refused, unauthenticated, unread};
+use super::call::{Call, about, malformed, refused, unauthenticated, unread};
 use super::metrics::Counted;
 use super::service::{Answers, place_of};
 use super::shares::{Client, Share};
@@ -93,7 +93,7 @@ impl Upload {
             return Err(Status::invalid_argument("an upload begins with what it is"));
         };
         let place = place_of(&open.project, &open.git_ref).map_err(malformed)?;
-        tracing::Span::current().record("project", place.project.as_str());
+        about(&self.guard, &place.project);
         let expected = expected(&open)?;
         // Before anything is told or stored; whether the store takes writes is seen
         // when it is written to.

@@ -11,6 +11,12 @@ pub fn no_such_key() -> Response<Body> {
     refused(StatusCode::NOT_FOUND, "NoSuchKey")
 }
 
+/// For a layer that could not be read for so long that its build waits no
+/// more: nothing that the importer asks again for.
+pub fn given_up() -> Response<Body> {
+    refused(StatusCode::GONE, "CacheCanNotBeReadSeeTheProgress")
+}
+
 /// An error in S3's form.
 pub fn refused(status: StatusCode, code: &'static str) -> Response<Body> {
     let xml =

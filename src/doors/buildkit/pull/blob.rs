@@ -5,8 +5,9 @@
 //! chunk is kept back until the digest is right: a blob that has rotted is
 //! withdrawn from the next import, instead of failing every build from now on.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,6 +26,37 @@ use crate::digest::{Digest, Hasher};
 /// How long it takes until a read that failed is tried again.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// How long what was given up is not tried again for the builds of its import.
+const LEFT: Duration = Duration::from_secs(60);
+
+/// How a layer is read.
+#[derive(Clone)]
+pub struct Terms {
+    /// How long it may come on by no byte.
+    pub patience: Duration,
+    /// What of its import was given up.
+    pub given_up: GivenUp,
+}
+
+/// The layers of one import whose reads were given up. BuildKit asks for such a
+/// one again at once, several times over, when its build has waited for long
+/// enough.
+#[derive(Clone, Default)]
+pub struct GivenUp(Arc<Mutex<HashMap<Digest, Instant>>>);
+
+impl GivenUp {
+    fn note(&self, digest: Digest) {
+        let mut given_up = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        given_up.retain(|_, at| at.elapsed() < LEFT);
+        given_up.insert(digest, Instant::now());
+    }
+
+    fn has(&self, digest: &Digest) -> bool {
+        let given_up = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        given_up.get(digest).is_some_and(|at| at.elapsed() < LEFT)
+    }
+}
+
 /// Tells the builds that read a blob what is wrong with it.
 pub type Tell = Box<dyn Fn(String) + Send + Sync>;
 
@@ -35,9 +67,12 @@ pub async fn answer(
     size: u64,
     range: Option<&HeaderValue>,
     broken: Arc<AtomicBool>,
-    patience: Duration,
+    terms: Terms,
     tell: Tell,
 ) -> Response<Body> {
+    if terms.given_up.has(&digest) {
+        return answer::given_up();
+    }
     let Some(offset) = range.map_or(Some(0), |range| from(range, size)) else {
         return answer::refused(StatusCode::RANGE_NOT_SATISFIABLE, "InvalidRange");
     };
@@ -48,9 +83,9 @@ pub async fn answer(
         offset,
         stream: None,
         hasher: None,
-        patience,
+        terms,
         tell,
-        deadline: None,
+        since: Instant::now(),
     };
     if offset == 0 {
         reading.hasher = Some(Hasher::default());
@@ -61,7 +96,7 @@ pub async fn answer(
             return if gone {
                 answer::no_such_key()
             } else {
-                answer::refused(StatusCode::SERVICE_UNAVAILABLE, "SlowDown")
+                answer::given_up()
             };
         }
     }
@@ -107,11 +142,10 @@ struct Reading {
     stream: Option<BlobStream>,
     /// Only where the read began at 0.
     hasher: Option<Hasher>,
-    /// How long it may keep failing.
-    patience: Duration,
+    terms: Terms,
     tell: Tell,
-    /// Set while a read keeps failing.
-    deadline: Option<Instant>,
+    /// When it was last asked for bytes.
+    since: Instant,
 }
 
 impl Reading {
@@ -128,13 +162,14 @@ impl Reading {
         if self.offset == self.size {
             return Ok(None);
         }
+        // Nobody has waited while nobody asked.
+        self.since = Instant::now();
         let chunk = loop {
             match self.read().await {
                 Ok(chunk) => break chunk,
                 Err(error) => self.recover(error).await?,
             }
         };
-        self.deadline = None;
         self.offset += chunk.len() as u64;
         if let Some(hasher) = &mut self.hasher {
             hasher.update(&chunk);
@@ -175,10 +210,8 @@ impl Reading {
     /// Waits to try again, or gives up.
     async fn recover(&mut self, error: CacheError) -> Result<(), BoxError> {
         self.stream = None;
-        let deadline = *self
-            .deadline
-            .get_or_insert_with(|| Instant::now() + self.patience);
-        if error.is_final() || Instant::now() >= deadline {
+        if error.is_final() || self.since.elapsed() >= self.terms.patience {
+            self.terms.given_up.note(self.digest);
             self.lost(&error).await;
             return Err(error.into());
         }
@@ -190,16 +223,20 @@ impl Reading {
     /// What was named can't be read: it is named no more, and the user knows.
     async fn lost(&mut self, error: &CacheError) {
         let digest = self.digest;
-        if let Err(error) = self.cache.withdraw(&digest, error).await {
-            tracing::error!(blob = %digest, %error, "a blob that is lost could not be withdrawn");
-        }
+        let next = match self.cache.withdraw(&digest, error).await {
+            Ok(()) => "the next one runs clean",
+            Err(error) => {
+                tracing::error!(blob = %digest, %error, "a blob that is lost could not be withdrawn");
+                "it runs again without --cache-from, or once the cache is well"
+            }
+        };
         let what = if error.is_final() {
             "is lost"
         } else {
             "can't be read"
         };
         (self.tell)(format!(
-            "cached layer {digest} {what} ({error}): if this build fails for it, the next one runs clean"
+            "cached layer {digest} {what} ({error}): if this build fails for it, {next}"
         ));
     }
 }

@@ -17,9 +17,10 @@ use tracing::Instrument as _;
 use super::super::build::Audience;
 use super::super::grpc::Body;
 use super::super::metrics::{Carrier, ImportOutcome};
-use super::super::plan::nothing_for;
+use super::super::plan::{nothing_for, shown};
 use super::super::served::{cut, describe, missing};
-use super::{answer, blob};
+use super::answer;
+use super::blob::{self, GivenUp};
 use crate::cache::{
     Cache, CacheError, Documents, Flushed, Form, Import, Lease, Limits, LookedUp, Want,
 };
@@ -53,6 +54,7 @@ pub struct PullImport {
     audience: Audience,
     /// Everything that a config has named so far.
     named: Mutex<Vec<Named>>,
+    given_up: GivenUp,
 }
 
 /// The layers of a config, with their bytes, and what keeps them readable.
@@ -76,6 +78,7 @@ impl PullImport {
             imports,
             audience: Audience::default(),
             named: Mutex::default(),
+            given_up: GivenUp::default(),
         }
     }
 
@@ -124,7 +127,7 @@ impl PullImport {
                 (answer::no_such_key(), ImportOutcome::Failed)
             }
             Err(_) => {
-                let seconds = limit.as_secs_f32();
+                let seconds = shown(limit);
                 self.audience.each(|build| {
                     build.warn(format!(
                         "cache not imported: the look-up took longer than {seconds} s"
@@ -196,7 +199,10 @@ impl PullImport {
             size,
             range,
             broken,
-            self.terms.patience,
+            blob::Terms {
+                patience: self.terms.patience,
+                given_up: self.given_up.clone(),
+            },
             Box::new(told),
         )
         .await
