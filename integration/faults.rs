@@ -56,12 +56,37 @@ async fn a_read_that_stays_broken_fails_one_build_and_names_the_blob() {
     let outcome = client.build(&build).await.failed();
     outcome.assert_warned("can't be read");
     outcome.assert_warned("the next one runs clean");
+    // However often BuildKit asks for a layer, it was waited for once.
+    let warnings = outcome.progress.warnings();
+    let mut lost: Vec<_> = warnings.iter().filter_map(|line| named(line)).collect();
+    let told = lost.len();
+    lost.sort_unstable();
+    lost.dedup();
+    assert_eq!(lost.len(), told, "{warnings:#?}");
     client.build(&build).await.ok();
     // Nothing is wrong with what is stored.
     let data = lab.path("data");
     layerd(["cache", "fsck", "--data-dir", data.to_str().unwrap()])
         .await
         .ok();
+}
+
+/// The layer that a warning is about.
+fn named(warning: &str) -> Option<&str> {
+    let (_, rest) = warning.split_once("cached layer ")?;
+    rest.split_whitespace().next()
+}
+
+#[tokio::test]
+async fn a_cache_that_hangs_when_exports_are_planned_fails_no_build_however_many_there_are() {
+    let (lab, context, cold) = cold(PATIENT).await;
+    cold.fail(Fault::PlansHang);
+    let build = (0..5).fold(Build::of(&context), |build, scope| {
+        build.cache_to(&format!("{TO},scope=s{scope}"))
+    });
+    let outcome = lab.buildctl(&cold.address).build(&build).await.ok();
+    outcome.assert_all_ran(MULTISTAGE_STEPS);
+    outcome.assert_warned("whether it takes an export");
 }
 
 #[tokio::test]

@@ -76,6 +76,55 @@ async fn a_hub_that_never_answers_costs_hits_alone() {
 }
 
 #[tokio::test]
+async fn a_hub_that_falls_silent_on_open_connections_costs_hits_alone() {
+    let lab = Lab::new();
+    let hub = filled(&lab).await;
+    let proxy = between(&hub).await;
+    let one = runner(&lab, "one", &format!("http://{}", proxy.address())).await;
+    build(&lab, &one, "warm").await.ok();
+    proxy.set(Toxic::Hang);
+    let exports = (0..3).fold(Build::of(&lab.context("multistage")), |build, scope| {
+        build.cache_to(&format!("{TO},scope=s{scope}"))
+    });
+    let exports = exports.cache_from(FROM).output_folder(&lab.path("out"));
+    let outcome = lab.buildx(one.address()).await.build(&exports).await.ok();
+    outcome.assert_warned("the hub");
+}
+
+/// An export whose hub goes away in the middle of it is given up, whether the
+/// hub says so or not.
+async fn is_given_up(toxic: Toxic) {
+    let lab = Lab::new();
+    let hub = lab.hub("hub").start().await;
+    let proxy = between(&hub).await;
+    let url = format!("http://{}", proxy.address());
+    let one = runner(&lab, "one", &url).await;
+    proxy.set(Toxic::Slow(20_000_000));
+    let exporting = Build::of(&lab.context("big")).cache_to(TO);
+    let client = lab.buildx(one.address()).await;
+    let exporting = client.build(&exporting);
+    let going_away = async {
+        until("a layer is on its way", async || {
+            (proxy.up() > 5_000_000).then_some(())
+        })
+        .await;
+        proxy.set(toxic);
+    };
+    let (outcome, ()) = tokio::join!(exporting, going_away);
+    outcome.ok().assert_warned("cache not exported");
+}
+
+#[tokio::test]
+async fn an_export_whose_hub_falls_silent_is_given_up() {
+    is_given_up(Toxic::Hang).await;
+}
+
+#[tokio::test]
+async fn an_export_whose_hub_goes_away_is_given_up() {
+    is_given_up(Toxic::Reset).await;
+}
+
+#[tokio::test]
 async fn a_hub_that_resets_connections_costs_hits_alone() {
     let outcome = costs_hits_alone(Toxic::Reset).await;
     outcome.assert_all_ran(MULTISTAGE_STEPS);

@@ -39,6 +39,9 @@ pub enum Fault {
     None,
     /// Look-ups never answer.
     LookUpHangs,
+    /// Nothing answers that is asked for an export before there is anything to
+    /// export.
+    PlansHang,
     /// Every read of a layer is cut off by an error, that of its beginning after
     /// one byte, this often in all; then reads work.
     ReadsBreak(usize),
@@ -62,6 +65,12 @@ struct FaultyCache {
 }
 
 impl FaultyCache {
+    async fn plan(&self) {
+        if matches!(self.fault(), Fault::PlansHang) {
+            std::future::pending::<()>().await;
+        }
+    }
+
     fn fault(&self) -> Fault {
         self.fault
             .lock()
@@ -88,10 +97,12 @@ impl Cache for FaultyCache {
     }
 
     async fn lease(&self) -> Lease {
+        self.plan().await;
         self.inner.lease().await
     }
 
     async fn writable(&self, place: &Place) -> Result<(), CacheError> {
+        self.plan().await;
         self.inner.writable(place).await
     }
 
@@ -116,9 +127,11 @@ impl Cache for FaultyCache {
     ) -> Result<BlobStream, CacheError> {
         let whole = self.inner.read(digest, offset, length).await?;
         match self.fault() {
-            Fault::None | Fault::LookUpHangs | Fault::PublishHangs | Fault::SavingsHang => {
-                Ok(whole)
-            }
+            Fault::None
+            | Fault::LookUpHangs
+            | Fault::PlansHang
+            | Fault::PublishHangs
+            | Fault::SavingsHang => Ok(whole),
             Fault::ReadsBreak(times) if self.broken.fetch_add(1, Ordering::SeqCst) < times => {
                 let error = BlobError::Io {
                     context: "reading a layer".to_owned(),

@@ -55,6 +55,8 @@ struct Shared {
     toxic: watch::Sender<Toxic>,
     /// Bytes from the server since the toxic was set.
     down: AtomicU64,
+    /// And to it.
+    up: AtomicU64,
     accepted: AtomicU64,
 }
 
@@ -66,6 +68,7 @@ impl ToxicProxy {
         let shared = Arc::new(Shared {
             toxic: watch::Sender::new(Toxic::Pass),
             down: AtomicU64::new(0),
+            up: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
         });
         let accepting = tokio::spawn(accept(listener, server, Arc::clone(&shared)));
@@ -84,12 +87,18 @@ impl ToxicProxy {
     /// From now on.
     pub fn set(&self, toxic: Toxic) {
         self.shared.down.store(0, Ordering::SeqCst);
+        self.shared.up.store(0, Ordering::SeqCst);
         self.shared.toxic.send_replace(toxic);
     }
 
     /// How many bytes came from the server since then.
     pub fn down(&self) -> u64 {
         self.shared.down.load(Ordering::SeqCst)
+    }
+
+    /// How many bytes went to it since then.
+    pub fn up(&self) -> u64 {
+        self.shared.up.load(Ordering::SeqCst)
     }
 
     /// How many connections were accepted.
@@ -171,6 +180,9 @@ async fn pump(way: Way, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared:
             Ok(0) | Err(_) => return,
             Ok(length) => length,
         };
+        if way == Way::Up {
+            shared.up.fetch_add(length as u64, Ordering::SeqCst);
+        }
         if way == Way::Down {
             let before = shared.down.fetch_add(length as u64, Ordering::SeqCst);
             let now = *toxic.borrow();

@@ -38,6 +38,12 @@ async fn a_hub_that_others_reach_wants_to_be_told_who_may_use_it() {
         ),
     ] {
         let refused = check(&[&open[..], more].concat()).await.failed();
+        let misused = more.iter().all(|part| !part.contains("/nowhere"));
+        assert_eq!(
+            refused.code,
+            Some(if misused { 2 } else { 1 }),
+            "{refused:?}"
+        );
         assert!(refused.stderr.contains(why), "{refused:?}");
     }
 }
@@ -49,8 +55,9 @@ async fn a_check_says_what_is_reached_and_what_is_not() {
     let well = check(&["--data-dir", &data]).await.ok().stdout;
     let lines: Vec<_> = well.lines().collect();
     assert!(
-        matches!(lines[..], [catalog, blobs]
-            if catalog.starts_with("catalog ") && catalog.ends_with(": ok")
+        matches!(lines[..], [listen, catalog, blobs]
+            if listen.starts_with("listen ") && listen.ends_with(": ok")
+            && catalog.starts_with("catalog ") && catalog.ends_with(": ok")
             && blobs.starts_with("blobs ") && blobs.ends_with(": ok")),
         "{well}"
     );
@@ -64,7 +71,15 @@ async fn a_check_says_what_is_reached_and_what_is_not() {
     assert_eq!(failed.code, Some(1), "{failed:?}");
     assert!(failed.stdout.contains("catalog "), "{failed:?}");
     assert!(failed.stdout.contains("blobs "), "{failed:?}");
-    assert!(!failed.stdout.contains(": ok"), "{failed:?}");
+    let well: Vec<_> = failed
+        .stdout
+        .lines()
+        .filter(|line| line.ends_with(": ok"))
+        .collect();
+    assert!(
+        matches!(well[..], [listen] if listen.starts_with("listen ")),
+        "{failed:?}"
+    );
     let all = failed.stdout + &failed.stderr;
     assert!(!all.contains("opensesame"), "a secret is shown: {all}");
     let usage = check(&["--data-dir", &data, "--max-uploads", "0"]).await;
