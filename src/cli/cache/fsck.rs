@@ -13,7 +13,7 @@ use crate::cache::CacheError;
 use crate::cache::check::{Problem, Report, check};
 use crate::cache::repair::{Repairs, repair};
 use crate::catalog::ExportId;
-use crate::units::ByteSize;
+use crate::units::{ByteSize, counted};
 
 /// Bytes between two lines of progress.
 const PROGRESS_STEP: u64 = 256 * 1024 * 1024;
@@ -102,7 +102,8 @@ fn print_repairs(repairs: &Repairs) -> anyhow::Result<()> {
     if !exports.is_empty() {
         let ids: Vec<String> = exports.iter().map(ExportId::to_string).collect();
         print(format_args!(
-            "repaired: out of the log: exports {}",
+            "repaired: out of the log: {} {}",
+            if ids.len() == 1 { "export" } else { "exports" },
             ids.join(", ")
         ))?;
     }
@@ -110,11 +111,11 @@ fn print_repairs(repairs: &Repairs) -> anyhow::Result<()> {
         print(format_args!("repaired: removed {digest}"))?;
     }
     print(format_args!(
-        "repaired: removed {} blobs that nothing named ({}) and {} uploads that were left behind; {} problems are left",
-        repairs.orphans.blobs,
+        "repaired: removed {} that nothing named ({}) and {} left behind; {} left",
+        counted(repairs.orphans.blobs, "blob"),
         ByteSize(repairs.orphans.bytes),
-        repairs.uploads,
-        repairs.left.len()
+        counted(repairs.uploads, "upload"),
+        counted(repairs.left.len(), "problem")
     ))?;
     Ok(())
 }
@@ -168,13 +169,12 @@ fn print_report(report: &Report) -> anyhow::Result<()> {
     }
     let verdict = match report.problems.len() {
         0 => "all is well".to_owned(),
-        1 => "1 problem".to_owned(),
-        problems => format!("{problems} problems"),
+        problems => counted(problems, "problem"),
     };
     print(format_args!(
-        "{} exports, {} blobs, {}: {verdict}",
-        report.exports,
-        report.blobs,
+        "{}, {}, {}: {verdict}",
+        counted(report.exports, "export"),
+        counted(report.blobs, "blob"),
         ByteSize(report.bytes)
     ))?;
     Ok(())

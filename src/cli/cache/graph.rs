@@ -19,7 +19,7 @@ use crate::digest::Digest;
 use crate::graph::{Refused, SurveyedRecord};
 use crate::place::{GitRef, ProjectId, Scope};
 use crate::step::StepName;
-use crate::units::ByteSize;
+use crate::units::{ByteSize, counted};
 
 /// Show the union of a project's exports: what builds get as one cache.
 ///
@@ -250,13 +250,13 @@ fn print_text(args: &GraphArgs, view: &View, shown: &[usize]) -> anyhow::Result<
     print(format_args!(
         "exports  {} by {}{newest}",
         counts.exports,
-        plural(counts.builders as u64, "builder", "builders")
+        counted(counts.builders, "builder")
     ))?;
     print(format_args!(
         "records  {}: {} with results, {}, at most {} deep",
         counts.records,
         counts.with_results,
-        plural(counts.roots as u64, "root", "roots"),
+        counted(counts.roots, "root"),
         counts.depth
     ))?;
     print(format_args!(
@@ -339,10 +339,6 @@ fn left_out(view: &View) -> Vec<String> {
     counted
         .map(|(count, what)| format!("{what}: {count}"))
         .collect()
-}
-
-fn plural(count: u64, one: &str, more: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { more })
 }
 
 /// The first of them, and how many more there are.

@@ -17,7 +17,7 @@ use super::progress::{Shown, watched};
 use crate::cache::archive::{self, ArchiveError, Imported, Progress, Rehome, Target};
 use crate::cache::{Cache, LocalCache};
 use crate::place::{GitRef, ProjectId, Scope};
-use crate::units::ByteSize;
+use crate::units::{ByteSize, counted};
 
 /// Bring a file of `layerd cache export` into a data directory or a hub.
 ///
@@ -164,20 +164,20 @@ impl ImportArgs {
 /// What became of it, in a line.
 fn told(imported: &Imported, at: &str) -> String {
     let mut told = format!(
-        "{at}: {} exports imported, {} layers, {}",
-        imported.exports,
-        imported.layers,
+        "{at}: {} imported, {}, {}",
+        counted(imported.exports, "export"),
+        counted(imported.layers, "layer"),
         ByteSize(imported.bytes)
     );
-    for (count, what) in [
-        (imported.known, "exports add nothing"),
-        (imported.held, "layers were there already"),
-        (imported.resumed, "layers were resumed"),
-        (imported.refused.len(), "exports refused"),
-        (imported.unfinished, "exports not reached"),
+    for (count, what, became) in [
+        (imported.known, "export", "known already"),
+        (imported.held, "layer", "there already"),
+        (imported.resumed, "layer", "resumed"),
+        (imported.refused.len(), "export", "refused"),
+        (imported.unfinished, "export", "not reached"),
     ] {
         if count > 0 {
-            told.push_str(&format!("; {count} {what}"));
+            told.push_str(&format!("; {} {became}", counted(count, what)));
         }
     }
     told
