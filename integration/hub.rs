@@ -15,6 +15,7 @@ mod large;
 mod many;
 mod memory;
 mod model;
+mod numbers;
 mod revoked;
 mod slow;
 mod start;

@@ -110,7 +110,15 @@ impl Guard {
             }
             want.readable = Some(self.grant().read().to_vec());
         }
-        self.cache.look_up(&wants, limits).await
+        let mut found = self.cache.look_up(&wants, limits).await;
+        if !self.tells_numbers() {
+            match &mut found {
+                Ok(LookedUp::Import(import)) => import.export = None,
+                Err(CacheError::Lost(exports)) => exports.clear(),
+                Ok(LookedUp::Nothing(_)) | Err(_) => {}
+            }
+        }
+        found
     }
 
     /// The sizes in bytes of those of the blobs that an export to `place` need
@@ -232,13 +240,16 @@ impl Guard {
             ..NewAudit::new(&self.origin, Action::Export)
         };
         let builder = export.builder.clone();
-        let published = self.cache.publish(export).await?;
+        let mut published = self.cache.publish(export).await?;
         audit.details = Details::default()
             .with("export", published.id.map(|id| id.0))
             .with("builder", builder)
             .with("records", published.records)
             .with("bytes", published.bytes);
         self.local.note(&audit).await;
+        if !self.tells_numbers() {
+            published.id = None;
+        }
         Ok(published)
     }
 
@@ -311,6 +322,12 @@ impl Guard {
             }
         }
         Err(BlobError::NotFound(*digest).into())
+    }
+
+    /// Whether exports may be told by their numbers. Those are one row over all
+    /// projects: who sees their own could tell how much the others do.
+    fn tells_numbers(&self) -> bool {
+        self.grant().project().is_none()
     }
 
     /// The refs that may be read, and `own`; none: every one.
