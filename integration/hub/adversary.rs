@@ -3,6 +3,8 @@
 //! that there is: what they are told is what a hub would tell that has nothing
 //! of those.
 
+mod pages;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 

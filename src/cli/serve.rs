@@ -4,6 +4,7 @@ mod args;
 mod backends;
 mod housekeeping;
 mod identity;
+mod pages;
 mod readiness;
 
 use std::io::Write as _;
@@ -67,11 +68,15 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         cache: local.clone(),
         limits: args.retention.limits(None),
     };
-    let pages = admin::router(admin::Config {
-        access: Arc::clone(&access),
-        catalog: Arc::clone(&backends.catalog),
-        collecting: collecting.clone(),
-    });
+    let pages = pages::pages(
+        admin::Config {
+            access: Arc::clone(&access),
+            catalog: Arc::clone(&backends.catalog),
+            collecting: collecting.clone(),
+            others: pages::described(),
+        },
+        identities.exchange(),
+    );
     let house = House {
         catalog: Arc::clone(&backends.catalog),
         cache: local.clone(),
@@ -117,7 +122,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         listener,
         tls,
         calls,
-        pages: identities.pages().merge(pages),
+        pages,
         max_of_address: args.max_connections_per_address,
         tasks,
         metrics: metrics.front,

@@ -1,7 +1,8 @@
 //! The door for administrators: JSON over HTTP under `/v1`, on a hub's own port.
 //!
 //! Each route is declared once, with what the OpenAPI document says of it
-//! ([`DOCUMENT`]), so that none is missing there. Whoever calls has an admin
+//! ([`DOCUMENT`]), so that none is missing there; other doors of the same port
+//! give what they say of theirs. Whoever calls has an admin
 //! token, of one project or of all; one of a project is told of another one
 //! what they would be told if that did not exist.
 //!
@@ -68,6 +69,8 @@ pub struct Config {
     pub catalog: Arc<dyn Catalog>,
     /// What is collected when somebody says so.
     pub collecting: Collecting,
+    /// What the document says of routes that are not of this door.
+    pub others: utoipa::openapi::OpenApi,
 }
 
 /// What all routes know.
@@ -83,7 +86,7 @@ struct Office {
 #[derive(OpenApi)]
 #[openapi(info(
     title = "layerd",
-    description = "The administration of a hub. Every route needs an admin token (`layerd token mint --admin`); an administrator of one project sees nothing of others. Lists come in pages: `next` in an answer is the `after` of the next page.",
+    description = "The administration of a hub. Every route but that of exchanges needs an admin token (`layerd token mint --admin`); an administrator of one project sees nothing of others. Lists come in pages: `next` in an answer is the `after` of the next page.",
     license(name = "Apache-2.0")
 ))]
 struct Described;
@@ -115,9 +118,10 @@ fn routes() -> OpenApiRouter<Arc<Office>> {
         .routes(routes!(tokens::explain))
 }
 
-/// The OpenAPI document.
-pub fn document() -> utoipa::openapi::OpenApi {
+/// The OpenAPI document, with what it says of `others`.
+pub fn document(others: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
     let mut document = routes().into_openapi();
+    document.merge(others);
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer);
     let scheme = SecurityScheme::Http(bearer.bearer_format("JWT").build());
     document
@@ -141,7 +145,7 @@ pub fn router(config: Config) -> Router {
     });
     let (routes, _) = routes().split_for_parts();
     let admitted = middleware::from_fn_with_state(Arc::clone(&office), admitted::admit);
-    let document = serde_json::to_string(&document()).unwrap_or_default();
+    let document = serde_json::to_string(&document(config.others)).unwrap_or_default();
     let json = [(CONTENT_TYPE, "application/json")];
     routes
         .route_layer(admitted)

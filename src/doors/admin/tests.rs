@@ -76,6 +76,7 @@ impl Lab {
                 cache,
                 limits: Limits::default(),
             },
+            others: Default::default(),
         });
         Self {
             _dir: dir,
@@ -169,7 +170,7 @@ fn access(keys: Keys, catalog: &Arc<dyn Catalog>) -> Access {
 
 /// Every documented method and path, with something in place of names.
 fn documented(project: &str, id: &str) -> Vec<(String, String)> {
-    let document = serde_json::to_value(document()).unwrap();
+    let document = serde_json::to_value(document(Default::default())).unwrap();
     let paths = document["paths"].as_object().unwrap();
     let methods = paths.iter().flat_map(|(path, item)| {
         let path = path.replace("{project}", project).replace("{id}", id);
