@@ -73,6 +73,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
             access: Arc::clone(&access),
             catalog: Arc::clone(&backends.catalog),
             collecting: collecting.clone(),
+            refusals: metrics.refusals.clone(),
+            flushes: metrics.flushes.clone(),
             others: pages::described(),
         },
         identities.exchange(),
@@ -113,10 +115,11 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let tasks = TaskTracker::new();
     let calls = hub::open(hub::Config {
         access,
-        cache: Guarded::new(cache, local),
+        cache: Guarded::new(cache, local).counting(metrics.refusals.clone(), metrics.flushes),
         uploads: args.max_uploads,
         tasks: tasks.clone(),
         metrics: metrics.door,
+        refusals: metrics.refusals,
     });
     let front = front::Config {
         listener,

@@ -38,7 +38,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use self::admitted::Crowd;
+use self::admitted::AT_ONCE;
 pub use self::audit::Audited;
 pub use self::exports::{ExportDetails, StepOf};
 pub use self::gc::{Collected, GcReport, GcRequest, GcStatus, Gone};
@@ -49,9 +49,11 @@ pub use self::tokens::{
 pub use self::told::{Fault, Page};
 use self::usage::Sizes;
 pub use self::usage::{ProjectUsage, Usage};
-use crate::access::Access;
+use crate::access::{Access, Refusals};
 use crate::cache::collecting::Collecting;
+use crate::cache::flushes::Flushes;
 use crate::catalog::Catalog;
+use crate::seats::Seats;
 
 /// Where the document is.
 pub const DOCUMENT: &str = "/v1/openapi.json";
@@ -69,6 +71,10 @@ pub struct Config {
     pub catalog: Arc<dyn Catalog>,
     /// What is collected when somebody says so.
     pub collecting: Collecting,
+    /// What is counted of those who may not.
+    pub refusals: Refusals,
+    /// What is counted of flushes.
+    pub flushes: Flushes,
     /// What the document says of routes that are not of this door.
     pub others: utoipa::openapi::OpenApi,
 }
@@ -79,7 +85,9 @@ struct Office {
     catalog: Arc<dyn Catalog>,
     gc: gc::Desk,
     sizes: Sizes,
-    crowd: Crowd,
+    seats: Seats<String>,
+    refusals: Refusals,
+    flushes: Flushes,
     large: Arc<Semaphore>,
 }
 
@@ -106,6 +114,8 @@ fn routes() -> OpenApiRouter<Arc<Office>> {
         .routes(routes!(projects::flush))
         .routes(routes!(exports::list))
         .routes(routes!(exports::one, exports::delete))
+        .routes(routes!(exports::layers))
+        .routes(routes!(exports::steps))
         .routes(routes!(exports::config))
         .routes(routes!(usage::now))
         .routes(routes!(usage::days))
@@ -140,7 +150,9 @@ pub fn router(config: Config) -> Router {
         gc: gc::Desk::new(config.collecting, Arc::clone(&config.catalog)),
         catalog: config.catalog,
         sizes: Sizes::default(),
-        crowd: Crowd::default(),
+        seats: Seats::new(AT_ONCE),
+        refusals: config.refusals,
+        flushes: config.flushes,
         large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
     });
     let (routes, _) = routes().split_for_parts();

@@ -56,6 +56,8 @@ mod tests {
                 cache,
                 limits: Limits::default(),
             },
+            refusals: Default::default(),
+            flushes: Default::default(),
             others: described(),
         };
         pages(administration, Some(Arc::new(exchange.unwrap())))
