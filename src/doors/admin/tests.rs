@@ -76,6 +76,8 @@ impl Lab {
                 cache,
                 limits: Limits::default(),
             },
+            refusals: Default::default(),
+            flushes: Default::default(),
             others: Default::default(),
         });
         Self {
@@ -146,20 +148,25 @@ impl Lab {
     }
 
     async fn export(&self, project: &str, git_ref: &str) -> ExportId {
-        let export = NewExport {
-            place: Place {
-                project: project.parse().unwrap(),
-                git_ref: git_ref.parse().unwrap(),
-                scope: Default::default(),
-            },
-            time: Timestamp::now(),
-            builder: "host".to_owned(),
-            records: 0,
-            config: Bytes::from_static(b"{\"records\":[]}"),
-            layers: Vec::new(),
-            steps: Vec::new(),
-        };
+        let export = new_export(project, git_ref);
         self.catalog.append(export).await.unwrap()
+    }
+}
+
+/// An export that has nothing.
+fn new_export(project: &str, git_ref: &str) -> NewExport {
+    NewExport {
+        place: Place {
+            project: project.parse().unwrap(),
+            git_ref: git_ref.parse().unwrap(),
+            scope: Default::default(),
+        },
+        time: Timestamp::now(),
+        builder: "host".to_owned(),
+        records: 0,
+        config: Bytes::from_static(b"{\"records\":[]}"),
+        layers: Vec::new(),
+        steps: Vec::new(),
     }
 }
 
