@@ -6,6 +6,8 @@ mod adversary;
 mod ask;
 mod badinput;
 mod blobs;
+mod by_hand;
+mod counted;
 mod crash;
 mod crowds;
 mod drain;

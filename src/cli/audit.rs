@@ -40,8 +40,8 @@ pub struct AuditArgs {
     #[arg(long, value_name = "PROJECT")]
     project: Option<ProjectId>,
 
-    /// Only this: export, flush, delete, evict, mint, exchange, revoke, quota or
-    /// import.
+    /// Only this: export, flush, delete, evict, mint, exchange, revoke, quota,
+    /// import or repair.
     #[arg(long, value_name = "ACTION")]
     action: Option<Action>,
 

@@ -15,8 +15,10 @@ use super::backing::Backing;
 use super::display::{age, print, print_json, table};
 use crate::cache::retention::{Plan, Reason, Victim};
 use crate::cache::{Collected, LocalCache, Swept, collecting};
+use crate::catalog::ledger::{Action, Details, NewAudit};
 use crate::cli::hub_args::HubArgs;
 use crate::cli::retention::RetentionArgs;
+use crate::cli::stored::{noted, typist};
 use crate::units::{ByteSize, counted};
 
 /// How long it is waited for another process that collects.
@@ -99,6 +101,17 @@ pub(super) async fn run(args: GcArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let done = done.await;
+    if let (Ok((plan, swept)), false) = (&done, args.dry_run) {
+        let details = Details::default()
+            .with("exports", plan.victims.len())
+            .with("layers", swept.blobs)
+            .with("bytes", swept.bytes);
+        let entry = NewAudit {
+            details,
+            ..NewAudit::new(&typist(), Action::Evict)
+        };
+        noted(&*backed.catalog, &entry).await;
+    }
     backed.close().await;
     let (plan, layers) = done?;
     if args.json {
