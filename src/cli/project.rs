@@ -20,7 +20,7 @@ use crate::units::{ByteSize, Spent, parse_duration, parse_size};
 ///
 /// With --hub, a hub is asked, with an admin token: `layerd token mint --admin`
 /// makes one. Else it is done in the store itself, for all hubs and sidecars that
-/// share it: within a minute they go by it.
+/// share it.
 #[derive(Debug, Args)]
 pub struct ProjectArgs {
     #[command(subcommand)]
