@@ -53,7 +53,7 @@ impl Scene {
     }
 }
 
-fn form(token: &str) -> [(&str, &str); 3] {
+pub fn form(token: &str) -> [(&str, &str); 3] {
     [
         (
             "grant_type",
@@ -93,7 +93,7 @@ async fn post(hub: &Hub, kind: &str, body: &str) -> (u16, String, String) {
 }
 
 /// The tables of a hub that lets in what GitHub's jobs of acme say they are.
-fn tables(issuer: &Issuer, lifetime: &str) -> String {
+pub fn tables(issuer: &Issuer, lifetime: &str) -> String {
     format!(
         "[[issuer]]\nname = 'ci'\nurl = '{}'\naudience = 'hub'\n\n\
          [[rule]]\nname = 'ci'\nissuer = 'ci'\npreset = 'github'\nowners = ['acme']\n\
@@ -128,7 +128,7 @@ fn shown(path: &std::path::Path) -> String {
 }
 
 /// What a job of `acme/shop` says of itself.
-fn claims(issuer: &Issuer, event: &str, git_ref: &str, base: &str) -> Value {
+pub fn claims(issuer: &Issuer, event: &str, git_ref: &str, base: &str) -> Value {
     let now = Timestamp::now().as_second();
     json!({
         "iss": issuer.url(), "aud": "hub", "iat": now, "nbf": now - 5, "exp": now + 300,

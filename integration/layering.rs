@@ -10,13 +10,14 @@ const LAYERS: [&str; 8] = [
 ];
 
 /// Modules that anybody may use and that use no layer.
-const LEAVES: [&str; 8] = [
+const LEAVES: [&str; 9] = [
     "digest",
     "place",
     "step",
     "config",
     "telemetry",
     "tls",
+    "seats",
     "units",
     "watched",
 ];

@@ -13,7 +13,7 @@
 //! | which keys count, and which one signs? | [`Keys`] |
 //! | which tokens were revoked? | [`Revoked`] |
 //! | does a grant last as long as a stream? | [`Pass`] |
-//! | why was a token refused? | [`Denied`] |
+//! | why was a token refused? | [`Denied`]; how often? [`Refusals`] |
 //! | how does a job of a CI get one? | [`identity`] |
 
 mod administration;
@@ -27,6 +27,7 @@ mod key_file;
 mod keys;
 mod pass;
 mod pattern;
+mod refusals;
 mod revoked;
 mod secret;
 mod signatures;
@@ -45,6 +46,7 @@ pub use self::key_file::{KeyError, kid_of};
 pub use self::keys::Keys;
 pub use self::pass::Pass;
 pub use self::pattern::{InvalidPattern, RefPattern};
+pub use self::refusals::{Reason, Refusals};
 pub use self::revoked::Revoked;
 pub use self::secret::{Secret, SecretError};
 pub use self::token::{MintError, Minted, NewAdminToken, NewToken};

@@ -10,6 +10,7 @@ pub mod backends;
 pub mod check;
 pub mod collecting;
 mod descriptors;
+pub mod flushes;
 pub mod guard;
 mod local;
 pub mod look;
@@ -269,8 +270,8 @@ pub struct Import {
     pub exports: usize,
     /// How many builders wrote those.
     pub builders: usize,
-    /// The newest of those.
-    pub export: ExportId,
+    /// The newest of those; none where numbers are not told.
+    pub export: Option<ExportId>,
     /// When the newest was written.
     pub exported_at: Timestamp,
     /// Who wrote the newest: a host name.
@@ -351,9 +352,10 @@ pub struct Publication {
 /// What a publication became.
 #[derive(Clone, Debug)]
 pub struct Published {
-    /// Its number in the log; none where it is on its way there, durable on
-    /// this host.
+    /// Its number in the log; none where numbers are not told.
     pub id: Option<ExportId>,
+    /// Whether it is still on its way to the log, durable on this host.
+    pub queued: bool,
     /// Cache records in it.
     pub records: usize,
     /// Distinct layer blobs in it.
@@ -386,7 +388,8 @@ pub enum CacheError {
     /// Whoever was asked can't take what it was given, now or later.
     #[error("{0}")]
     Refused(String),
-    /// There are exports where one was looked for, and none can be served.
+    /// There are exports where one was looked for, and none can be served. Which
+    /// ones is left out where numbers are not told.
     #[error("nothing is left of {}: see layerd cache fsck", exports(.0))]
     Lost(Vec<ExportId>),
     /// A publication names layers that were neither uploaded nor held.
@@ -425,6 +428,9 @@ impl CacheError {
 
 fn exports(ids: &[ExportId]) -> String {
     const SHOWN: usize = 5;
+    if ids.is_empty() {
+        return "the exports there".to_owned();
+    }
     let shown: Vec<String> = ids.iter().take(SHOWN).map(ToString::to_string).collect();
     format!(
         "{} {}{}",

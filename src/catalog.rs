@@ -343,6 +343,10 @@ pub struct SavingFilter {
     pub git_ref: Option<GitRef>,
     /// Only of this day and later ones.
     pub since: Option<Date>,
+    /// Only those behind this one: the last of the page before.
+    pub after: Option<(Date, ProjectId, GitRef)>,
+    /// At most so many; all unless given.
+    pub limit: Option<u32>,
 }
 
 /// Which exports to list.

@@ -24,6 +24,12 @@ impl fmt::Display for ByteSize {
     }
 }
 
+/// How many of something there are: `1 layer`, `2 layers`.
+pub fn counted<N: fmt::Display + PartialEq + From<u8>>(count: N, what: &str) -> String {
+    let plural = if count == N::from(1) { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}
+
 /// A size in bytes as people write it: `20GiB`, `500MB`, `0`.
 pub fn parse_size(text: &str) -> Result<u64, &'static str> {
     const EXPECTED: &str = "expected a size such as 20GiB, 500MB or 0";
@@ -103,6 +109,12 @@ pub fn parse_duration(text: &str) -> Result<Duration, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_is_counted_as_one() {
+        let told = [0, 1, 2].map(|count: u64| counted(count, "layer"));
+        assert_eq!(told, ["0 layers", "1 layer", "2 layers"]);
+    }
 
     #[test]
     fn durations_are_read_as_people_write_them() {

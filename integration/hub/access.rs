@@ -31,12 +31,20 @@ pub struct Gate {
 
 impl Gate {
     pub async fn new() -> Self {
+        Self::told("").await
+    }
+
+    /// With a file that says this.
+    pub async fn told(config: &str) -> Self {
         let lab = Lab::new();
         lab.folder("keys");
         add_key(&lab, "first");
         let keys = lab.path("keys").display().to_string();
+        let file = lab.path("hub.toml");
+        std::fs::write(&file, config).unwrap();
         let spec = lab.hub("one");
         let spec = spec.arguments(["--auth", "token", "--token-key-file", &keys]);
+        let spec = spec.arguments(["--config", &file.display().to_string()]);
         Self {
             hub: spec.start().await,
             lab,

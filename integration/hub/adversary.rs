@@ -3,6 +3,8 @@
 //! that there is: what they are told is what a hub would tell that has nothing
 //! of those.
 
+mod pages;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -227,10 +229,9 @@ impl Spy<'_> {
                 }
             };
             while let Some(mut part) = parts.message().await.unwrap() {
-                // Numbers of exports are one row for all that share a store.
                 if let Some(v1::look_up_response::Part::Found(found)) = &mut part.part {
                     assert!(found.lease != self.others.lease);
-                    (found.export, found.exported_at_ns, found.lease) = (0, 0, 0);
+                    (found.exported_at_ns, found.lease) = (0, 0);
                 }
                 told.push(format!("{part:?}"));
             }

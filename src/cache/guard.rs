@@ -21,10 +21,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::flushes::{Flushes, Source};
 use super::{
     Cache, CacheError, Flush, Limits, LocalCache, LookedUp, Publication, Published, Saving, Want,
 };
-use crate::access::{Denied, Grant, Pass, RefPattern, Refusal};
+use crate::access::{Denied, Grant, Pass, Reason, RefPattern, Refusal, Refusals};
 use crate::blobs::{BlobError, BlobStream, Ingest, Location};
 use crate::catalog::LeaseId;
 use crate::catalog::ledger::{Action, Details, NewAudit, Origin};
@@ -43,13 +44,30 @@ const LOCATED: Duration = Duration::from_secs(600);
 pub struct Guarded {
     cache: Arc<dyn Cache>,
     local: Arc<LocalCache>,
+    refusals: Refusals,
+    flushes: Flushes,
 }
 
 impl Guarded {
     /// `cache` is `local`, or a decorator of it.
     pub fn new(cache: Arc<dyn Cache>, local: Arc<LocalCache>) -> Self {
         local.is_told_of_reads();
-        Self { cache, local }
+        Self {
+            cache,
+            local,
+            refusals: Refusals::default(),
+            flushes: Flushes::default(),
+        }
+    }
+
+    /// Counts into these.
+    #[must_use]
+    pub fn counting(self, refusals: Refusals, flushes: Flushes) -> Self {
+        Self {
+            refusals,
+            flushes,
+            ..self
+        }
     }
 
     /// For a client with this pass, which calls from `peer`, with a request that
@@ -63,6 +81,8 @@ impl Guarded {
         Guard {
             cache: Arc::clone(&self.cache),
             local: Arc::clone(&self.local),
+            refusals: self.refusals.clone(),
+            flushes: self.flushes.clone(),
             pass,
             origin: Arc::new(origin),
         }
@@ -74,6 +94,8 @@ impl Guarded {
 pub struct Guard {
     cache: Arc<dyn Cache>,
     local: Arc<LocalCache>,
+    refusals: Refusals,
+    flushes: Flushes,
     pass: Pass,
     origin: Arc<Origin>,
 }
@@ -93,7 +115,21 @@ impl Guard {
     /// Refuses to go on where what was granted has ended meanwhile; to be asked
     /// by whatever lasts longer than a question and its answer.
     pub async fn still_granted(&mut self) -> Result<(), Denied> {
-        self.pass.check().await
+        self.refusals.counted(self.pass.check().await)
+    }
+
+    fn check_project(&self, project: &ProjectId) -> Result<(), Refusal> {
+        self.refusals.counted(self.grant().check_project(project))
+    }
+
+    fn check_read(&self, project: &ProjectId, asked: &GitRef) -> Result<(), Refusal> {
+        let checked = self.grant().check_read(project, asked);
+        self.refusals.counted(checked)
+    }
+
+    fn check_write(&self, project: &ProjectId, asked: &GitRef) -> Result<(), Refusal> {
+        let checked = self.grant().check_write(project, asked);
+        self.refusals.counted(checked)
     }
 
     /// As [`Cache::look_up`], of what may be read.
@@ -103,14 +139,21 @@ impl Guard {
         limits: &Limits,
     ) -> Result<LookedUp, CacheError> {
         for want in &mut wants {
-            self.grant().check_project(&want.place.project)?;
+            self.check_project(&want.place.project)?;
             if self.grant().read().is_empty() {
-                self.grant()
-                    .check_read(&want.place.project, &want.place.git_ref)?;
+                self.check_read(&want.place.project, &want.place.git_ref)?;
             }
             want.readable = Some(self.grant().read().to_vec());
         }
-        self.cache.look_up(&wants, limits).await
+        let mut found = self.cache.look_up(&wants, limits).await;
+        if !self.tells_numbers() {
+            match &mut found {
+                Ok(LookedUp::Import(import)) => import.export = None,
+                Err(CacheError::Lost(exports)) => exports.clear(),
+                Ok(LookedUp::Nothing(_)) | Err(_) => {}
+            }
+        }
+        found
     }
 
     /// The sizes in bytes of those of the blobs that an export to `place` need
@@ -120,7 +163,7 @@ impl Guard {
         place: &Place,
         digests: &[Digest],
     ) -> Result<Vec<Option<u64>>, CacheError> {
-        self.grant().check_write(&place.project, &place.git_ref)?;
+        self.check_write(&place.project, &place.git_ref)?;
         let sizes = self.local.held(&place.project, digests).await?;
         if self.grant().reads_all() {
             return Ok(sizes);
@@ -146,7 +189,7 @@ impl Guard {
         name: &str,
         expected: Option<Digest>,
     ) -> Result<Box<dyn Ingest>, CacheError> {
-        self.grant().check_write(&place.project, &place.git_ref)?;
+        self.check_write(&place.project, &place.git_ref)?;
         // No ref holds a NUL.
         let name = format!("{}\0{name}", place.git_ref);
         self.cache.ingest(place, &name, expected).await
@@ -159,7 +202,7 @@ impl Guard {
         digest: Digest,
         size: u64,
     ) -> Result<(), CacheError> {
-        self.grant().check_write(&place.project, &place.git_ref)?;
+        self.check_write(&place.project, &place.git_ref)?;
         self.local.possess(place, digest, size, POSSESSED).await
     }
 
@@ -204,7 +247,7 @@ impl Guard {
 
     /// As [`Cache::writable`].
     pub async fn writable(&self, place: &Place) -> Result<(), CacheError> {
-        self.grant().check_write(&place.project, &place.git_ref)?;
+        self.check_write(&place.project, &place.git_ref)?;
         self.cache.writable(place).await
     }
 
@@ -212,7 +255,7 @@ impl Guard {
     /// there for this client.
     pub async fn publish(&self, mut export: Publication) -> Result<Published, CacheError> {
         let place = &export.place;
-        self.grant().check_write(&place.project, &place.git_ref)?;
+        self.check_write(&place.project, &place.git_ref)?;
         if !self.grant().reads_all() {
             let manifest = Manifest::parse(&export.manifest.bytes)?;
             let sizes = manifest.sizes()?;
@@ -232,13 +275,16 @@ impl Guard {
             ..NewAudit::new(&self.origin, Action::Export)
         };
         let builder = export.builder.clone();
-        let published = self.cache.publish(export).await?;
+        let mut published = self.cache.publish(export).await?;
         audit.details = Details::default()
             .with("export", published.id.map(|id| id.0))
             .with("builder", builder)
             .with("records", published.records)
             .with("bytes", published.bytes);
         self.local.note(&audit).await;
+        if !self.tells_numbers() {
+            published.id = None;
+        }
         Ok(published)
     }
 
@@ -248,7 +294,7 @@ impl Guard {
         project: &ProjectId,
         results: &[(RecordDigest, Timestamp)],
     ) -> Result<Vec<Step>, CacheError> {
-        self.grant().check_project(project)?;
+        self.check_project(project)?;
         match self.readable(None) {
             None => self.cache.steps(project, results).await,
             readable => {
@@ -261,9 +307,9 @@ impl Guard {
     /// As [`Cache::report`], of a ref that may be read or written.
     pub async fn report(&self, saving: &Saving) -> Result<(), CacheError> {
         if !self.grant().may_write(&saving.git_ref) {
-            self.grant().check_read(&saving.project, &saving.git_ref)?;
+            self.check_read(&saving.project, &saving.git_ref)?;
         }
-        self.grant().check_project(&saving.project)?;
+        self.check_project(&saving.project)?;
         self.cache.report(saving).await
     }
 
@@ -281,17 +327,20 @@ impl Guard {
     /// As [`Cache::flush`], of refs that may all be written.
     pub async fn flush(&self, flush: &Flush) -> Result<u64, CacheError> {
         match &flush.git_ref {
-            Some(git_ref) => self.grant().check_write(&flush.project, git_ref)?,
+            Some(git_ref) => self.check_write(&flush.project, git_ref)?,
             None => {
-                self.grant().check_project(&flush.project)?;
+                self.check_project(&flush.project)?;
                 if !self.grant().write().iter().any(RefPattern::is_every) {
+                    self.refusals.count(Reason::Write);
                     return Err(CacheError::Denied(
                         "the token may not write every ref of the project: name one".to_owned(),
                     ));
                 }
             }
         }
-        self.cache.flush(flush, &self.origin).await
+        let exports = self.cache.flush(flush, &self.origin).await?;
+        self.flushes.count(Source::Writer, exports);
+        Ok(exports)
     }
 
     /// The project that the blob is read for; the same error for one that is
@@ -302,7 +351,7 @@ impl Guard {
         digest: &Digest,
     ) -> Result<&'a ProjectId, CacheError> {
         for project in projects {
-            self.grant().check_project(project)?;
+            self.check_project(project)?;
             let readable = self.readable(None);
             let blob = std::slice::from_ref(digest);
             let seen = self.local.visible(project, readable.as_deref(), blob);
@@ -311,6 +360,12 @@ impl Guard {
             }
         }
         Err(BlobError::NotFound(*digest).into())
+    }
+
+    /// Whether exports may be told by their numbers. Those are one row over all
+    /// projects: who sees their own could tell how much the others do.
+    fn tells_numbers(&self) -> bool {
+        self.grant().project().is_none()
     }
 
     /// The refs that may be read, and `own`; none: every one.

@@ -251,7 +251,7 @@ fn import(
         place,
         exports: used().count(),
         builders: builders.len(),
-        export: newest.id,
+        export: Some(newest.id),
         exported_at: newest.time,
         builder: newest.builder.clone(),
         records: answer.records,
@@ -439,6 +439,7 @@ impl Cache for LocalCache {
         self.subsuming.begin(opened, place, id);
         Ok(Published {
             id: Some(id),
+            queued: false,
             records: config.records.len(),
             layers: sizes.len(),
             bytes: sizes.values().sum(),

@@ -38,8 +38,17 @@ pub struct View {
     pub blobs: u64,
     /// Bytes of those, as stored.
     pub bytes: u64,
-    /// Blobs that are not there, or have another size.
-    pub absent: Vec<Digest>,
+    /// Blobs that are not there, or have another size; none where nobody
+    /// looked.
+    pub absent: Option<Vec<Digest>>,
+}
+
+/// A view that is put together, export by export, from the oldest on.
+#[derive(Default)]
+pub struct Viewing {
+    heads: Vec<ExportHead>,
+    unreadable: Vec<Unreadable>,
+    gathered: Gathered,
 }
 
 /// An export that can't be used.
@@ -139,37 +148,61 @@ impl View {
             let heads = catalog.list(filter).await?.into_iter();
             all.extend(heads.map(|head| (head.id, head)));
         }
-        let mut gathered = Gathered::default();
-        let (mut heads, mut unreadable) = (Vec::new(), Vec::new());
-        for (id, head) in all {
-            let added = match catalog.get(id).await {
-                Ok(Some(export)) => gathered.add(export).map_err(|error| error.to_string()),
+        let mut viewing = Viewing::default();
+        for id in all.into_keys() {
+            match catalog.get(id).await {
+                Ok(Some(export)) => viewing.add(export),
                 // It has left the log this moment.
-                Ok(None) => continue,
-                Err(error @ CatalogError::Corrupt { .. }) => Err(error.to_string()),
+                Ok(None) => {}
+                Err(error @ CatalogError::Corrupt { .. }) => viewing.miss(id, error.to_string()),
                 Err(error) => return Err(error.into()),
-            };
-            match added {
-                Ok(()) => heads.push(head),
-                Err(error) => unreadable.push(Unreadable { export: id, error }),
             }
         }
+        let found = blobs.sizes(&viewing.named()).await?;
+        Ok(viewing.end(Some(&found)))
+    }
+}
+
+impl Viewing {
+    /// Takes an export in.
+    pub fn add(&mut self, export: Export) {
+        let head = export.head.clone();
+        match self.gathered.add(export) {
+            Ok(()) => self.heads.push(head),
+            Err(error) => self.miss(head.id, error.to_string()),
+        }
+    }
+
+    /// An export can't be read.
+    pub fn miss(&mut self, export: ExportId, error: String) {
+        self.unreadable.push(Unreadable { export, error });
+    }
+
+    /// The blobs that its exports name.
+    pub fn named(&self) -> Vec<Digest> {
+        self.gathered.sizes.keys().copied().collect()
+    }
+
+    /// All of it, where those blobs were `found` with these sizes; none where
+    /// nobody looked.
+    pub fn end(self, found: Option<&[Option<u64>]>) -> View {
         let Gathered {
             union,
             names,
             refused,
             sizes,
-        } = gathered;
-        let named: Vec<Digest> = sizes.keys().copied().collect();
-        let found = blobs.sizes(&named).await?;
-        let gone = sizes.iter().zip(found);
-        let gone = gone.filter(|((_, size), found)| *found != Some(**size));
-        let absent: Vec<Digest> = gone.map(|((digest, _), _)| *digest).collect();
-        let present = |digest: &Digest| absent.binary_search(digest).is_err();
+        } = self.gathered;
+        let absent = found.map(|found| {
+            let gone = sizes.iter().zip(found);
+            let gone = gone.filter(|((_, size), found)| **found != Some(**size));
+            gone.map(|((digest, _), _)| *digest).collect::<Vec<_>>()
+        });
+        let gone = absent.as_deref().unwrap_or_default();
+        let present = |digest: &Digest| gone.binary_search(digest).is_err();
         let left_out = union.serve(&Serving::of(&present)).left_out;
-        Ok(Self {
-            heads,
-            unreadable,
+        View {
+            heads: self.heads,
+            unreadable: self.unreadable,
             refused,
             survey: union.survey(),
             names,
@@ -177,7 +210,7 @@ impl View {
             blobs: sizes.len() as u64,
             bytes: sizes.values().sum(),
             absent,
-        })
+        }
     }
 }
 

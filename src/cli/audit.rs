@@ -19,8 +19,8 @@ use crate::units::parse_duration;
 /// List who did what, and from where: newest first.
 ///
 /// A hub notes exports, flushes, tokens that were made, exchanged or revoked,
-/// exports that were deleted or collected, quotas and imports; commands that work
-/// on a store by themselves note theirs. Nothing is ever changed there; what is
+/// exports that were deleted or collected, and quotas; commands that work on a
+/// store by themselves note theirs: imports, collections and repairs as well. Nothing is ever changed there; what is
 /// older than --audit-max-age of `layerd serve` is dropped.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -40,8 +40,8 @@ pub struct AuditArgs {
     #[arg(long, value_name = "PROJECT")]
     project: Option<ProjectId>,
 
-    /// Only this: export, flush, delete, evict, mint, exchange, revoke, quota or
-    /// import.
+    /// Only this: export, flush, delete, evict, mint, exchange, revoke, quota,
+    /// import or repair.
     #[arg(long, value_name = "ACTION")]
     action: Option<Action>,
 

@@ -50,7 +50,7 @@ enum Command {
 /// Which data directory.
 #[derive(Debug, Args)]
 struct Store {
-    /// The data directory of `layerd sidecar`. It may be in
+    /// The data directory of `layerd sidecar` or `layerd serve`. It may be in
     /// use, or read-only; it is never created here.
     #[arg(
         long,

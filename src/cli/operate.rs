@@ -8,7 +8,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use crate::access::Refusals;
 use crate::blobs::TierMetrics;
+use crate::cache::flushes::Flushes;
 use crate::cache::{self, StoreSize, Subsumed, collecting, remote};
 use crate::config::MetricsAddress;
 use crate::doors::operator::Listener;
@@ -72,6 +74,10 @@ pub struct HubMetrics {
     pub collecting: collecting::Metrics,
     /// That of the blob store.
     pub store: StoreSize,
+    /// Those of who may not.
+    pub refusals: Refusals,
+    /// Those of flushes.
+    pub flushes: Flushes,
     /// How many leases it has handed out.
     pub leases: Gauge,
 }
@@ -94,6 +100,8 @@ impl HubMetrics {
             subsumed: Subsumed::register(&mut registry),
             collecting: collecting::Metrics::register(&mut registry),
             store: StoreSize::register(&mut registry),
+            refusals: Refusals::register(&mut registry),
+            flushes: Flushes::register(&mut registry),
             registry,
         }
     }

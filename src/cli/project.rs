@@ -1,24 +1,26 @@
 //! `layerd project`: what projects have, and what is settled for them.
 
+mod of;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::bail;
 use clap::{Args, Subcommand};
-use http::Method;
 use jiff::Timestamp;
 
+use self::of::Of;
 use super::display::{age, print, print_json, table};
-use super::hub_api::{HubApi, Wanted};
-use super::hub_args::HubArgs;
-use crate::catalog::ledger::ProjectHead;
-use crate::doors::admin::{NewSettings, ProjectDetails, Settings};
+use super::stored;
+use super::{hub_api, hub_args};
+use crate::doors::admin::{NewSettings, Settings};
 use crate::place::ProjectId;
 use crate::units::{ByteSize, Spent, parse_duration, parse_size};
 
-/// List projects of a hub, and settle what they may take.
+/// List projects, and settle what they may take.
 ///
-/// A hub is asked, with an admin token: `layerd token mint --admin` makes one.
+/// With --hub, a hub is asked, with an admin token: `layerd token mint --admin`
+/// makes one. Else it is done in the store itself, for all hubs and sidecars that
+/// share it.
 #[derive(Debug, Args)]
 pub struct ProjectArgs {
     #[command(subcommand)]
@@ -37,10 +39,11 @@ enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  layerd project ls --hub https://cache:8700 --hub-token-file admin-token")]
+  layerd project ls --hub https://cache:8700 --hub-token-file admin-token
+  layerd project ls --catalog postgres://layerd@db/layerd")]
 struct LsArgs {
     #[command(flatten)]
-    hub: HubArgs,
+    of: Of,
 
     /// Print a JSON array, times in UTC.
     #[arg(long)]
@@ -51,7 +54,7 @@ struct LsArgs {
 #[derive(Debug, Args)]
 struct ShowArgs {
     #[command(flatten)]
-    hub: HubArgs,
+    of: Of,
 
     /// The project.
     #[arg(value_name = "PROJECT")]
@@ -69,7 +72,7 @@ Examples:
   layerd project set acme/shop --max-bytes 20GiB --note 'asked for by the shop team'")]
 struct SetArgs {
     #[command(flatten)]
-    hub: HubArgs,
+    of: Of,
 
     /// The project.
     #[arg(value_name = "PROJECT")]
@@ -98,7 +101,7 @@ struct SetArgs {
 #[derive(Debug, Args)]
 struct UnsetArgs {
     #[command(flatten)]
-    hub: HubArgs,
+    of: Of,
 
     /// The project.
     #[arg(value_name = "PROJECT")]
@@ -115,24 +118,18 @@ pub async fn run(args: ProjectArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn hub(args: &HubArgs) -> anyhow::Result<HubApi> {
-    match args.api()? {
-        Some(hub) => Ok(hub),
-        None => bail!("which hub? name one with --hub"),
-    }
-}
-
 async fn list(args: LsArgs) -> anyhow::Result<ExitCode> {
-    let projects: Vec<ProjectHead> = hub(&args.hub)?
-        .items(Wanted::at(&["projects"]), None)
-        .await?;
+    let projects = args.of.open().await?;
+    let listed = projects.list().await;
+    projects.close().await;
+    let listed = listed?;
     if args.json {
-        print_json(&projects)?;
+        print_json(&listed)?;
         return Ok(ExitCode::SUCCESS);
     }
     let now = Timestamp::now();
     let mut rows = table(["PROJECT", "EXPORTS", "NEWEST", "WRITTEN"], &[1, 2]);
-    for head in projects {
+    for head in listed {
         rows.add_row([
             head.project.to_string(),
             head.exports.to_string(),
@@ -146,8 +143,10 @@ async fn list(args: LsArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn show(args: ShowArgs) -> anyhow::Result<ExitCode> {
-    let wanted = Wanted::at(&["projects", args.project.as_str()]);
-    let details: ProjectDetails = hub(&args.hub)?.get(wanted).await?;
+    let projects = args.of.open().await?;
+    let details = projects.one(&args.project).await;
+    projects.close().await;
+    let details = details?;
     if args.json {
         print_json(&details)?;
         return Ok(ExitCode::SUCCESS);
@@ -189,8 +188,10 @@ async fn set(args: SetArgs) -> anyhow::Result<ExitCode> {
         max_age_seconds: args.max_age.map(|age| age.as_secs()),
         note: args.note,
     };
-    let wanted = Wanted::at(&["projects", args.project.as_str(), "settings"]);
-    let settings: Settings = hub(&args.hub)?.send(Method::PUT, wanted, &new).await?;
+    let projects = args.of.open().await?;
+    let settings = projects.settle(&args.project, &new).await;
+    projects.close().await;
+    let settings = settings?;
     if args.json {
         print_json(&settings)?;
     } else {
@@ -201,8 +202,10 @@ async fn set(args: SetArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn unset(args: UnsetArgs) -> anyhow::Result<ExitCode> {
-    let wanted = Wanted::at(&["projects", args.project.as_str(), "settings"]);
-    hub(&args.hub)?.delete(wanted).await?;
+    let projects = args.of.open().await?;
+    let unsettled = projects.unsettle(&args.project).await;
+    projects.close().await;
+    unsettled?;
     print(format_args!(
         "nothing is settled for {} any more",
         args.project

@@ -4,6 +4,7 @@ mod args;
 mod backends;
 mod housekeeping;
 mod identity;
+mod pages;
 mod readiness;
 
 use std::io::Write as _;
@@ -67,11 +68,17 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         cache: local.clone(),
         limits: args.retention.limits(None),
     };
-    let pages = admin::router(admin::Config {
-        access: Arc::clone(&access),
-        catalog: Arc::clone(&backends.catalog),
-        collecting: collecting.clone(),
-    });
+    let pages = pages::pages(
+        admin::Config {
+            access: Arc::clone(&access),
+            catalog: Arc::clone(&backends.catalog),
+            collecting: collecting.clone(),
+            refusals: metrics.refusals.clone(),
+            flushes: metrics.flushes.clone(),
+            others: pages::described(),
+        },
+        identities.exchange(),
+    );
     let house = House {
         catalog: Arc::clone(&backends.catalog),
         cache: local.clone(),
@@ -108,16 +115,17 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let tasks = TaskTracker::new();
     let calls = hub::open(hub::Config {
         access,
-        cache: Guarded::new(cache, local),
+        cache: Guarded::new(cache, local).counting(metrics.refusals.clone(), metrics.flushes),
         uploads: args.max_uploads,
         tasks: tasks.clone(),
         metrics: metrics.door,
+        refusals: metrics.refusals,
     });
     let front = front::Config {
         listener,
         tls,
         calls,
-        pages: identities.pages().merge(pages),
+        pages,
         max_connections: args.max_connections,
         max_of_address: args.max_connections_per_address,
         tasks,

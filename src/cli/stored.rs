@@ -1,13 +1,14 @@
 //! The store that a command works on by itself, without asking a hub: it can
 //! read and write there, and so do anything.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 
-use crate::catalog::ledger::{Actor, Origin};
+use crate::catalog::ledger::{Actor, NewAudit, Origin};
 use crate::catalog::{Catalog, PostgresCatalog, PostgresOptions, SqliteCatalog};
 
 /// Which catalog.
@@ -96,4 +97,17 @@ pub(super) fn typist() -> Origin {
     Origin::here(Actor::User {
         name: format!("{name}@{host}"),
     })
+}
+
+/// Has the audit log tell what a command did. It is done by then: that it can't
+/// be noted is said, and is no reason to fail.
+pub(super) async fn noted(catalog: &dyn Catalog, entry: &NewAudit) {
+    if let Err(error) = catalog.note(entry).await {
+        let action = entry.action;
+        writeln!(
+            std::io::stderr(),
+            "the audit log does not tell of this {action}: {error}"
+        )
+        .ok();
+    }
 }

@@ -23,9 +23,10 @@ use crate::access::token::MAX_TOKEN;
 /// A hub with --auth token takes only clients with a token. A token names a
 /// project, and the refs in it that its bearer may read and write. It is signed
 /// with a key of --token-key-file, of which the hub has the same, or the public
-/// half. All of this works offline, but `exchange`, which has a hub make a token
-/// for the identity that a CI gives to its jobs, and `revoke`, which works on the
-/// store of the hubs.
+/// half. Tokens and keys are made and explained offline; with --hub, a hub signs
+/// them with its own key, and says whether it takes one. `exchange` has a hub make
+/// a token for the identity that a CI gives to its jobs; `revoke` and `ls` work on
+/// the store of the hubs, or with --hub at one.
 ///
 ///   layerd token key -o /etc/layerd/keys/2026.pem
 ///   layerd serve --auth token --token-key-file /etc/layerd/keys
@@ -52,7 +53,7 @@ enum Command {
 pub async fn run(args: TokenArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Mint(args) => mint::run(args).await,
-        Command::Explain(args) => explain::run(args),
+        Command::Explain(args) => explain::run(args).await,
         Command::Key(args) => key::run(&args),
         Command::Revoke(args) => revoke::run(args).await,
         Command::Ls(args) => ls::run(args).await,

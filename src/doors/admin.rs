@@ -1,7 +1,8 @@
 //! The door for administrators: JSON over HTTP under `/v1`, on a hub's own port.
 //!
 //! Each route is declared once, with what the OpenAPI document says of it
-//! ([`DOCUMENT`]), so that none is missing there. Whoever calls has an admin
+//! ([`DOCUMENT`]), so that none is missing there; other doors of the same port
+//! give what they say of theirs. Whoever calls has an admin
 //! token, of one project or of all; one of a project is told of another one
 //! what they would be told if that did not exist.
 //!
@@ -37,7 +38,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use self::admitted::Crowd;
+use self::admitted::AT_ONCE;
 pub use self::audit::Audited;
 pub use self::exports::{ExportDetails, StepOf};
 pub use self::gc::{Collected, GcReport, GcRequest, GcStatus, Gone};
@@ -48,9 +49,11 @@ pub use self::tokens::{
 pub use self::told::{Fault, Page};
 use self::usage::Sizes;
 pub use self::usage::{ProjectUsage, Usage};
-use crate::access::Access;
+use crate::access::{Access, Refusals};
 use crate::cache::collecting::Collecting;
+use crate::cache::flushes::Flushes;
 use crate::catalog::Catalog;
+use crate::seats::Seats;
 
 /// Where the document is.
 pub const DOCUMENT: &str = "/v1/openapi.json";
@@ -68,6 +71,12 @@ pub struct Config {
     pub catalog: Arc<dyn Catalog>,
     /// What is collected when somebody says so.
     pub collecting: Collecting,
+    /// What is counted of those who may not.
+    pub refusals: Refusals,
+    /// What is counted of flushes.
+    pub flushes: Flushes,
+    /// What the document says of routes that are not of this door.
+    pub others: utoipa::openapi::OpenApi,
 }
 
 /// What all routes know.
@@ -76,14 +85,16 @@ struct Office {
     catalog: Arc<dyn Catalog>,
     gc: gc::Desk,
     sizes: Sizes,
-    crowd: Crowd,
+    seats: Seats<String>,
+    refusals: Refusals,
+    flushes: Flushes,
     large: Arc<Semaphore>,
 }
 
 #[derive(OpenApi)]
 #[openapi(info(
     title = "layerd",
-    description = "The administration of a hub. Every route needs an admin token (`layerd token mint --admin`); an administrator of one project sees nothing of others. Lists come in pages: `next` in an answer is the `after` of the next page.",
+    description = "The administration of a hub. Every route but that of exchanges needs an admin token (`layerd token mint --admin`); an administrator of one project sees nothing of others. Lists come in pages: `next` in an answer is the `after` of the next page.",
     license(name = "Apache-2.0")
 ))]
 struct Described;
@@ -103,6 +114,8 @@ fn routes() -> OpenApiRouter<Arc<Office>> {
         .routes(routes!(projects::flush))
         .routes(routes!(exports::list))
         .routes(routes!(exports::one, exports::delete))
+        .routes(routes!(exports::layers))
+        .routes(routes!(exports::steps))
         .routes(routes!(exports::config))
         .routes(routes!(usage::now))
         .routes(routes!(usage::days))
@@ -115,9 +128,10 @@ fn routes() -> OpenApiRouter<Arc<Office>> {
         .routes(routes!(tokens::explain))
 }
 
-/// The OpenAPI document.
-pub fn document() -> utoipa::openapi::OpenApi {
+/// The OpenAPI document, with what it says of `others`.
+pub fn document(others: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
     let mut document = routes().into_openapi();
+    document.merge(others);
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer);
     let scheme = SecurityScheme::Http(bearer.bearer_format("JWT").build());
     document
@@ -136,12 +150,14 @@ pub fn router(config: Config) -> Router {
         gc: gc::Desk::new(config.collecting, Arc::clone(&config.catalog)),
         catalog: config.catalog,
         sizes: Sizes::default(),
-        crowd: Crowd::default(),
+        seats: Seats::new(AT_ONCE),
+        refusals: config.refusals,
+        flushes: config.flushes,
         large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
     });
     let (routes, _) = routes().split_for_parts();
     let admitted = middleware::from_fn_with_state(Arc::clone(&office), admitted::admit);
-    let document = serde_json::to_string(&document()).unwrap_or_default();
+    let document = serde_json::to_string(&document(config.others)).unwrap_or_default();
     let json = [(CONTENT_TYPE, "application/json")];
     routes
         .route_layer(admitted)

@@ -37,7 +37,7 @@ use self::pieces::Uncopied;
 pub use self::screen::Screen;
 use self::service::Service;
 use self::shares::Shares;
-use crate::access::Access;
+use crate::access::{Access, Refusals};
 use crate::cache::guard::Guarded;
 use crate::cache::wire::{CacheServer, MAX_MESSAGE};
 
@@ -70,6 +70,8 @@ pub struct Config {
     pub tasks: TaskTracker,
     /// What is counted.
     pub metrics: Metrics,
+    /// The same of tokens that do not count.
+    pub refusals: Refusals,
 }
 
 /// A door for requests of gRPC; clones are the same.
@@ -85,6 +87,7 @@ pub fn open(config: Config) -> Screen {
         answers: Shares::new(ANSWERS[0], ANSWERS[1]),
         suspects: Shares::halved(SUSPECTS),
         metrics: config.metrics,
+        refusals: config.refusals,
         tasks: config.tasks,
     });
     let service = CacheServer::new(Service(Arc::clone(&door)))
@@ -109,5 +112,6 @@ struct Door {
     answers: Shares,
     suspects: Shares,
     metrics: Metrics,
+    refusals: Refusals,
     tasks: TaskTracker,
 }

@@ -18,18 +18,18 @@ use std::sync::Arc;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::post;
-use axum::{Extension, Router};
+use axum::{Extension, Json, Router};
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, PRAGMA, RETRY_AFTER};
-use serde_json::{Value, json};
+use serde::Serialize;
 use url::form_urlencoded;
+use utoipa::ToSchema;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::access::identity::{Exchange, Exchanged, Rejected, Wanted};
-
-/// Where it is.
-pub const PATH: &str = "/v1/token";
 
 /// The longest body, in bytes.
 const MAX_BODY: usize = 64 << 10;
@@ -51,10 +51,62 @@ const FIELDS: [&str; 8] = [
     "scope",
 ];
 
+/// What is asked: the names and meanings of RFC 8693, 2.1.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "it describes a form that is read field by field")]
+struct TokenRequest {
+    /// `urn:ietf:params:oauth:grant-type:token-exchange`
+    grant_type: String,
+    /// The identity token.
+    subject_token: String,
+    /// `urn:ietf:params:oauth:token-type:id_token` or `…:jwt`
+    subject_token_type: String,
+    /// `urn:ietf:params:oauth:token-type:access_token` or `…:jwt`, where it is
+    /// not left out.
+    requested_token_type: Option<String>,
+    /// `layerd`, where it is not left out.
+    audience: Option<String>,
+    /// `read`, `write` or both: no more than that is granted.
+    scope: Option<String>,
+}
+
+/// A token of layerd (RFC 8693, 2.2.1).
+#[derive(Serialize, ToSchema)]
+struct TokenAnswer {
+    /// It.
+    access_token: String,
+    /// `urn:ietf:params:oauth:token-type:access_token`
+    issued_token_type: &'static str,
+    /// `Bearer`
+    token_type: &'static str,
+    /// For how many seconds it is good.
+    expires_in: u64,
+    /// What it grants: `read`, `write` or both.
+    scope: String,
+}
+
+/// Why there is none (RFC 6749, 5.2).
+#[derive(Serialize, ToSchema)]
+struct TokenError {
+    /// A short name, for programs.
+    error: &'static str,
+    /// A sentence, for people.
+    error_description: String,
+}
+
+fn routes() -> OpenApiRouter<Arc<Exchange>> {
+    OpenApiRouter::new().routes(routes!(answer))
+}
+
+/// What the OpenAPI document of a hub says of it.
+pub fn described() -> OpenApi {
+    routes().into_openapi()
+}
+
 /// The pages of this door.
 pub fn router(exchange: Arc<Exchange>) -> Router {
-    Router::new()
-        .route(PATH, post(answer))
+    let (routes, _) = routes().split_for_parts();
+    routes
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(exchange)
 }
@@ -101,6 +153,12 @@ impl From<Rejected> for Error {
     }
 }
 
+/// A token for a CI's own identity token, by the hub's rules. It needs no other
+/// token; a hub without issuers answers 404.
+#[utoipa::path(post, path = "/v1/token", tag = "tokens", operation_id = "exchange_token",
+    security(()),
+    request_body(content = TokenRequest, content_type = "application/x-www-form-urlencoded"),
+    responses((status = OK, body = TokenAnswer), (status = "default", body = TokenError)))]
 async fn answer(
     State(exchange): State<Arc<Exchange>>,
     peer: Option<Extension<SocketAddr>>,
@@ -114,14 +172,17 @@ async fn answer(
             ..Error::request(format!("a form of at most {MAX_BODY} bytes is expected"))
         }),
     };
-    let (status, body) = match answered {
-        Ok(body) => (StatusCode::OK, body),
-        Err(error) => (
-            error.status,
-            json!({"error": error.code, "error_description": plain(&error.description)}),
-        ),
+    let mut response = match answered {
+        Ok(granted) => Json(granted).into_response(),
+        Err(error) => {
+            let told = TokenError {
+                error: error.code,
+                error_description: plain(&error.description),
+            };
+            (error.status, Json(told)).into_response()
+        }
     };
-    let mut response = (status, body.to_string()).into_response();
+    let status = response.status();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -150,7 +211,7 @@ async fn exchanged(
     peer: Option<SocketAddr>,
     headers: &HeaderMap,
     body: &[u8],
-) -> Result<Value, Error> {
+) -> Result<TokenAnswer, Error> {
     let kind = headers
         .get(CONTENT_TYPE)
         .and_then(|kind| kind.to_str().ok());
@@ -202,13 +263,13 @@ async fn exchanged(
     ];
     let scopes = scopes.iter().filter(|(_, empty)| !empty);
     let scopes: Vec<_> = scopes.map(|(scope, _)| *scope).collect();
-    Ok(json!({
-        "access_token": minted.token.expose(),
-        "issued_token_type": ACCESS_TOKEN,
-        "token_type": "Bearer",
-        "expires_in": granted.lifetime.as_secs(),
-        "scope": scopes.join(" "),
-    }))
+    Ok(TokenAnswer {
+        access_token: minted.token.expose().to_owned(),
+        issued_token_type: ACCESS_TOKEN,
+        token_type: "Bearer",
+        expires_in: granted.lifetime.as_secs(),
+        scope: scopes.join(" "),
+    })
 }
 
 /// The fields of a form. One that is empty counts as left out, and none may be

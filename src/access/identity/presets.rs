@@ -121,7 +121,11 @@ impl Preset {
                         ("project_id", &["*"]),
                     ],
                     project: "{job_project_path}",
-                    read: &["refs/merge-requests/{project_id}/{ref}"],
+                    read: &[
+                        "refs/merge-requests/{project_id}/{ref}",
+                        // Only a GitLab of late says it.
+                        "refs/heads/{target_ref}",
+                    ],
                     write: &["refs/merge-requests/{project_id}/{ref}"],
                 },
                 Row {

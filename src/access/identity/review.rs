@@ -4,6 +4,13 @@ use super::super::glob::Glob;
 use super::config::{Config, Issuer};
 use super::rule::{Condition, Rule};
 
+/// Claims that name somebody, and of each the one that says by a number who has
+/// that name now. A name that was given up can be taken by others.
+const NAMES: [(&[&str], &str); 2] = [
+    (&["repository", "repository_owner"], "repository_owner_id"),
+    (&["project_path", "namespace_path"], "namespace_id"),
+];
+
 /// Issuers that vouch for the whole world, and the claims that say whose a job
 /// is: one of them has to be asked for. With each, what every such claim starts
 /// with, which does not say it.
@@ -77,6 +84,17 @@ pub fn notes(config: &Config) -> Vec<String> {
                 ));
             }
         }
+        let preset = rule.preset.as_deref();
+        let told = |preset: &str| {
+            let mut before = config.rules.iter().take(at);
+            before.any(|first| first.preset.as_deref() == Some(preset))
+        };
+        if let Some(preset) = preset.filter(|preset| !told(preset) && is_by_name(rule)) {
+            notes.push(format!(
+                "rule {preset:?} lets in by name, and a name can be registered anew by somebody \
+                 else: say owner-ids as well"
+            ));
+        }
         for pattern in &rule.write {
             let text = pattern.template().as_str();
             if text.contains("**") && pattern.template().claims().next().is_none() {
@@ -89,6 +107,21 @@ pub fn notes(config: &Config) -> Vec<String> {
         }
     }
     notes
+}
+
+/// Whether whom a rule lets in can become somebody else.
+fn is_by_name(rule: &Rule) -> bool {
+    let asks = |claim: &str| {
+        let mut conditions = rule.conditions.iter();
+        // Of a merge request, it is the project that runs it.
+        conditions.any(|condition| {
+            let own = condition.claim.strip_prefix("job_");
+            own.unwrap_or(&condition.claim) == claim
+        })
+    };
+    NAMES
+        .iter()
+        .any(|(names, id)| names.iter().any(|name| asks(name)) && !asks(id))
 }
 
 fn too_wide(rule: &Rule, issuer: &Issuer) -> Option<String> {

@@ -5,7 +5,7 @@
 //! again. What is wrong with one costs that one; what is wrong with the tar, or
 //! with the cache, ends the reading, and what was published until then stands.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::Read;
 
 use bytes::Bytes;
@@ -25,7 +25,7 @@ use crate::blobs::BlobError;
 use crate::cache::{CacheError, Publication};
 use crate::digest::Digest;
 use crate::graph::Manifest;
-use crate::place::Place;
+use crate::place::{Place, ProjectId};
 
 /// Layers whose last bytes are in, and that the cache makes durable meanwhile.
 const COMMITS: usize = 8;
@@ -49,6 +49,9 @@ pub struct Imported {
     pub held: usize,
     /// Layers of which a part was there already.
     pub resumed: usize,
+    /// Of those exports that are in the log now, so many of each project.
+    #[serde(skip)]
+    pub projects: BTreeMap<ProjectId, u64>,
 }
 
 /// An export that could not be taken.
@@ -401,6 +404,7 @@ impl Reading<'_> {
             }
         };
         let place = labels.place.clone();
+        let project = place.project.clone();
         let is_new = self.published.insert((place.clone(), config.digest));
         if !is_new || self.is_known(&place, &manifest, &config).await {
             self.imported.known += usize::from(self.plan.end(number));
@@ -420,7 +424,10 @@ impl Reading<'_> {
             readable: None,
         });
         match published.await {
-            Ok(_) => self.imported.exports += usize::from(self.plan.end(number)),
+            Ok(_) => {
+                self.imported.exports += usize::from(self.plan.end(number));
+                *self.imported.projects.entry(project).or_default() += 1;
+            }
             Err(
                 error @ (CacheError::Denied(_)
                 | CacheError::Exhausted(_)

@@ -77,7 +77,7 @@ impl United {
             CacheError::Unavailable(format!("reading the import was cut off: {stopped}"))
         })??;
         Ok(Snapshot {
-            name: format!("export-{}", import.export),
+            name: "union".to_owned(),
             steps: self.steps(&self.place.project, &parsed).await,
             place: self.place.clone(),
             time: import.exported_at,

@@ -149,7 +149,7 @@ async fn found(cache: &LocalCache, wants: &[Want]) -> Option<ExportId> {
         .await
         .unwrap()
         .import()
-        .map(|import| import.export)
+        .and_then(|import| import.export)
 }
 
 /// The layers that an import names, by their content.
@@ -177,7 +177,8 @@ async fn a_published_export_is_served_with_all_that_it_holds() {
         .unwrap()
         .import()
         .unwrap();
-    assert_eq!((import.export, import.exports, import.builders), (id, 1, 1));
+    let made_of = (import.export, import.exports, import.builders);
+    assert_eq!(made_of, (Some(id), 1, 1));
     assert_eq!((import.records, import.withdrawn.len()), (2, 0));
     let exported = export(place("p", "main"), &["base", "top"]);
     let exported = Manifest::parse(&exported.manifest.bytes).unwrap();

@@ -187,6 +187,7 @@ impl Outbox {
         self.inner.near.tier.disk().persist().await?;
         let published = Published {
             id: None,
+            queued: true,
             records: config.records.len(),
             layers: blobs.len(),
             bytes: blobs.values().sum(),

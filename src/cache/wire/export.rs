@@ -177,7 +177,8 @@ impl PublishedReader {
         match (answer.part, &mut self.published) {
             (Some(Answer::Published(entered)), None) => {
                 self.published = Some(Published {
-                    id: Some(ExportId(entered.export)),
+                    id: (entered.export != 0).then_some(ExportId(entered.export)),
+                    queued: false,
                     records: count(entered.records),
                     layers: count(entered.layers),
                     bytes: entered.bytes,

@@ -34,7 +34,7 @@ pub fn import_parts(import: Option<&Import>, lease: i64) -> Vec<v1::LookUpRespon
     let mut parts = vec![response(Part::Found(v1::Found {
         exports: import.exports as u64,
         builders: import.builders as u64,
-        export: import.export.0,
+        export: import.export.map_or(0, |id| id.0),
         exported_at_ns: nanoseconds(import.exported_at),
         builder: import.builder.clone(),
         records: import.records as u64,
@@ -169,7 +169,7 @@ impl ImportReader {
             place,
             exports: count(found.exports),
             builders: count(found.builders),
-            export: ExportId(found.export),
+            export: (found.export != 0).then_some(ExportId(found.export)),
             exported_at: timestamp(found.exported_at_ns)?,
             builder: short("builder", found.builder)?,
             records: count(found.records),

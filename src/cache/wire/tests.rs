@@ -13,7 +13,7 @@ fn import(documents: Documents, layers: usize) -> Import {
         place: Place::default(),
         exports: 3,
         builders: 2,
-        export: ExportId(7),
+        export: Some(ExportId(7)),
         exported_at: "2026-11-22T05:23:18.123456789Z".parse().unwrap(),
         builder: "host".to_owned(),
         records: 11,
@@ -52,7 +52,14 @@ fn an_import_is_the_same_on_the_other_side() {
         assert_eq!(came.layers, sent.layers);
         assert_eq!(came.withdrawn, sent.withdrawn);
         assert_eq!(came.exported_at, sent.exported_at);
+        assert_eq!(came.export, sent.export);
     }
+    let untold = Import {
+        export: None,
+        ..import(Documents::Whole(Default::default()), 0)
+    };
+    let (came, _) = through(Some(&untold)).unwrap();
+    assert_eq!(came.export, None);
     assert!(through(None).is_none());
 }
 
@@ -164,6 +171,7 @@ fn an_export_that_is_not_what_it_announces_is_none() {
 fn what_became_of_an_export_is_told_in_pieces() {
     let published = Published {
         id: Some(ExportId(7)),
+        queued: false,
         records: 1,
         layers: 2,
         bytes: 3,

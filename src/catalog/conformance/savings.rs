@@ -39,7 +39,23 @@ pub(in crate::catalog) async fn savings_add_up_by_project_ref_and_day(catalog: &
     let of_main = SavingFilter {
         project: "p".parse().ok(),
         git_ref: "main".parse().ok(),
-        since: None,
+        ..SavingFilter::default()
     };
     assert_eq!(listed(of_main).await, [all[0].clone(), all[3].clone()]);
+    for limit in 1..=5 {
+        let (mut paged, mut after) = (Vec::new(), None);
+        loop {
+            let page = SavingFilter {
+                after: after.take(),
+                limit: Some(limit),
+                ..SavingFilter::default()
+            };
+            let page = listed(page).await;
+            assert!(page.len() <= limit as usize);
+            let Some(last) = page.last() else { break };
+            after = Some((last.day, last.project.clone(), last.git_ref.clone()));
+            paged.extend(page);
+        }
+        assert_eq!(paged, all, "{limit}");
+    }
 }

@@ -57,6 +57,8 @@ actions! {
     Quota = "quota",
     /// Exports came out of an archive.
     Import = "import",
+    /// What a check had found was mended.
+    Repair = "repair",
 }
 
 /// No [`Action`] is called that.

@@ -60,7 +60,22 @@ impl PostgresCatalog {
                 .push_bind(since.to_string())
                 .push("::text::date");
         }
+        if let Some((day, project, git_ref)) = &filter.after {
+            query
+                .push(" AND (day < ")
+                .push_bind(day.to_string())
+                .push("::text::date OR (day = ")
+                .push_bind(day.to_string())
+                .push("::text::date AND (project.name, ref) > (")
+                .push_bind(project.as_str().to_owned())
+                .push(", ")
+                .push_bind(git_ref.as_str().to_owned())
+                .push(")))");
+        }
         query.push(" ORDER BY saving.day DESC, project.name, ref");
+        if let Some(limit) = filter.limit {
+            query.push(" LIMIT ").push_bind(i64::from(limit));
+        }
         let mut connection = self.connections.one().await?;
         let rows: Vec<Row> = query
             .build_query_as()

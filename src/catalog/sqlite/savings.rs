@@ -53,15 +53,21 @@ impl SqliteCatalog {
         if !kept {
             return Ok(Vec::new());
         }
+        let after = filter.after.as_ref();
         let rows = sqlx::query(
             "SELECT project.name AS project, ref, day, builds, steps, cached, saved, estimated
              FROM saving JOIN project ON project.id = saving.project
              WHERE (?1 IS NULL OR project.name = ?1) AND (?2 IS NULL OR ref = ?2) AND day >= ?3
-             ORDER BY day DESC, project.name, ref",
+               AND (?4 IS NULL OR day < ?4 OR (day = ?4 AND (project.name, ref) > (?5, ?6)))
+             ORDER BY day DESC, project.name, ref LIMIT ?7",
         )
         .bind(filter.project.as_ref().map(ProjectId::as_str))
         .bind(filter.git_ref.as_ref().map(GitRef::as_str))
         .bind(filter.since.map(|day| day.to_string()).unwrap_or_default())
+        .bind(after.map(|(day, ..)| day.to_string()))
+        .bind(after.map(|(_, project, _)| project.as_str()))
+        .bind(after.map(|(.., git_ref)| git_ref.as_str()))
+        .bind(filter.limit.map_or(-1, i64::from))
         .fetch_all(self.readers())
         .await
         .map_err(failed)?;

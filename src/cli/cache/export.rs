@@ -19,7 +19,7 @@ use crate::cache::archive::{self, Exported, Exports, Progress, Source, United};
 use crate::cache::{Cache, Want};
 use crate::catalog::Filter;
 use crate::place::{GitRef, Place, ProjectId, Scope};
-use crate::units::ByteSize;
+use crate::units::{ByteSize, counted};
 
 /// Write a cache to a file, or to standard output.
 ///
@@ -91,8 +91,8 @@ pub(super) async fn run(args: ExportArgs) -> anyhow::Result<ExitCode> {
         let exported = args.write(&mut united, &to).await?;
         if united.cut() > 0 {
             note(&format!(
-                "{} records did not fit into one export",
-                united.cut()
+                "{} did not fit into one export",
+                counted(united.cut(), "record")
             ));
         }
         return args.end(to, &exported);
@@ -171,13 +171,13 @@ impl ExportArgs {
             exported,
         };
         let text = format!(
-            "{}: {} exports, {} layers, {}",
+            "{}: {}, {}, {}",
             match size {
                 Some(size) => format!("{} ({})", self.output.display(), ByteSize(size)),
                 None => "written".to_owned(),
             },
-            exported.exports,
-            exported.layers,
+            counted(exported.exports, "export"),
+            counted(exported.layers, "layer"),
             ByteSize(exported.bytes)
         );
         match (self.json, self.quiet, is_stdout) {

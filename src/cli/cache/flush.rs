@@ -16,6 +16,7 @@ use crate::cli::hub_args::HubArgs;
 use crate::cli::stored::{CatalogArg, typist};
 use crate::doors::admin;
 use crate::place::{GitRef, ProjectId, Scope};
+use crate::units::counted;
 
 /// Take exports out of the log: of a project, of one ref, or of one scope.
 ///
@@ -86,12 +87,9 @@ pub(super) async fn run(args: FlushArgs) -> anyhow::Result<ExitCode> {
     }
     let git_ref = flushed.git_ref.map_or("every ref", GitRef::as_str);
     let scope = flushed.scope.map_or("every scope", Scope::as_str);
-    let exports = match exports {
-        1 => "1 export".to_owned(),
-        exports => format!("{exports} exports"),
-    };
     print(format_args!(
-        "flushed {exports} of project {}, {git_ref}, {scope}",
+        "flushed {} of project {}, {git_ref}, {scope}",
+        counted(exports, "export"),
         args.project
     ))?;
     Ok(ExitCode::SUCCESS)

@@ -1,5 +1,6 @@
 //! `layerd cache fsck`: check every blob and every export.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,8 +13,11 @@ use super::display::{print, print_json};
 use crate::cache::CacheError;
 use crate::cache::check::{Problem, Report, check};
 use crate::cache::repair::{Repairs, repair};
-use crate::catalog::ExportId;
-use crate::units::ByteSize;
+use crate::catalog::ledger::{Action, Details, NewAudit};
+use crate::catalog::{Catalog, ExportId, Filter};
+use crate::cli::stored::{noted, typist};
+use crate::place::ProjectId;
+use crate::units::{ByteSize, counted};
 
 /// Bytes between two lines of progress.
 const PROGRESS_STEP: u64 = 256 * 1024 * 1024;
@@ -94,7 +98,68 @@ async fn mend(backed: &Backed, report: &Report) -> Result<Repairs, CacheError> {
     if let Some(bucket) = &backed.bucket {
         bucket.sweep().await?;
     }
-    repair(&backed.catalog, &backed.blobs, backed.disk.as_ref(), report).await
+    let projects = projects(&*backed.catalog, report).await?;
+    let (catalog, blobs) = (&backed.catalog, &backed.blobs);
+    let repairs = repair(catalog, blobs, backed.disk.as_ref(), report).await?;
+    note(&**catalog, &repairs, &projects).await;
+    Ok(repairs)
+}
+
+/// The projects of those exports that problems are about.
+async fn projects(
+    catalog: &dyn Catalog,
+    report: &Report,
+) -> Result<BTreeMap<ExportId, ProjectId>, CacheError> {
+    let named = report.problems.iter().flat_map(|problem| match problem {
+        Problem::Corrupt { exports, .. }
+        | Problem::WrongSize { exports, .. }
+        | Problem::Missing { exports, .. } => exports.clone(),
+        Problem::BadExport { export, .. } => vec![*export],
+        Problem::Unreadable { .. } => Vec::new(),
+    });
+    let named: BTreeSet<ExportId> = named.collect();
+    let mut projects = BTreeMap::new();
+    for id in named {
+        let filter = Filter {
+            after: Some(ExportId(id.0.saturating_sub(1))),
+            before: Some(ExportId(id.0.saturating_add(1))),
+            limit: Some(1),
+            ..Filter::default()
+        };
+        let heads = catalog.list(&filter).await?.into_iter();
+        projects.extend(heads.map(|head| (head.id, head.place.project)));
+    }
+    Ok(projects)
+}
+
+/// Has the audit log tell what was removed: exports with an entry for each
+/// project, and what nobody's export names with one of its own.
+async fn note(catalog: &dyn Catalog, repairs: &Repairs, projects: &BTreeMap<ExportId, ProjectId>) {
+    let origin = typist();
+    let mut gone = BTreeMap::<Option<&ProjectId>, Vec<i64>>::new();
+    for id in &repairs.retired {
+        gone.entry(projects.get(id)).or_default().push(id.0);
+    }
+    for (project, exports) in gone {
+        let entry = NewAudit {
+            project: project.cloned(),
+            details: Details::default()
+                .with("exports", exports)
+                .with("why", "what it names is damaged or missing"),
+            ..NewAudit::new(&origin, Action::Delete)
+        };
+        noted(catalog, &entry).await;
+    }
+    let details = Details::default()
+        .with("damaged", repairs.removed.len())
+        .with("unnamed", repairs.orphans.blobs)
+        .with("bytes", repairs.orphans.bytes)
+        .with("uploads", repairs.uploads);
+    let entry = NewAudit {
+        details,
+        ..NewAudit::new(&origin, Action::Repair)
+    };
+    noted(catalog, &entry).await;
 }
 
 fn print_repairs(repairs: &Repairs) -> anyhow::Result<()> {
@@ -102,7 +167,8 @@ fn print_repairs(repairs: &Repairs) -> anyhow::Result<()> {
     if !exports.is_empty() {
         let ids: Vec<String> = exports.iter().map(ExportId::to_string).collect();
         print(format_args!(
-            "repaired: out of the log: exports {}",
+            "repaired: out of the log: {} {}",
+            if ids.len() == 1 { "export" } else { "exports" },
             ids.join(", ")
         ))?;
     }
@@ -110,11 +176,11 @@ fn print_repairs(repairs: &Repairs) -> anyhow::Result<()> {
         print(format_args!("repaired: removed {digest}"))?;
     }
     print(format_args!(
-        "repaired: removed {} blobs that nothing named ({}) and {} uploads that were left behind; {} problems are left",
-        repairs.orphans.blobs,
+        "repaired: removed {} that nothing named ({}) and {} left behind; {} left",
+        counted(repairs.orphans.blobs, "blob"),
         ByteSize(repairs.orphans.bytes),
-        repairs.uploads,
-        repairs.left.len()
+        counted(repairs.uploads, "upload"),
+        counted(repairs.left.len(), "problem")
     ))?;
     Ok(())
 }
@@ -168,13 +234,12 @@ fn print_report(report: &Report) -> anyhow::Result<()> {
     }
     let verdict = match report.problems.len() {
         0 => "all is well".to_owned(),
-        1 => "1 problem".to_owned(),
-        problems => format!("{problems} problems"),
+        problems => counted(problems, "problem"),
     };
     print(format_args!(
-        "{} exports, {} blobs, {}: {verdict}",
-        report.exports,
-        report.blobs,
+        "{}, {}, {}: {verdict}",
+        counted(report.exports, "export"),
+        counted(report.blobs, "blob"),
         ByteSize(report.bytes)
     ))?;
     Ok(())

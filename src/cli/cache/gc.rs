@@ -15,9 +15,11 @@ use super::backing::Backing;
 use super::display::{age, print, print_json, table};
 use crate::cache::retention::{Plan, Reason, Victim};
 use crate::cache::{Collected, LocalCache, Swept, collecting};
+use crate::catalog::ledger::{Action, Details, NewAudit};
 use crate::cli::hub_args::HubArgs;
 use crate::cli::retention::RetentionArgs;
-use crate::units::ByteSize;
+use crate::cli::stored::{noted, typist};
+use crate::units::{ByteSize, counted};
 
 /// How long it is waited for another process that collects.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -99,6 +101,17 @@ pub(super) async fn run(args: GcArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let done = done.await;
+    if let (Ok((plan, swept)), false) = (&done, args.dry_run) {
+        let details = Details::default()
+            .with("exports", plan.victims.len())
+            .with("layers", swept.blobs)
+            .with("bytes", swept.bytes);
+        let entry = NewAudit {
+            details,
+            ..NewAudit::new(&typist(), Action::Evict)
+        };
+        noted(&*backed.catalog, &entry).await;
+    }
     backed.close().await;
     let (plan, layers) = done?;
     if args.json {
@@ -125,17 +138,18 @@ fn tell(plan: &Plan, layers: Swept, dry_run: bool) -> anyhow::Result<()> {
     }
     let exports = plan.victims.len();
     let freed: u64 = plan.victims.iter().map(|victim| victim.frees).sum();
-    let layers = format!("{} layers ({})", layers.blobs, ByteSize(layers.bytes));
+    let blobs = counted(layers.blobs, "layer");
+    let layers = format!("{blobs} ({})", ByteSize(layers.bytes));
     let summary = match dry_run {
         true => format!(
-            "would take {exports} of {} exports out of the log, which frees {}; nothing names {layers} already",
-            plan.before.exports,
+            "would take {exports} of {} out of the log, which frees {}; nothing names {layers} already",
+            counted(plan.before.exports, "export"),
             ByteSize(freed)
         ),
         false => format!(
-            "took {exports} of {} exports out of the log and removed {layers}; {} exports with {} are left",
-            plan.before.exports,
-            plan.after.exports,
+            "took {exports} of {} out of the log and removed {layers}; left: {} with {}",
+            counted(plan.before.exports, "export"),
+            counted(plan.after.exports, "export"),
             ByteSize(plan.after.bytes)
         ),
     };

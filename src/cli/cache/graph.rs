@@ -9,17 +9,16 @@ use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::Store;
 use super::display::{age, print, print_json, table};
 use super::dot::dot;
-use crate::blobs::DiskStore;
+use super::seen::Seen;
 use crate::cache::look::{Unreadable, View};
-use crate::catalog::{Catalog as _, ExportHead, Filter};
+use crate::catalog::{ExportHead, Filter};
 use crate::digest::Digest;
 use crate::graph::{Refused, SurveyedRecord};
 use crate::place::{GitRef, ProjectId, Scope};
 use crate::step::StepName;
-use crate::units::ByteSize;
+use crate::units::{ByteSize, counted};
 
 /// Show the union of a project's exports: what builds get as one cache.
 ///
@@ -28,7 +27,8 @@ use crate::units::ByteSize;
 /// contents of files that steps copy or mount. Steps have the names that the
 /// builds which ran them gave them, as far as those are known. What can't be
 /// served is counted, with the reason: such a record or result costs its own
-/// hits, and nothing else. It reads a data directory, and asks no hub.
+/// hits, and nothing else. With --hub, a hub is asked, by an admin token; of that
+/// it is not said which layers are missing there.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 JSON: project, refs, scope; counts{exports, builders, records, with_results, roots,
@@ -36,16 +36,17 @@ depth, layers, bytes}; left_out{absent_blobs, absent_results, fruitless_records,
 refused{malformed, random, joining, unfounded, dangling, results},
 unreadable_exports, loops}; exports[]; records[]{digest, step, inputs, depth,
 results, exports}. inputs has, for each input, the indices of the records that
-satisfy it; roots have none.
+satisfy it; roots have none. absent_blobs is null where it was not looked for them.
 
 Examples:
   layerd cache graph --project acme/shop
   layerd cache graph --ref main --ref feature --limit 0
+  layerd cache graph --hub https://cache:8700 --hub-token-file admin-token --project acme/shop
   layerd cache graph --format dot --limit 0 | dot -Tsvg > graph.svg
   layerd cache graph --format json | jq '.counts'")]
 pub(super) struct GraphArgs {
     #[command(flatten)]
-    store: Store,
+    seen: Seen,
 
     /// The project.
     #[arg(long, value_name = "PROJECT", default_value_t)]
@@ -95,8 +96,7 @@ impl Format {
 }
 
 pub(super) async fn run(args: GraphArgs) -> anyhow::Result<ExitCode> {
-    let catalog = args.store.catalog().await?;
-    let blobs = DiskStore::at(&args.store.data_dir);
+    let cache = args.seen.open().await?;
     let filter = |git_ref: Option<GitRef>| Filter {
         project: Some(args.project.clone()),
         git_ref,
@@ -107,14 +107,14 @@ pub(super) async fn run(args: GraphArgs) -> anyhow::Result<ExitCode> {
         [] => vec![filter(None)],
         refs => refs.iter().cloned().map(Some).map(filter).collect(),
     };
-    let view = View::of(&blobs, &catalog, &filters).await;
-    catalog.close().await;
+    let view = cache.view(&filters).await;
+    cache.close().await;
     let view = view?;
     if view.heads.is_empty() && view.unreadable.is_empty() {
         bail!(
             "project {} has no such exports in {}; layerd cache ls shows which there are, and --project, --ref and --scope choose",
             args.project,
-            args.store.data_dir.display()
+            cache.at()
         );
     }
     let format = if args.json { Format::Json } else { args.format };
@@ -169,7 +169,7 @@ struct Counts {
 
 #[derive(Debug, Serialize)]
 struct ShownLeftOut<'a> {
-    absent_blobs: &'a [Digest],
+    absent_blobs: Option<&'a [Digest]>,
     absent_results: u64,
     fruitless_records: u64,
     refused: Refused,
@@ -223,7 +223,7 @@ impl<'a> Shown<'a> {
             scope: args.scope.as_ref(),
             counts: Counts::of(view),
             left_out: ShownLeftOut {
-                absent_blobs: &view.absent,
+                absent_blobs: view.absent.as_deref(),
                 absent_results: view.left_out.absent,
                 fruitless_records: view.left_out.fruitless,
                 refused: view.refused,
@@ -250,13 +250,13 @@ fn print_text(args: &GraphArgs, view: &View, shown: &[usize]) -> anyhow::Result<
     print(format_args!(
         "exports  {} by {}{newest}",
         counts.exports,
-        plural(counts.builders as u64, "builder", "builders")
+        counted(counts.builders, "builder")
     ))?;
     print(format_args!(
         "records  {}: {} with results, {}, at most {} deep",
         counts.records,
         counts.with_results,
-        plural(counts.roots as u64, "root", "roots"),
+        counted(counts.roots, "root"),
         counts.depth
     ))?;
     print(format_args!(
@@ -312,7 +312,7 @@ fn left_out(view: &View) -> Vec<String> {
             "unreadable exports (see layerd cache fsck)",
         ),
         (
-            view.absent.len() as u64,
+            view.absent.as_ref().map_or(0, Vec::len) as u64,
             "missing blobs (see layerd cache fsck)",
         ),
         (
@@ -339,10 +339,6 @@ fn left_out(view: &View) -> Vec<String> {
     counted
         .map(|(count, what)| format!("{what}: {count}"))
         .collect()
-}
-
-fn plural(count: u64, one: &str, more: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { more })
 }
 
 /// The first of them, and how many more there are.

@@ -16,8 +16,11 @@ use super::display::{print, print_json};
 use super::progress::{Shown, watched};
 use crate::cache::archive::{self, ArchiveError, Imported, Progress, Rehome, Target};
 use crate::cache::{Cache, LocalCache};
+use crate::catalog::Catalog;
+use crate::catalog::ledger::{Action, Details, NewAudit};
+use crate::cli::stored::{noted, typist};
 use crate::place::{GitRef, ProjectId, Scope};
-use crate::units::ByteSize;
+use crate::units::{ByteSize, counted};
 
 /// Bring a file of `layerd cache export` into a data directory or a hub.
 ///
@@ -99,6 +102,9 @@ pub(super) async fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
     let target = Target::store(Arc::new(LocalCache::over(catalog, blobs)));
     let read = args.read(&target, input).await;
     drop(target);
+    if let Ok((imported, _)) = &read {
+        args.note(imported, &*store.backed.catalog).await;
+    }
     store.backed.close().await;
     let (imported, read) = read?;
     args.end(&imported, read, &store.at)
@@ -128,6 +134,21 @@ impl ImportArgs {
         let shown = Shown::unless(self.quiet || self.json);
         let read = watched(reading, &progress, "importing", shown).await;
         read.context("start it again: it goes on where it ended")
+    }
+
+    /// Has the audit log of a store tell what came, an entry for each project. A
+    /// hub notes each export by itself.
+    async fn note(&self, imported: &Imported, catalog: &dyn Catalog) {
+        for (project, exports) in &imported.projects {
+            let entry = NewAudit {
+                project: Some(project.clone()),
+                details: Details::default()
+                    .with("exports", *exports)
+                    .with("file", self.file.display().to_string()),
+                ..NewAudit::new(&typist(), Action::Import)
+            };
+            noted(catalog, &entry).await;
+        }
     }
 
     fn end(
@@ -164,20 +185,20 @@ impl ImportArgs {
 /// What became of it, in a line.
 fn told(imported: &Imported, at: &str) -> String {
     let mut told = format!(
-        "{at}: {} exports imported, {} layers, {}",
-        imported.exports,
-        imported.layers,
+        "{at}: {} imported, {}, {}",
+        counted(imported.exports, "export"),
+        counted(imported.layers, "layer"),
         ByteSize(imported.bytes)
     );
-    for (count, what) in [
-        (imported.known, "exports add nothing"),
-        (imported.held, "layers were there already"),
-        (imported.resumed, "layers were resumed"),
-        (imported.refused.len(), "exports refused"),
-        (imported.unfinished, "exports not reached"),
+    for (count, what, became) in [
+        (imported.known, "export", "known already"),
+        (imported.held, "layer", "there already"),
+        (imported.resumed, "layer", "resumed"),
+        (imported.refused.len(), "export", "refused"),
+        (imported.unfinished, "export", "not reached"),
     ] {
         if count > 0 {
-            told.push_str(&format!("; {count} {what}"));
+            told.push_str(&format!("; {} {became}", counted(count, what)));
         }
     }
     told

@@ -98,6 +98,7 @@ pub(super) async fn run(args: SavingsArgs) -> anyhow::Result<ExitCode> {
         project: args.project,
         git_ref: args.git_ref,
         since,
+        ..SavingFilter::default()
     };
     let savings = cache.savings(&filter).await;
     cache.close().await;

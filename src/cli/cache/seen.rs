@@ -1,15 +1,19 @@
 //! The cache that a command looks at: a data directory, or that of a hub.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, bail};
 use clap::Args;
 
 use super::Store;
+use crate::blobs::DiskStore;
+use crate::cache::look::{View, Viewing};
 use crate::catalog::{
-    Catalog as _, Export, ExportHead, ExportId, Filter, Saving, SavingFilter, SqliteCatalog,
+    Catalog as _, Export, ExportHead, ExportId, Filter, Layer, Saving, SavingFilter, SqliteCatalog,
 };
 use crate::cli::hub_api::{HubApi, Wanted};
 use crate::cli::hub_args::HubArgs;
-use crate::doors::admin::ExportDetails;
+use crate::doors::admin::{ExportDetails, StepOf};
 use crate::step::Step;
 
 /// Which cache.
@@ -72,6 +76,10 @@ impl Cache<'_> {
         };
         let number = id.to_string();
         let details: ExportDetails = hub.get(Wanted::at(&["exports", &number])).await?;
+        let layers = hub.items(Wanted::at(&["exports", &number, "layers"]), None);
+        let layers: Vec<Layer> = layers.await?;
+        let steps = hub.items(Wanted::at(&["exports", &number, "steps"]), None);
+        let steps: Vec<StepOf> = steps.await?;
         let config = hub.bytes(Wanted::at(&["exports", &number, "config"])).await;
         let config = config.with_context(|| format!("the config of export {id}"))?;
         if crate::digest::Digest::of(&config) != details.config {
@@ -81,9 +89,37 @@ impl Cache<'_> {
             head: details.export,
             config_digest: details.config,
             config: config.into(),
-            layers: details.layers,
-            steps: details.steps.into_iter().map(Step::from).collect(),
+            layers,
+            steps: steps.into_iter().map(Step::from).collect(),
         })
+    }
+
+    /// The union of all exports that `filters` let through together. Whether
+    /// their layers are there is looked at in a store alone: no hub is asked to
+    /// look at thousands of them.
+    pub(super) async fn view(&self, filters: &[Filter]) -> anyhow::Result<View> {
+        if let Self::Here(store, catalog) = self {
+            let blobs = DiskStore::at(&store.data_dir);
+            return Ok(View::of(&blobs, &**catalog, filters).await?);
+        }
+        let mut all = BTreeSet::new();
+        for filter in filters {
+            let (heads, _) = self.list(filter, false).await?;
+            all.extend(heads.into_iter().map(|head| head.id));
+        }
+        let mut viewing = Viewing::default();
+        for id in all {
+            viewing.add(self.export(id).await?);
+        }
+        Ok(viewing.end(None))
+    }
+
+    /// Where it is.
+    pub(super) fn at(&self) -> String {
+        match self {
+            Self::Here(store, _) => store.data_dir.display().to_string(),
+            Self::Hub(hub) => hub.at(),
+        }
     }
 
     /// What builds were saved.

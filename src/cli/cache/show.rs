@@ -14,7 +14,7 @@ use crate::catalog::{Export, ExportHead, ExportId, Layer};
 use crate::digest::{Digest, RecordDigest};
 use crate::graph::{Config, Link, Record, blobs};
 use crate::step::{Step, StepName};
-use crate::units::ByteSize;
+use crate::units::{ByteSize, counted};
 
 /// Show one export: its layers and its cache records.
 ///
@@ -167,9 +167,9 @@ fn print_tables(export: &Export, config: &Config) -> anyhow::Result<()> {
         head.place.project, head.place.git_ref, head.place.scope
     ))?;
     print(format_args!(
-        "holds    {} records, {} layers, {}\n",
-        head.records,
-        head.layers,
+        "holds    {}, {}, {}\n",
+        counted(head.records, "record"),
+        counted(head.layers, "layer"),
         ByteSize(head.bytes)
     ))?;
 

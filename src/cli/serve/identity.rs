@@ -10,7 +10,6 @@ use crate::access::Access;
 use crate::access::identity::{Config, Exchange, Metrics};
 use crate::catalog::Catalog;
 use crate::cli::misuse;
-use crate::doors::token;
 
 /// The exchange of a hub, where its file names issuers.
 pub(super) struct Identities {
@@ -84,8 +83,8 @@ impl Identities {
         well
     }
 
-    /// The pages for those who have an identity.
-    pub(super) fn pages(&self) -> axum::Router {
-        self.exchange.clone().map(token::router).unwrap_or_default()
+    /// What gives tokens for identities, where any are known.
+    pub(super) fn exchange(&self) -> Option<Arc<Exchange>> {
+        self.exchange.clone()
     }
 }

@@ -12,23 +12,28 @@ use super::display::{age, print, print_json};
 use super::{from_stdin, identity};
 use crate::access::token::{Unverified, read_unverified};
 use crate::access::{Denied, Keys, RefPattern, Secret};
+use crate::cli::hub_api::Wanted;
+use crate::cli::hub_args::HubArgs;
+use crate::doors::admin::{Explained, TokenText};
 use crate::place::ProjectId;
 use crate::units::Spent;
 
 /// Say what a token may, until when, and which key signed it.
 ///
 /// Its signature is checked with the keys of --token-key-file, as a hub would;
-/// without them everything is shown as the token says it, genuine or not. Ends
-/// with exit code 1 if a hub would not take it.
+/// without them everything is shown as the token says it, genuine or not. Whether
+/// it was revoked only a hub knows: with --hub and an admin token one is asked.
+/// Ends with exit code 1 if a hub would not take it.
 ///
 /// Of an identity token that a CI signed, its claims are shown, and with the
 /// --config of a hub which of its rules matches, what that grants, and why those
-/// before it do not match. Nobody is asked.
+/// before it do not match. Nobody is asked about that.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   layerd token explain - < token
   layerd token explain --token-key-file /etc/layerd/keys - < token
+  layerd token explain --hub https://cache:8700 --hub-token-file admin-token - < token
   layerd token explain --json - < token | jq .write
   layerd token explain --config hub.toml - < identity-token")]
 pub(super) struct ExplainArgs {
@@ -36,6 +41,9 @@ pub(super) struct ExplainArgs {
     /// see it in the list of processes.
     #[arg(value_name = "TOKEN|-")]
     token: Secret,
+
+    #[command(flatten)]
+    hub: HubArgs,
 
     /// The keys to check its signature with: a file or a folder; public ones
     /// are enough.
@@ -79,9 +87,15 @@ struct Shown<'a> {
     signature: Signature,
     /// Why a hub would not take it.
     refused: Option<String>,
+    /// Whether a hub was asked; else it may have been revoked.
+    asked: bool,
 }
 
-pub(super) fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
+/// What a hub says, where one is named: why it does not take the token, if it
+/// doesn't; or why it does not say.
+type Asked = Option<Result<Option<String>, String>>;
+
+pub(super) async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
     let token = match args.token.expose() {
         "-" => from_stdin()?,
         _ => args.token,
@@ -94,6 +108,12 @@ pub(super) fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
     let said = read_unverified(token)?;
     let keys = args.token_key_file.as_deref().map(Keys::open).transpose()?;
     let (signature, denied) = judge(token, &said, keys.as_ref(), now);
+    let asked = ask(&args.hub, token).await;
+    let told = |denied: &Denied| denied.to_string();
+    let refused = match &asked {
+        Some(Ok(refused)) => refused.clone().or(denied.as_ref().map(told)),
+        _ => denied.as_ref().map(told),
+    };
     if args.json {
         print_json(&Shown {
             project: said.grant.project(),
@@ -106,18 +126,49 @@ pub(super) fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
             kid: said.kid.as_deref(),
             algorithm: said.algorithm.map(|algorithm| algorithm.in_header()),
             signature,
-            refused: denied.as_ref().map(Denied::to_string),
+            refused: refused.clone(),
+            asked: matches!(asked, Some(Ok(_))),
         })?;
     } else {
         print_lines(&said, signature, args.token_key_file.as_deref(), now)?;
-        if let Some(denied) = &denied {
-            print(format_args!("\nA hub would not take it: {denied}."))?;
+        print(format_args!("{:<10}{}", "revoked", revoked(&asked)))?;
+        if let Some(refused) = &refused {
+            print(format_args!("\nA hub would not take it: {refused}."))?;
         }
     }
-    Ok(match denied {
+    Ok(match refused {
         None => ExitCode::SUCCESS,
         Some(_) => ExitCode::FAILURE,
     })
+}
+
+/// Asks the hub, where one is named.
+async fn ask(hub: &HubArgs, token: &str) -> Asked {
+    let asked = async {
+        let Some(hub) = hub.api()? else {
+            return Ok(None);
+        };
+        let wanted = Wanted::at(&["tokens", "explain"]);
+        let token = TokenText {
+            token: token.to_owned(),
+        };
+        let explained: Explained = hub.send(http::Method::POST, wanted, &token).await?;
+        anyhow::Ok(Some(explained.refused))
+    };
+    asked
+        .await
+        .map_err(|error| format!("{error:#}"))
+        .transpose()
+}
+
+/// What is known of that.
+fn revoked(asked: &Asked) -> String {
+    match asked {
+        None => "NOT KNOWN: no hub was asked; give --hub and an admin token for that".to_owned(),
+        Some(Err(why)) => format!("NOT KNOWN: {why}"),
+        Some(Ok(None)) => "no: the hub takes it".to_owned(),
+        Some(Ok(Some(_))) => "the hub does not take it".to_owned(),
+    }
 }
 
 /// Whether the signature is right, and why a hub would not take the token.

@@ -1,9 +1,8 @@
 //! Who calls, and how many at a time.
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::Next;
@@ -17,18 +16,19 @@ use http::request::Parts;
 
 use super::Office;
 use super::told::Failure;
-use crate::access::{Denied, Grant, bearer};
+use crate::access::{Denied, Grant, Reason, Refusals, bearer};
 use crate::catalog::ledger::Origin;
 use crate::place::ProjectId;
 use crate::telemetry;
 
 /// Requests with one token that are answered at a time.
-const AT_ONCE: usize = 16;
+pub(super) const AT_ONCE: usize = 16;
 
 /// An administrator who asks for something.
 #[derive(Clone)]
 pub(super) struct Admin {
     grant: Arc<Grant>,
+    refusals: Refusals,
     peer: Option<SocketAddr>,
     request: String,
 }
@@ -46,7 +46,10 @@ impl Admin {
     /// Refuses another project in the words for one that does not exist.
     pub(super) fn check(&self, project: &ProjectId) -> Result<(), Failure> {
         match self.only() {
-            Some(own) if own != project => Err(no_project(project)),
+            Some(own) if own != project => {
+                self.refusals.count(Reason::Project);
+                Err(no_project(project))
+            }
             _ => {
                 tracing::Span::current().record("project", project.as_str());
                 Ok(())
@@ -58,9 +61,12 @@ impl Admin {
     pub(super) fn check_all(&self) -> Result<(), Failure> {
         match self.only() {
             None => Ok(()),
-            Some(own) => Err(Failure::forbidden(format!(
-                "this concerns all projects, and the token administers {own} alone"
-            ))),
+            Some(own) => {
+                self.refusals.count(Reason::Project);
+                Err(Failure::forbidden(format!(
+                    "this concerns all projects, and the token administers {own} alone"
+                )))
+            }
         }
     }
 
@@ -71,7 +77,10 @@ impl Admin {
             (None, asked) => Ok(asked),
             (Some(own), None) => Ok(Some(own.clone())),
             (Some(own), Some(asked)) if *own == asked => Ok(Some(asked)),
-            _ => Err(Unseen),
+            _ => {
+                self.refusals.count(Reason::Project);
+                Err(Unseen)
+            }
         }
     }
 
@@ -117,11 +126,12 @@ pub(super) async fn admit(
         let text = "this hub asks for no token, and is administered from its own host alone";
         return Failure::forbidden(text).into_response();
     }
-    let Some(seat) = office.crowd.enter(grant.id()) else {
+    let Some(seat) = office.seats.take(grant.id().to_owned()) else {
         return Failure::busy().into_response();
     };
     let admin = Admin {
         grant,
+        refusals: office.refusals.clone(),
         peer,
         request: telemetry::request_id(request.headers()),
     };
@@ -143,8 +153,10 @@ async fn admitted(office: &Office, headers: &HeaderMap) -> Result<Arc<Grant>, Fa
         (Some(one), None) => Some(bearer(one).ok_or(Denied::Malformed("its header"))?),
         (Some(_), Some(_)) => return Err(Failure::request("one token is enough")),
     };
-    let grant = office.access.administrator(token).await?;
+    let grant = office.access.administrator(token).await;
+    let grant = office.refusals.counted(grant)?;
     if !grant.is_admin() {
+        office.refusals.count(Reason::Kind);
         return Err(Failure::forbidden(
             "this token is for builds: an admin token is needed here, by `layerd token mint --admin`",
         ));
@@ -162,62 +174,4 @@ pub(super) async fn marked(mut response: Response) -> Response {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     response
-}
-
-/// How many requests each token has, by its id.
-#[derive(Clone, Default)]
-pub(super) struct Crowd(Arc<Mutex<HashMap<String, usize>>>);
-
-impl Crowd {
-    fn enter(&self, id: &str) -> Option<Seat> {
-        let mut taken = self.taken();
-        let seats = taken.entry(id.to_owned()).or_default();
-        if *seats >= AT_ONCE {
-            return None;
-        }
-        *seats += 1;
-        Some(Seat {
-            crowd: self.clone(),
-            id: id.to_owned(),
-        })
-    }
-
-    fn taken(&self) -> MutexGuard<'_, HashMap<String, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A request that is answered.
-struct Seat {
-    crowd: Crowd,
-    id: String,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut taken = self.crowd.taken();
-        if let Some(seats) = taken.get_mut(&self.id) {
-            *seats -= 1;
-            if *seats == 0 {
-                taken.remove(&self.id);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_has_so_many_requests_at_a_time_and_others_have_their_own() {
-        let crowd = Crowd::default();
-        let mut seats: Vec<_> = (0..AT_ONCE).map(|_| crowd.enter("a").unwrap()).collect();
-        assert!(crowd.enter("a").is_none());
-        assert!(crowd.enter("b").is_some());
-        seats.pop();
-        assert!(crowd.enter("a").is_some());
-        drop(seats);
-        assert!(crowd.taken().is_empty());
-    }
 }

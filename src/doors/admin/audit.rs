@@ -26,8 +26,8 @@ pub(super) struct OfAudit {
     /// Only what was done to this project.
     #[param(value_type = Option<String>)]
     project: Option<ProjectId>,
-    /// Only this: export, flush, delete, evict, mint, exchange, revoke, quota or
-    /// import.
+    /// Only this: export, flush, delete, evict, mint, exchange, revoke, quota,
+    /// import or repair.
     #[param(value_type = Option<String>)]
     action: Option<Action>,
     /// Only of this time and later.

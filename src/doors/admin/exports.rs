@@ -46,7 +46,19 @@ pub(super) struct OfExports {
     limit: Option<u32>,
 }
 
-/// An export, but for its config.
+/// A page of what one export has.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct OfParts {
+    /// Those behind this one: `next` of the page before.
+    #[param(value_type = Option<String>)]
+    after: Option<u32>,
+    /// At most so many; 100 unless given, 1000 at most.
+    limit: Option<u32>,
+}
+
+/// An export; its layers, its steps and its config are behind it.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ExportDetails {
     /// What it is.
@@ -54,10 +66,6 @@ pub struct ExportDetails {
     /// The digest of its cache config.
     #[schema(value_type = String)]
     pub config: Digest,
-    /// The layer descriptors, in the manifest's order.
-    pub layers: Vec<Layer>,
-    /// The steps that made its records, as far as they are known.
-    pub steps: Vec<StepOf>,
 }
 
 /// A step of a build.
@@ -177,7 +185,7 @@ fn holding(mut response: Response, room: OwnedSemaphorePermit) -> Response {
     response
 }
 
-/// One export with its layers and steps.
+/// One export.
 #[utoipa::path(get, path = "/v1/exports/{id}", tag = "exports", operation_id = "get_export",
     params(("id" = i64, Path, description = "Its number")),
     responses((status = OK, body = ExportDetails), (status = "default", body = Fault)))]
@@ -186,15 +194,52 @@ pub(super) async fn one(
     admin: Admin,
     Named(id): Named<ExportId>,
     Ask(Nothing {}): Ask<Nothing>,
-) -> Result<Response, Failure> {
-    let (export, room) = whole(&office, &admin, id).await?;
-    let details = ExportDetails {
+) -> Result<Answer<ExportDetails>, Failure> {
+    let (export, _room) = whole(&office, &admin, id).await?;
+    Ok(Answer(ExportDetails {
         export: export.head,
         config: export.config_digest,
-        layers: export.layers,
-        steps: export.steps.iter().map(StepOf::from).collect(),
-    };
-    Ok(holding(Answer(details).into_response(), room))
+    }))
+}
+
+/// The layer descriptors of an export, in the manifest's order.
+#[utoipa::path(get, path = "/v1/exports/{id}/layers", tag = "exports", operation_id = "list_layers",
+    params(("id" = i64, Path, description = "Its number"), OfParts),
+    responses((status = OK, body = Page<Layer>), (status = "default", body = Fault)))]
+pub(super) async fn layers(
+    State(office): State<Arc<Office>>,
+    admin: Admin,
+    Named(id): Named<ExportId>,
+    Ask(asked): Ask<OfParts>,
+) -> Result<Answer<Page<Layer>>, Failure> {
+    let limit = limit(asked.limit)?;
+    let (export, _room) = whole(&office, &admin, id).await?;
+    Ok(Answer(part(export.layers, asked.after, limit)))
+}
+
+/// The steps that made the records of an export, as far as they are known.
+#[utoipa::path(get, path = "/v1/exports/{id}/steps", tag = "exports", operation_id = "list_steps",
+    params(("id" = i64, Path, description = "Its number"), OfParts),
+    responses((status = OK, body = Page<StepOf>), (status = "default", body = Fault)))]
+pub(super) async fn steps(
+    State(office): State<Arc<Office>>,
+    admin: Admin,
+    Named(id): Named<ExportId>,
+    Ask(asked): Ask<OfParts>,
+) -> Result<Answer<Page<StepOf>>, Failure> {
+    let limit = limit(asked.limit)?;
+    let (export, _room) = whole(&office, &admin, id).await?;
+    let steps = export.steps.iter().map(StepOf::from).collect();
+    Ok(Answer(part(steps, asked.after, limit)))
+}
+
+/// A page of a list that is kept as a whole.
+fn part<T>(all: Vec<T>, after: Option<u32>, limit: u32) -> Page<T> {
+    let after = after.unwrap_or(0);
+    let items = all.into_iter().skip(after as usize);
+    let items: Vec<T> = items.take(limit as usize).collect();
+    let next = u64::from(after) + items.len() as u64;
+    Page::of(items, limit, |_| next.to_string())
 }
 
 /// The cache config of an export, exactly as it was exported: what a graph is

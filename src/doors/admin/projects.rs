@@ -14,6 +14,7 @@ use super::Office;
 use super::admitted::{Admin, no_project};
 use super::asked::{Ask, Json, Named, Nothing};
 use super::told::{Failure, Fault, Page, limit};
+use crate::cache::flushes::Source;
 use crate::catalog::Filter;
 use crate::catalog::ledger::{NewFlush, ProjectHead, ProjectSettings, RefHead, Settled};
 use crate::place::{GitRef, ProjectId, Scope};
@@ -309,6 +310,7 @@ pub(super) async fn flush(
         origin: admin.origin(),
     };
     let exports = office.catalog.flush(&flush).await?;
+    office.flushes.count(Source::Admin, exports);
     Ok(Answer(Flushed {
         project: flush.project,
         git_ref: flush.git_ref,

@@ -76,6 +76,9 @@ impl Lab {
                 cache,
                 limits: Limits::default(),
             },
+            refusals: Default::default(),
+            flushes: Default::default(),
+            others: Default::default(),
         });
         Self {
             _dir: dir,
@@ -145,20 +148,25 @@ impl Lab {
     }
 
     async fn export(&self, project: &str, git_ref: &str) -> ExportId {
-        let export = NewExport {
-            place: Place {
-                project: project.parse().unwrap(),
-                git_ref: git_ref.parse().unwrap(),
-                scope: Default::default(),
-            },
-            time: Timestamp::now(),
-            builder: "host".to_owned(),
-            records: 0,
-            config: Bytes::from_static(b"{\"records\":[]}"),
-            layers: Vec::new(),
-            steps: Vec::new(),
-        };
+        let export = new_export(project, git_ref);
         self.catalog.append(export).await.unwrap()
+    }
+}
+
+/// An export that has nothing.
+fn new_export(project: &str, git_ref: &str) -> NewExport {
+    NewExport {
+        place: Place {
+            project: project.parse().unwrap(),
+            git_ref: git_ref.parse().unwrap(),
+            scope: Default::default(),
+        },
+        time: Timestamp::now(),
+        builder: "host".to_owned(),
+        records: 0,
+        config: Bytes::from_static(b"{\"records\":[]}"),
+        layers: Vec::new(),
+        steps: Vec::new(),
     }
 }
 
@@ -169,7 +177,7 @@ fn access(keys: Keys, catalog: &Arc<dyn Catalog>) -> Access {
 
 /// Every documented method and path, with something in place of names.
 fn documented(project: &str, id: &str) -> Vec<(String, String)> {
-    let document = serde_json::to_value(document()).unwrap();
+    let document = serde_json::to_value(document(Default::default())).unwrap();
     let paths = document["paths"].as_object().unwrap();
     let methods = paths.iter().flat_map(|(path, item)| {
         let path = path.replace("{project}", project).replace("{id}", id);

@@ -188,26 +188,32 @@ pub(super) async fn savings(
     Ask(asked): Ask<OfSavings>,
 ) -> Result<Answer<Page<Saving>>, Failure> {
     let limit = limit(asked.limit)?;
-    let skipped: usize = match asked.after.as_deref() {
-        None => 0,
-        Some(after) => after.parse().map_err(|_| no_cursor())?,
+    let after = asked.after.as_deref().map(|after| {
+        let mut parts = after.splitn(3, ' ');
+        let day = parts.next()?.parse().ok()?;
+        let project = parts.next()?.parse().ok()?;
+        Some((day, project, parts.next()?.parse().ok()?))
+    });
+    let after = match after {
+        Some(None) => return Err(no_cursor()),
+        after => after.flatten(),
     };
-    // All are read at once.
-    let _room = office.large.acquire().await.map_err(|_| Failure::busy())?;
-    let all = match admin.narrowed(asked.project) {
+    let rows = match admin.narrowed(asked.project) {
         Err(Unseen) => Vec::new(),
         Ok(project) => {
             let filter = SavingFilter {
                 project,
                 git_ref: asked.git_ref,
                 since: asked.since,
+                after,
+                limit: Some(limit),
             };
             office.catalog.savings(&filter).await?
         }
     };
-    let page: Vec<_> = all.into_iter().skip(skipped).take(limit as usize).collect();
-    let next = skipped.saturating_add(page.len()).to_string();
-    Ok(Answer(Page::of(page, limit, |_| next.clone())))
+    // No project and no ref has a space.
+    let next = |row: &Saving| format!("{} {} {}", row.day, row.project, row.git_ref);
+    Ok(Answer(Page::of(rows, limit, next)))
 }
 
 fn no_cursor() -> Failure {

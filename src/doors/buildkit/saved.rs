@@ -34,6 +34,7 @@ use crate::cache::{Cache, Saving, Want};
 use crate::graph::Config;
 use crate::place::{GitRef, ProjectId};
 use crate::step::{Origin, Step, StepName};
+use crate::units::counted;
 
 /// How long the end of a build may wait for an estimate, or for its daemon's
 /// id.
@@ -267,10 +268,7 @@ fn line(cached: usize, steps: usize, saved: &Saved) -> String {
     } else {
         "about "
     };
-    let builders = match saved.builders() {
-        1 => "1 builder".to_owned(),
-        many => format!("{many} builders"),
-    };
+    let builders = counted(saved.builders(), "builder");
     let seconds = (saved.recorded + saved.estimated).as_secs_f64();
     let seconds = if seconds < 10.0 {
         format!("{seconds:.1}")

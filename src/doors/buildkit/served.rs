@@ -22,7 +22,7 @@ use super::stores::Stores;
 use crate::cache::backends::Backend;
 use crate::cache::{Documents, Import, Want};
 use crate::digest::Digest;
-use crate::units::{Age, ByteSize};
+use crate::units::{Age, ByteSize, counted};
 
 /// An import under the name that buildkitd knows it by. Its store is retired
 /// when the last build that shares it is forgotten.
@@ -206,12 +206,9 @@ impl ServedImports {
 /// An import in one line.
 pub fn describe(import: &Import, now: Timestamp) -> String {
     let age = Duration::try_from(now.duration_since(import.exported_at)).unwrap_or_default();
-    let counted = |count: usize, what: &str| match count {
-        1 => format!("1 {what}"),
-        count => format!("{count} {what}s"),
-    };
+    let number = import.export.map(|id| format!(" (export {id})"));
     format!(
-        "{}: {} and {} ({}) out of {} by {}, newest {} by {} (export {})",
+        "{}: {} and {} ({}) out of {} by {}, newest {} by {}{}",
         import.place,
         counted(import.records, "record"),
         counted(import.layers.len(), "layer"),
@@ -220,7 +217,7 @@ pub fn describe(import: &Import, now: Timestamp) -> String {
         counted(import.builders, "builder"),
         Age(age),
         import.builder,
-        import.export,
+        number.unwrap_or_default(),
     )
 }
 
@@ -270,7 +267,7 @@ mod tests {
             },
             exports: 1,
             builders: 1,
-            export: ExportId(1),
+            export: Some(ExportId(1)),
             exported_at: Timestamp::UNIX_EPOCH,
             builder: "host".to_owned(),
             records: 1,

@@ -26,8 +26,23 @@ pub fn furnished(pages: Router, metrics: Metrics) -> Router {
 }
 
 async fn missing(uri: Uri) -> Response {
-    let message = format!("there is nothing at {}", uri.path());
+    let path = uri.path();
+    let message = match is_method(path) {
+        false => format!("there is nothing at {path}"),
+        true => format!(
+            "there is no page at {path}: it looks like a method of gRPC, which is spoken here \
+             over HTTP/2, with content-type application/grpc"
+        ),
+    };
     told(StatusCode::NOT_FOUND, "not_found", &message)
+}
+
+/// Whether gRPC would call a method so: `/package.Service/Method`.
+fn is_method(path: &str) -> bool {
+    let parts = path.strip_prefix('/').and_then(|path| path.split_once('/'));
+    parts.is_some_and(|(service, method)| {
+        service.contains('.') && !method.is_empty() && !method.contains('/')
+    })
 }
 
 async fn not_so(method: Method) -> Response {
@@ -144,8 +159,15 @@ mod tests {
             assert_eq!(found, status, "{body}");
             let body: serde_json::Value = serde_json::from_str(&body).unwrap();
             assert_eq!(body["error"]["code"], code);
-            assert!(body["error"]["message"].is_string());
+            let message = body["error"]["message"].as_str().unwrap();
+            assert!(!message.contains("gRPC"), "{message}");
         }
+        let (status, body) = asked(&pages, Method::POST, "/some.v1.Cache/LookUp", 0).await;
+        assert_eq!(status, 404);
+        assert!(
+            body.contains("gRPC, which is spoken here over HTTP/2"),
+            "{body}"
+        );
     }
 
     #[tokio::test]

@@ -2,12 +2,13 @@
 //!
 //! Of IPv6, a client has a whole network of addresses, which count as one.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
+
+use crate::seats::{Seat, Seats};
 
 /// How often it is logged that connections were refused.
 const LOGGED: Duration = Duration::from_secs(1);
@@ -15,22 +16,20 @@ const LOGGED: Duration = Duration::from_secs(1);
 /// The addresses that are connected; clones are the same.
 #[derive(Clone)]
 pub struct Peers {
-    counted: Arc<Mutex<Counted>>,
-    /// What one of them has at most.
-    most: usize,
+    connections: Seats<IpAddr>,
+    refused: Arc<Mutex<Refused>>,
 }
 
 #[derive(Default)]
-struct Counted {
-    connections: HashMap<IpAddr, usize>,
+struct Refused {
     logged: Option<Instant>,
-    /// Refused since then.
-    refused: u64,
+    /// Since then.
+    count: u64,
 }
 
 /// A connection that is counted until it is dropped.
 pub struct Guest {
-    peers: Peers,
+    _seat: Seat<IpAddr>,
     address: SocketAddr,
 }
 
@@ -45,42 +44,36 @@ impl Peers {
     /// Nobody yet; an address has `most` connections at most.
     pub fn new(most: usize) -> Self {
         Self {
-            counted: Arc::default(),
-            most,
+            connections: Seats::new(most),
+            refused: Arc::default(),
         }
     }
 
     /// Counts a connection, unless its address has too many.
     pub fn admit(&self, stream: &TcpStream) -> Option<Guest> {
         let address = stream.peer_addr().ok()?;
-        if !self.lock().admit(shared(address.ip()), self.most) {
+        let client = shared(address.ip());
+        let Some(seat) = self.connections.take(client) else {
+            self.refuse(client);
             return None;
-        }
+        };
         Some(Guest {
-            peers: self.clone(),
+            _seat: seat,
             address,
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Counted> {
-        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Counted {
-    fn admit(&mut self, client: IpAddr, most: usize) -> bool {
-        let connections = self.connections.entry(client).or_default();
-        if *connections < most {
-            *connections += 1;
-            return true;
+    fn refuse(&self, client: IpAddr) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.count += 1;
+        if refused
+            .logged
+            .is_none_or(|logged| logged.elapsed() >= LOGGED)
+        {
+            let count = std::mem::take(&mut refused.count);
+            tracing::warn!(%client, refused = count, "a client has too many connections");
+            refused.logged = Some(Instant::now());
         }
-        self.refused += 1;
-        if self.logged.is_none_or(|logged| logged.elapsed() >= LOGGED) {
-            let refused = std::mem::take(&mut self.refused);
-            tracing::warn!(%client, refused, "a client has too many connections");
-            self.logged = Some(Instant::now());
-        }
-        false
     }
 }
 
@@ -95,19 +88,6 @@ fn shared(address: IpAddr) -> IpAddr {
     }
 }
 
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let client = shared(self.address.ip());
-        let mut peers = self.peers.lock();
-        if let Some(connections) = peers.connections.get_mut(&client) {
-            *connections -= 1;
-            if *connections == 0 {
-                peers.connections.remove(&client);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,9 +99,9 @@ mod tests {
         assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
         assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
         assert_ne!(of("192.0.2.2"), of("192.0.2.1"));
-        let mut counted = Counted::default();
+        let peers = Peers::new(2);
         let asked = ["2001:db8::1", "2001:db8::2", "2001:db8::3"];
-        let admitted = asked.map(|address| counted.admit(of(address), 2));
-        assert_eq!(admitted, [true, true, false]);
+        let admitted = asked.map(|address| peers.connections.take(of(address)));
+        assert_eq!(admitted.map(|seat| seat.is_some()), [true, true, false]);
     }
 }

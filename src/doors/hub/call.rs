@@ -11,7 +11,7 @@ use tracing::Span;
 use super::Door;
 use super::metrics::{Method, Metrics, Outcome};
 use super::shares::Client;
-use crate::access::{self, Denied, Pass};
+use crate::access::{self, Denied, Pass, Reason};
 use crate::cache::CacheError;
 use crate::cache::guard::Guard;
 use crate::cache::wire::{MAX_MESSAGE, Malformed, status_of};
@@ -59,9 +59,12 @@ impl Call {
         call.metrics.began();
         let token = match bearer(headers) {
             Ok(token) => token,
-            Err(status) => return Err(call.ended(status)),
+            Err(status) => {
+                door.refusals.count(Reason::Malformed);
+                return Err(call.ended(status));
+            }
         };
-        match Pass::new(&door.access, token).await {
+        match door.refusals.counted(Pass::new(&door.access, token).await) {
             Ok(pass) => {
                 call.client = Client::of(pass.grant(), peer);
                 let grant = pass.grant();

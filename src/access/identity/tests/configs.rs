@@ -25,6 +25,21 @@ fn a_file_with_options_alone_says_nothing_of_identities() {
     assert!(config("listen = 'x'").is_empty());
     let config = config(TABLES);
     assert_eq!((config.issuers.len(), config.rules.len()), (2, 7));
+    // Both let in by name, and each is told so once.
+    let [github, gitlab] = &config.notes[..] else {
+        panic!("{:?}", config.notes)
+    };
+    assert!(
+        github.starts_with("rule \"github\" lets in by name"),
+        "{github}"
+    );
+    assert!(
+        gitlab.starts_with("rule \"gitlab\" lets in by name"),
+        "{gitlab}"
+    );
+    let by_id =
+        "preset = 'github'\nowners = ['acme']\nowner-ids = ['7']\ndefault-branch = 'main'\n";
+    let config = self::config(&with_rule(by_id));
     assert_eq!(config.notes, [""; 0]);
 }
 

@@ -142,6 +142,17 @@ fn a_merge_request_of_a_fork_writes_only_a_ref_that_no_branch_has() {
             "refs/heads/release/*"
         ]
     );
+    // A GitLab that says where it goes.
+    let mut claims = gitlab(
+        "merge_request_event",
+        "acme/shop",
+        Some("acme/shop"),
+        "trunk",
+    );
+    claims["target_ref"] = "develop".into();
+    let (_, grant) = granted(&config, "gitlab", claims).unwrap();
+    assert!(texts(&grant.read).contains(&"refs/heads/develop"));
+    assert_eq!(texts(&grant.write), ["refs/merge-requests/20/trunk"]);
     // A GitLab that does not say where a job runs: reading is all there is.
     let claims = gitlab("merge_request_event", "acme/shop", None, "trunk");
     let (rule, grant) = granted(&config, "gitlab", claims).unwrap();

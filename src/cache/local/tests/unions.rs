@@ -42,7 +42,7 @@ async fn an_import_follows_the_log_wherever_it_was_written() {
         let name = format!("layer {written}");
         let id = publish(&other, place("p", "main"), &[&name]).await;
         let import = cache.look_up(&wants, &ALL).await.unwrap().import().unwrap();
-        assert_eq!((import.export, import.exports), (id, written));
+        assert_eq!((import.export, import.exports), (Some(id), written));
         let again = cache.look_up(&wants, &ALL).await.unwrap().import().unwrap();
         assert_eq!(again.layers, import.layers);
     }

@@ -46,7 +46,7 @@ async fn an_export_does_not_wait_for_the_hub_and_reaches_it() {
         host.upload(layer).await;
     }
     let published = host.cache.publish(export(&layers)).await.unwrap();
-    assert_eq!(published.id, None);
+    assert_eq!((published.id, published.queued), (None, true));
     assert_eq!((published.records, published.layers), (2, 2));
     assert_eq!(published.bytes, 2_000_010);
     // What waits is held.

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use crate::cli::display::{age, print, print_json, table};
 use crate::cli::hub_api::{HubApi, Wanted};
 use crate::doors::admin::{GcRequest, GcStatus};
-use crate::units::ByteSize;
+use crate::units::{ByteSize, counted};
 
 /// How often it is asked whether it has ended.
 const LOOK: Duration = Duration::from_millis(200);
@@ -58,11 +58,11 @@ pub(super) async fn run(hub: &HubApi, dry_run: bool, json: bool) -> anyhow::Resu
     }
     let verb = if dry_run { "would take" } else { "took" };
     print(format_args!(
-        "{verb} {} of {} exports out of the log, which frees {}; {} layers ({}) that nothing named",
+        "{verb} {} of {} out of the log, which frees {}; {} ({}) that nothing named",
         collected.exports_gone,
-        collected.exports_before,
+        counted(collected.exports_before, "export"),
         ByteSize(collected.frees_bytes),
-        collected.layers,
+        counted(collected.layers, "layer"),
         ByteSize(collected.bytes)
     ))?;
     Ok(ExitCode::SUCCESS)

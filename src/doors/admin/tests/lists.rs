@@ -71,3 +71,69 @@ async fn the_document_describes_every_route_and_is_whole() {
         }
     }
 }
+
+/// All items of a list, page by page.
+async fn listed(lab: &Lab, path: &str, token: &str) -> Vec<Value> {
+    let (mut items, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = lab.get(&format!("{path}?limit=7{after}"), token).await;
+        assert_eq!(page.status, StatusCode::OK, "{}", page.json);
+        let more = page.json["items"].as_array().unwrap();
+        assert!(more.len() <= 7);
+        items.extend(more.iter().cloned());
+        let Some(next) = page.json["next"].as_str() else {
+            return items;
+        };
+        let next: String = url::form_urlencoded::byte_serialize(next.as_bytes()).collect();
+        after = format!("&after={next}");
+    }
+}
+
+#[tokio::test]
+async fn what_an_export_has_and_what_was_saved_come_in_pages() {
+    let lab = Lab::new().await;
+    let token = lab.admin(Some("p"));
+    let layer = |n: u64| crate::catalog::Layer {
+        digest: crate::digest::Digest::of(&n.to_le_bytes()),
+        size: n,
+        media_type: "application/vnd.oci.image.layer.v1.tar+gzip".to_owned(),
+        diff_id: None,
+        created_at: None,
+        annotations: Default::default(),
+    };
+    let export = NewExport {
+        layers: (0..30).map(layer).collect(),
+        ..new_export("p", "main")
+    };
+    let id = lab.catalog.append(export).await.unwrap();
+    let layers = listed(&lab, &format!("/v1/exports/{id}/layers"), &token).await;
+    let sizes: Vec<_> = layers.iter().map(|layer| layer["size"].as_u64()).collect();
+    assert_eq!(sizes, (0..30).map(Some).collect::<Vec<_>>());
+    let steps = listed(&lab, &format!("/v1/exports/{id}/steps"), &token).await;
+    assert_eq!(steps.len(), 0);
+    for day in 1..=28 {
+        for project in ["p", "q"] {
+            let saving = crate::catalog::Saving {
+                project: project.parse().unwrap(),
+                git_ref: "main".parse().unwrap(),
+                day: jiff::civil::date(2026, 11, day),
+                builds: 1,
+                steps: 1,
+                cached: 1,
+                saved_ms: 1,
+                estimated_ms: 0,
+            };
+            lab.catalog.add_saving(&saving).await.unwrap();
+        }
+    }
+    let own = listed(&lab, "/v1/savings", &token).await;
+    assert_eq!(own.len(), 28);
+    assert_eq!(own[0]["day"], "2026-11-28");
+    let all = listed(&lab, "/v1/savings", &lab.admin(None)).await;
+    assert_eq!(all.len(), 56);
+    for after in ["x", "2026-11-28", "2026-11-28 p", "2026-11-28 .. main"] {
+        let after: String = url::form_urlencoded::byte_serialize(after.as_bytes()).collect();
+        let told = lab.get(&format!("/v1/savings?after={after}"), &token).await;
+        assert_eq!(told.status, StatusCode::BAD_REQUEST, "{after}");
+    }
+}

@@ -25,7 +25,7 @@ use crate::digest::Digest;
 use crate::graph::{Config, GraphError, Manifest, Vertex, steps};
 use crate::place::Place;
 use crate::step::Step;
-use crate::units::ByteSize;
+use crate::units::{ByteSize, counted};
 
 /// How late the progress may be: an export is dated and named by it.
 const LATE: Duration = Duration::from_secs(1);
@@ -268,13 +268,14 @@ impl ExportStore {
         self.build.account.export(&ran, &published.steps);
         let layers = layers::lines(published.id, &graph, &sizes, &uploaded, &published.steps);
         let became = match published.id {
-            Some(id) => format!("as export {id}"),
-            None => "queued for the hub".to_owned(),
+            _ if published.queued => ", queued for the hub".to_owned(),
+            Some(id) => format!(" as export {id}"),
+            None => String::new(),
         };
         let told = format!(
-            "exported {} records and {} layers ({}, of which {} new) to {} {became}",
-            published.records,
-            published.layers,
+            "exported {} and {} ({}, of which {} new) to {}{became}",
+            counted(published.records, "record"),
+            counted(published.layers, "layer"),
             ByteSize(published.bytes),
             ByteSize(uploaded.values().sum()),
             self.place,
