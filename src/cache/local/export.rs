@@ -1,19 +1,90 @@
-//! What an export is held against before it is published.
+//! Publishing: what an export is held against, and how it enters the log.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
 
 use super::open::Opened;
+use super::pinning::Names;
 use super::shared::kept_steps;
+use super::{LocalCache, parse};
 use crate::access::RefPattern;
-use crate::cache::{CacheError, steps};
+use crate::cache::descriptors::to_layer;
+use crate::cache::{CacheError, Publication, Published, steps};
+use crate::catalog::{CatalogError, NewExport};
 use crate::digest::Digest;
 use crate::graph::Config;
 use crate::place::ProjectId;
 use crate::step::Step;
 
+impl LocalCache {
+    /// As [`Cache::publish`](crate::cache::Cache::publish).
+    pub(super) async fn append(&self, export: Publication) -> Result<Published, CacheError> {
+        let (manifest, config) = parse(export.manifest, export.config.clone()).await?;
+        let opened = self.opener.opened_for_writing().await?;
+        let sizes = BTreeMap::from_iter(manifest.sizes()?);
+        let names = Names::pin(&opened, sizes.keys().copied().collect()).await?;
+        let missing = missing(&opened, &export.place.project, &export.uploaded, &sizes).await?;
+        if !missing.is_empty() {
+            return Err(CacheError::Missing(missing));
+        }
+        let of = (&export.place.project, export.readable.as_deref());
+        let steps = steps(&opened, of, &config, export.steps).await;
+        let room = match self.make_room(&opened, &export.place, &sizes).await {
+            Ok(room) => room,
+            Err(refused) => {
+                self.subsuming.let_go(opened, names);
+                return Err(refused);
+            }
+        };
+        // As exactly as it is kept.
+        let time = Timestamp::now();
+        let time = Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time);
+        // The log must never name what a crash of the machine could still take.
+        opened.blobs.persist().await?;
+        let place = export.place.clone();
+        names.check()?;
+        let id = opened
+            .catalog
+            .append(NewExport {
+                place: export.place,
+                time,
+                builder: export.builder,
+                records: config.records.len() as u64,
+                config: export.config.bytes,
+                layers: manifest.layers.into_iter().map(to_layer).collect(),
+                steps: steps::with_cut_dates(&steps, time),
+                began: export.began,
+            })
+            .await
+            .map_err(refused)?;
+        if let Some(room) = room {
+            self.settle(&opened, &place, &sizes, room).await;
+        }
+        self.grown.notify_one();
+        self.subsuming.let_go(Arc::clone(&opened), names);
+        self.subsuming.begin(opened, place, id);
+        Ok(Published {
+            id: Some(id),
+            records: config.records.len(),
+            layers: sizes.len(),
+            bytes: sizes.values().sum(),
+            steps,
+        })
+    }
+}
+
+fn refused(error: CatalogError) -> CacheError {
+    match error {
+        CatalogError::Flushed { .. } => CacheError::Flushed(error.to_string()),
+        error => error.into(),
+    }
+}
+
 /// Blobs that the project may not name: absent, of another size than the
 /// manifest says, or neither uploaded by this export nor held already.
-pub(super) async fn missing(
+async fn missing(
     opened: &Opened,
     project: &ProjectId,
     uploaded: &BTreeSet<Digest>,
@@ -42,7 +113,7 @@ pub(super) async fn missing(
 
 /// The steps of an export's records: `ran` by its build, or known from earlier
 /// exports of the project. An export is worth more than its names.
-pub(super) async fn steps(
+async fn steps(
     opened: &Opened,
     (project, readable): (&ProjectId, Option<&[RefPattern]>),
     config: &Config,

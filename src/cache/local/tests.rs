@@ -130,6 +130,7 @@ fn export(place: Place, layers: &[&str]) -> Publication {
         uploaded: BTreeSet::new(),
         steps: Vec::new(),
         readable: None,
+        began: None,
     }
 }
 

@@ -139,9 +139,10 @@ impl From<&CatalogError> for ErrorKind {
             CatalogError::Full(_) => Self::Full,
             CatalogError::Unavailable { .. } => Self::Unavailable,
             CatalogError::Corrupt { .. } => Self::Corrupt,
-            CatalogError::InvalidUrl(_) | CatalogError::Newer(_) | CatalogError::Other { .. } => {
-                Self::Other
-            }
+            CatalogError::InvalidUrl(_)
+            | CatalogError::Newer(_)
+            | CatalogError::Flushed { .. }
+            | CatalogError::Other { .. } => Self::Other,
         }
     }
 }

@@ -157,6 +157,7 @@ impl Lab {
             config: Bytes::from_static(b"{\"records\":[]}"),
             layers: Vec::new(),
             steps: Vec::new(),
+            began: None,
         };
         self.catalog.append(export).await.unwrap()
     }
