@@ -378,6 +378,9 @@ pub enum CacheError {
     /// to do.
     #[error("{0}")]
     Unavailable(String),
+    /// The blob store is another catalog's; the text says what to do.
+    #[error("{0}")]
+    Foreign(String),
     /// Whoever asks may not do that; the text says why, and what helps.
     #[error("{0}")]
     Denied(String),

@@ -6,6 +6,7 @@
 //! hits and never a start. Several processes share a directory, or a database
 //! and a bucket; nothing that is kept here must be seen by another.
 
+mod bound;
 mod collect;
 mod directory;
 mod export;
@@ -157,6 +158,18 @@ impl LocalCache {
         let wrong = HashSet::new();
         self.answer(&opened, &mut united, question, wrong).await?;
         Ok(united.heads.len())
+    }
+
+    /// Makes sure that the blob store is the catalog's; [`CacheError::Foreign`]
+    /// where it is another's.
+    pub async fn bind(&self) -> Result<(), CacheError> {
+        self.opener.opened().await?.bind().await
+    }
+
+    /// Takes the blob store over for the catalog, from whichever had it.
+    pub async fn adopt(&self) -> Result<(), CacheError> {
+        let opened = self.opener.opened().await?;
+        bound::adopt(&*opened.catalog, &*opened.blobs).await
     }
 
     /// Whether the store is there and opens; an error says why not. Unlike

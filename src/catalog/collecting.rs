@@ -18,6 +18,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::{CatalogError, ExportId};
+use crate::blobs::{StoreId, Taken};
 use crate::digest::Digest;
 use crate::place::{GitRef, Place, ProjectId};
 
@@ -80,6 +81,13 @@ pub trait Collecting {
     /// an hour of its last use, or of its own time, nothing is written of an
     /// export.
     async fn note_use(&self, uses: &Uses, at: Timestamp) -> Result<(), CatalogError>;
+
+    /// Which blob store is the catalog's; none until it is bound to one.
+    async fn store(&self) -> Result<Option<StoreId>, CatalogError>;
+
+    /// Binds the catalog to a blob store; gives to which it is bound then, since
+    /// of several that do so first one does.
+    async fn bind(&self, store: StoreId, taken: Taken) -> Result<StoreId, CatalogError>;
 
     /// How many exports each project has in the log, and how many bytes all have
     /// that its exports name, those that have left the log included; by name.

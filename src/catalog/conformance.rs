@@ -81,6 +81,7 @@ macro_rules! catalog_conformance {
             a_blob_that_very_many_name_is_noted_of_the_newest,
             however_much_has_ended_it_goes_in_one_call,
             sizes_of_projects_count_each_blob_once,
+            a_catalog_is_bound_to_one_store_unless_that_is_done_anew,
             usage_is_kept_by_day_and_listed_in_pages,
             whatever_happens_agrees_with_a_simple_model,
         }

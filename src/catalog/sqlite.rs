@@ -15,6 +15,7 @@ mod open;
 mod rows;
 mod savings;
 mod steps;
+mod store;
 mod tasks;
 mod turn;
 mod usage;

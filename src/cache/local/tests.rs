@@ -1,5 +1,6 @@
 //! The embedded cache from the outside, on a real directory.
 
+mod bound;
 mod collect;
 mod copies;
 mod faults;

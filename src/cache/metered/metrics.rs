@@ -67,7 +67,7 @@ impl From<&BlobError> for ErrorKind {
 impl From<&CacheError> for ErrorKind {
     fn from(error: &CacheError) -> Self {
         match error {
-            CacheError::Unavailable(_) => Self::Unavailable,
+            CacheError::Unavailable(_) | CacheError::Foreign(_) => Self::Unavailable,
             CacheError::Flushed(_) => Self::Flushed,
             CacheError::Denied(_) | CacheError::Unauthenticated(_) => Self::Denied,
             CacheError::Exhausted(_) => Self::Full,

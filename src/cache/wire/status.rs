@@ -25,9 +25,10 @@ pub fn status_of(error: &CacheError) -> Status {
         CacheError::Exhausted(_)
         | CacheError::Blob(BlobError::Full(_) | BlobError::Refused(_))
         | CacheError::Catalog(CatalogError::Full(_)) => Status::resource_exhausted(text),
-        CacheError::Unavailable(_) | CacheError::Blob(_) | CacheError::Catalog(_) => {
-            Status::unavailable(text)
-        }
+        CacheError::Unavailable(_)
+        | CacheError::Foreign(_)
+        | CacheError::Blob(_)
+        | CacheError::Catalog(_) => Status::unavailable(text),
     }
 }
 

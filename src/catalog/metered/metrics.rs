@@ -94,6 +94,10 @@ label! {
         Now = "now",
         /// Reads were noted.
         NoteUse = "note_use",
+        /// It was asked which blob store is the catalog's.
+        Store = "store",
+        /// That was noted.
+        Bind = "bind",
         /// Projects were measured.
         ProjectSizes = "project_sizes",
         /// How much there is was kept for the day.

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use sqlx::PgConnection;
 
 use super::{PostgresCatalog, arrays, microseconds};
+use crate::blobs::{StoreId, Taken};
 use crate::catalog::{
     CatalogError, Collecting, KeptExport, KeptFilter, PinHolder, ProjectSize, Uses,
 };
@@ -242,6 +243,14 @@ impl Collecting for PostgresCatalog {
 
     async fn note_use(&self, uses: &Uses, at: Timestamp) -> Result<(), CatalogError> {
         self.connections.bounded(self.write_uses(uses, at)).await
+    }
+
+    async fn store(&self) -> Result<Option<StoreId>, CatalogError> {
+        self.bound_to().await
+    }
+
+    async fn bind(&self, store: StoreId, taken: Taken) -> Result<StoreId, CatalogError> {
+        self.bind_to(store, taken).await
     }
 
     async fn project_sizes(&self) -> Result<Vec<ProjectSize>, CatalogError> {

@@ -10,6 +10,7 @@ use sqlx::{Sqlite, Transaction};
 use super::leases::end;
 use super::turn::Turn;
 use super::{SqliteCatalog, rows};
+use crate::blobs::{StoreId, Taken};
 use crate::catalog::{
     CatalogError, Collecting, KeptExport, KeptFilter, PinHolder, ProjectSize, Uses,
 };
@@ -225,6 +226,14 @@ impl Collecting for SqliteCatalog {
 
     async fn note_use(&self, uses: &Uses, at: Timestamp) -> Result<(), CatalogError> {
         self.write_uses(uses, at).await
+    }
+
+    async fn store(&self) -> Result<Option<StoreId>, CatalogError> {
+        self.bound_to().await
+    }
+
+    async fn bind(&self, store: StoreId, taken: Taken) -> Result<StoreId, CatalogError> {
+        self.bind_to(store, taken).await
     }
 
     async fn project_sizes(&self) -> Result<Vec<ProjectSize>, CatalogError> {
