@@ -20,6 +20,7 @@ mod served;
 mod shared;
 mod subsume;
 mod unions;
+mod uploads;
 mod uses;
 mod verify;
 
@@ -358,6 +359,7 @@ impl Cache for LocalCache {
         Ok(Box::new(Pinned {
             ingest,
             opened,
+            project: place.project.clone(),
             allowance,
         }))
     }

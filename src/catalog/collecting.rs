@@ -61,6 +61,10 @@ pub trait Collecting {
     /// candidates any more.
     async fn condemn(&self, blobs: &[Digest], ttl: Duration) -> Result<Vec<Digest>, CatalogError>;
 
+    /// Those of the blobs that are candidates are due when `wait` has passed, and
+    /// not before: they could not be removed now.
+    async fn postpone(&self, blobs: &[Digest], wait: Duration) -> Result<(), CatalogError>;
+
     /// The blobs are gone: neither condemned nor candidates any more.
     async fn acquit(&self, blobs: &[Digest]) -> Result<(), CatalogError>;
 
@@ -95,7 +99,7 @@ pub trait Collecting {
 }
 
 /// Whose a pin is: a number that nobody else has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PinHolder(pub(super) i64);
 
 impl PinHolder {

@@ -12,39 +12,58 @@ use super::{LocalCache, parse};
 use crate::access::RefPattern;
 use crate::cache::descriptors::to_layer;
 use crate::cache::{CacheError, Publication, Published, steps};
-use crate::catalog::{CatalogError, NewExport};
+use crate::catalog::{CatalogError, ExportId, NewExport};
 use crate::digest::Digest;
-use crate::graph::Config;
+use crate::graph::{Config, Manifest};
 use crate::place::ProjectId;
 use crate::step::Step;
 
 impl LocalCache {
     /// As [`Cache::publish`](crate::cache::Cache::publish).
     pub(super) async fn append(&self, export: Publication) -> Result<Published, CacheError> {
-        let (manifest, config) = parse(export.manifest, export.config.clone()).await?;
+        let (manifest, config) = parse(export.manifest.clone(), export.config.clone()).await?;
         let opened = self.opener.opened_for_writing().await?;
         let sizes = BTreeMap::from_iter(manifest.sizes()?);
-        let names = Names::pin(&opened, sizes.keys().copied().collect()).await?;
-        let missing = missing(&opened, &export.place.project, &export.uploaded, &sizes).await?;
+        let blobs = sizes.keys().copied().collect();
+        let names = Names::pin(&opened, &export.place.project, blobs).await?;
+        let place = export.place.clone();
+        let appended = self
+            .append_named(&opened, &names, export, (manifest, config), &sizes)
+            .await;
+        // Who is not to try again has uploaded for nothing.
+        let ended = matches!(
+            appended,
+            Ok(_) | Err(CacheError::Exhausted(_) | CacheError::Flushed(_))
+        );
+        self.subsuming.let_go(Arc::clone(&opened), names, ended);
+        let (id, published) = appended?;
+        self.grown.notify_one();
+        self.subsuming.begin(opened, place, id);
+        Ok(published)
+    }
+
+    async fn append_named(
+        &self,
+        opened: &Opened,
+        names: &Names,
+        export: Publication,
+        (manifest, config): (Manifest, Config),
+        sizes: &BTreeMap<Digest, u64>,
+    ) -> Result<(ExportId, Published), CacheError> {
+        let missing = missing(opened, &export.place.project, &export.uploaded, sizes).await?;
         if !missing.is_empty() {
             return Err(CacheError::Missing(missing));
         }
         let of = (&export.place.project, export.readable.as_deref());
-        let steps = steps(&opened, of, &config, export.steps).await;
-        let room = match self.make_room(&opened, &export.place, &sizes).await {
-            Ok(room) => room,
-            Err(refused) => {
-                self.subsuming.let_go(opened, names);
-                return Err(refused);
-            }
-        };
+        let steps = steps(opened, of, &config, export.steps).await;
+        let room = self.make_room(opened, &export.place, sizes).await?;
         // As exactly as it is kept.
         let time = Timestamp::now();
         let time = Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time);
         // The log must never name what a crash of the machine could still take.
         opened.blobs.persist().await?;
+        names.check(opened).await?;
         let place = export.place.clone();
-        names.check()?;
         let id = opened
             .catalog
             .append(NewExport {
@@ -60,18 +79,16 @@ impl LocalCache {
             .await
             .map_err(refused)?;
         if let Some(room) = room {
-            self.settle(&opened, &place, &sizes, room).await;
+            self.settle(opened, &place, sizes, room).await;
         }
-        self.grown.notify_one();
-        self.subsuming.let_go(Arc::clone(&opened), names);
-        self.subsuming.begin(opened, place, id);
-        Ok(Published {
+        let published = Published {
             id: Some(id),
             records: config.records.len(),
             layers: sizes.len(),
             bytes: sizes.values().sum(),
             steps,
-        })
+        };
+        Ok((id, published))
     }
 }
 

@@ -9,9 +9,10 @@ use super::bound;
 use super::directory::Directory;
 use super::lease::Leases;
 use super::unions::Unions;
+use super::uploads::Uploads;
 use crate::blobs::BlobStore;
 use crate::cache::CacheError;
-use crate::catalog::{Catalog, PinHolder};
+use crate::catalog::Catalog;
 use crate::moment::Moment;
 
 /// Both, and what is kept in memory beside them.
@@ -20,8 +21,7 @@ pub(super) struct Opened {
     pub(super) catalog: Arc<dyn Catalog>,
     pub(super) unions: Unions,
     pub(super) leases: Leases,
-    /// Whose the pins of uploads are.
-    pub(super) uploads: PinHolder,
+    pub(super) uploads: Uploads,
     /// When the store was last found to be the catalog's.
     bound: Mutex<Option<Moment>>,
 }
@@ -37,7 +37,7 @@ impl Opened {
             catalog,
             unions: Unions::default(),
             leases: Leases::default(),
-            uploads: PinHolder::random(),
+            uploads: Uploads::default(),
             bound: Mutex::default(),
         }
     }

@@ -5,6 +5,7 @@ mod collect;
 mod copies;
 mod faults;
 mod flushed;
+mod pinned;
 mod steps;
 mod subsumed;
 mod suspicion;

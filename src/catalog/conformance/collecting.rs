@@ -183,6 +183,11 @@ pub(in crate::catalog) async fn what_is_nominated_is_due_later_and_what_is_named
         .unwrap();
     catalog.nominate(&blobs(["a"]), LONG).await.unwrap();
     assert_eq!(candidates(catalog).await, BTreeSet::from([blob("a")]));
+    let put_off = blobs(["a", "named", "c"]);
+    catalog.postpone(&put_off, LONG).await.unwrap();
+    assert_eq!(candidates(catalog).await, BTreeSet::new(), "put off");
+    catalog.postpone(&put_off, Duration::ZERO).await.unwrap();
+    assert_eq!(candidates(catalog).await, BTreeSet::from([blob("a")]));
     condemn(catalog, &["a"]).await;
     assert_eq!(candidates(catalog).await, BTreeSet::new(), "condemned");
 }

@@ -49,6 +49,11 @@ impl Collecting for Metered {
             .await
     }
 
+    async fn postpone(&self, blobs: &[Digest], wait: Duration) -> Result<(), CatalogError> {
+        self.measured(Operation::Postpone, self.inner.postpone(blobs, wait))
+            .await
+    }
+
     async fn acquit(&self, blobs: &[Digest]) -> Result<(), CatalogError> {
         self.measured(Operation::Acquit, self.inner.acquit(blobs))
             .await

@@ -94,6 +94,8 @@ label! {
         Now = "now",
         /// Reads were noted.
         NoteUse = "note_use",
+        /// Candidates were put off.
+        Postpone = "postpone",
         /// It was asked which blob store is the catalog's.
         Store = "store",
         /// That was noted.

@@ -156,6 +156,16 @@ impl PostgresCatalog {
         Ok(())
     }
 
+    async fn postpone_blobs(&self, blobs: &[Digest], wait: Duration) -> Result<(), CatalogError> {
+        let mut connection = self.connections.one().await?;
+        let later =
+            "UPDATE candidate SET due = statement_timestamp() + $2 * interval '1 microsecond'
+            WHERE digest = ANY($1) RETURNING digest";
+        self.run(&mut connection, later, blobs, wait)
+            .await
+            .map(drop)
+    }
+
     async fn nominate_blobs(
         &self,
         blobs: &[Digest],
@@ -222,6 +232,11 @@ impl Collecting for PostgresCatalog {
 
     async fn condemn(&self, blobs: &[Digest], ttl: Duration) -> Result<Vec<Digest>, CatalogError> {
         let call = self.condemn_blobs(blobs, ttl);
+        self.connections.bounded(call).await
+    }
+
+    async fn postpone(&self, blobs: &[Digest], wait: Duration) -> Result<(), CatalogError> {
+        let call = self.postpone_blobs(blobs, wait);
         self.connections.bounded(call).await
     }
 

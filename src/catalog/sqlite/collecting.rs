@@ -197,6 +197,18 @@ impl Collecting for SqliteCatalog {
         self.digests(&condemned)
     }
 
+    async fn postpone(&self, blobs: &[Digest], wait: Duration) -> Result<(), CatalogError> {
+        let failed = |error| self.context.of(error);
+        let mut turn = Turn::of(self.writers()?).await.map_err(failed)?;
+        let mut tx = turn.write().await.map_err(failed)?;
+        let later = "UPDATE candidate SET due = ?2
+             WHERE digest IN (SELECT unhex(value) FROM json_each(?1))";
+        self.run(&mut tx, later, blobs, end(wait)).await?;
+        tx.commit().await.map_err(failed)?;
+        turn.keep();
+        Ok(())
+    }
+
     async fn acquit(&self, blobs: &[Digest]) -> Result<(), CatalogError> {
         let failed = |error| self.context.of(error);
         let mut turn = Turn::of(self.writers()?).await.map_err(failed)?;

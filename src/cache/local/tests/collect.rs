@@ -12,20 +12,20 @@ use crate::cache::retention::{Limits as Kept, ProjectLimits, Reason};
 use crate::catalog::{KeptFilter, PinHolder};
 
 /// The files of all blobs.
-fn stored(dir: &TempDir) -> BTreeSet<String> {
+pub(super) fn stored(dir: &TempDir) -> BTreeSet<String> {
     let files = fs::read_dir(dir.path().join("data/blobs/sha256")).unwrap();
     let names = files.map(|file| file.unwrap().file_name());
     names.map(|name| name.into_string().unwrap()).collect()
 }
 
-fn hexes(contents: &[&str]) -> BTreeSet<String> {
+pub(super) fn hexes(contents: &[&str]) -> BTreeSet<String> {
     let digests = contents
         .iter()
         .map(|content| Digest::of(content.as_bytes()));
     digests.map(|digest| digest.hex()).collect()
 }
 
-async fn settled(cache: &LocalCache) {
+pub(super) async fn settled(cache: &LocalCache) {
     loop {
         let next = std::mem::take(&mut *cache.subsuming.running());
         if next.is_empty() {
@@ -35,7 +35,7 @@ async fn settled(cache: &LocalCache) {
     }
 }
 
-async fn collect(cache: &LocalCache, limits: &Kept) -> Collected {
+pub(super) async fn collect(cache: &LocalCache, limits: &Kept) -> Collected {
     settled(cache).await;
     cache
         .collect(limits)
@@ -51,7 +51,7 @@ fn limited(bytes: u64) -> Kept {
     }
 }
 
-fn with_quota(bytes: u64) -> (TempDir, LocalCache) {
+pub(super) fn with_quota(bytes: u64) -> (TempDir, LocalCache) {
     with_quota_and(bytes, "main")
 }
 
