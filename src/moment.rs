@@ -5,6 +5,7 @@
 //! [`Instant`](std::time::Instant) stands still while a machine is suspended:
 //! what happened elsewhere meanwhile would seem to lie before it.
 
+use std::ops::{Add, Sub};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -23,8 +24,7 @@ impl Moment {
 
     /// The one so long ago.
     pub fn ago(ago: Duration) -> Self {
-        let ago = i64::try_from(ago.as_nanos()).unwrap_or(i64::MAX);
-        Self(Self::now().0.saturating_sub(ago))
+        Self::now() - ago
     }
 
     /// The one at that time of day; now, where that is still to come.
@@ -44,6 +44,24 @@ impl Moment {
         let elapsed = jiff::SignedDuration::try_from(self.elapsed()).unwrap_or_default();
         let time = Timestamp::now().checked_sub(elapsed);
         time.unwrap_or(Timestamp::MIN)
+    }
+}
+
+impl Add<Duration> for Moment {
+    type Output = Self;
+
+    fn add(self, by: Duration) -> Self {
+        let by = i64::try_from(by.as_nanos()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_add(by))
+    }
+}
+
+impl Sub<Duration> for Moment {
+    type Output = Self;
+
+    fn sub(self, by: Duration) -> Self {
+        let by = i64::try_from(by.as_nanos()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_sub(by))
     }
 }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::collect::{collect, hexes, settled, stored, with_quota};
 use super::*;
-use crate::cache::retention::Limits as Kept;
+use crate::cache::collecting;
+use crate::cache::quotas::Quotas;
+use crate::cache::retention::{Limits as Kept, ProjectLimits};
 
 /// An export of what was uploaded for it.
 async fn ready(cache: &LocalCache, place: Place, layers: &[&str]) -> Publication {
@@ -30,6 +32,35 @@ async fn a_refused_export_takes_nothing_from_others_of_its_process() {
     assert!(stored(&dir).is_superset(&hexes(&["shared"])));
     drop(same);
     cache.publish(other).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_export_that_makes_room_holds_no_other_projects_up() {
+    let (_dir, cache) = cache();
+    let limits = ProjectLimits {
+        max_bytes: Some(100),
+        max_age: None,
+    };
+    let projects = ["p", "q"].map(|project| (project.parse().unwrap(), limits));
+    let metrics = collecting::Metrics::default();
+    let cache = cache.keeping(Quotas(BTreeMap::from(projects)), Vec::new(), metrics);
+    let opened = cache.opener.opened().await.unwrap();
+    let sizes = BTreeMap::from([(Digest::of(b"layer"), 5)]);
+    let room = async |project| {
+        cache
+            .make_room(&opened, &place(project, "main"), &sizes)
+            .await
+    };
+    let held = room("p").await.unwrap();
+    assert!(room("q").await.unwrap().is_some());
+    let mut next = Box::pin(room("p"));
+    tokio::select! {
+        biased;
+        _ = &mut next => panic!("it has its turn already"),
+        () = tokio::task::yield_now() => {}
+    }
+    drop(held);
+    assert!(next.await.unwrap().is_some());
 }
 
 #[tokio::test]
