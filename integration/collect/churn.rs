@@ -90,7 +90,7 @@ impl Churn {
     ) -> Option<T> {
         let limit = match random.random_bool(chance) {
             true => Duration::from_millis(random.random_range(0..60)),
-            false => Duration::from_millis(400),
+            false => Duration::from_millis(1500),
         };
         tokio::time::timeout(limit, work).await.ok()
     }
