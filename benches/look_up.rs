@@ -76,6 +76,7 @@ async fn fill(data: &Path) -> Result<Place> {
             config: export.config.into(),
             layers,
             steps: Vec::new(),
+            began: None,
         });
         append.await?;
     }

@@ -1,6 +1,6 @@
 //! A build after a flush starts clean, and says why.
 
-use crate::harness::{Build, Lab, MULTISTAGE_STEPS, Outcome, Runner, layerd};
+use crate::harness::{Build, Gate, Lab, MULTISTAGE_STEPS, Outcome, Runner, layerd};
 use crate::shared::{guarded, runner, token};
 
 const TO: &str = "type=gha-compatible,mode=max";
@@ -67,4 +67,77 @@ async fn a_flush_of_a_runners_own_store_is_seen_while_its_sidecar_runs() {
     second.assert_told("none yet since for project default");
     let audit = layerd(["audit", "--data-dir", &dir]).await.ok();
     assert!(audit.stdout.contains("flush"), "{}", audit.stdout);
+}
+
+/// A build that waits in one of its steps for the gate.
+fn gated(lab: &Lab, gate: &Gate) -> Build {
+    Build::of(&lab.context("gate"))
+        .argument(&gate.buildx_argument())
+        .cache_from(FROM)
+        .cache_to(TO)
+}
+
+/// A build that begins before `flush` and ends after it exports nothing, and the
+/// next one starts clean.
+async fn nothing_comes_back(lab: &Lab, runners: [&Runner; 3], flush: &[&str]) {
+    let [one, two, three] = runners;
+    let gate = Gate::closed();
+    let open = gate.open().await;
+    let client = lab.buildx(one.address()).await;
+    client
+        .build(&gated(lab, &gate))
+        .await
+        .ok()
+        .assert_no_warning();
+    drop(open);
+
+    let gate = Gate::closed();
+    let flushing = async {
+        two.buildkitd.until_busy().await;
+        let flushed = layerd(flush).await.ok();
+        assert!(
+            flushed.stdout.starts_with("flushed 1 export of"),
+            "{}",
+            flushed.stdout
+        );
+        gate.open().await
+    };
+    let client = lab.buildx(two.address()).await;
+    let second = gated(lab, &gate);
+    let (_open, second) = tokio::join!(flushing, client.build(&second));
+    let second = second.ok();
+    second.assert_warned("refs/heads/main of project default was flushed");
+    second.assert_warned("after this build began: its export would bring that back");
+
+    let client = lab.buildx(three.address()).await;
+    let third = client.build(&gated(lab, &gate)).await.ok();
+    third.assert_told("cache flushed ");
+    third.assert_told("none yet since for project default");
+    third.assert_no_warning();
+}
+
+#[tokio::test]
+async fn what_is_flushed_from_a_hub_while_a_build_runs_does_not_come_back_by_it() {
+    let lab = Lab::new();
+    let hub = lab.hub("hub").start().await;
+    let arguments = ["--hub", hub.url()];
+    let one = runner(&lab, "one", &arguments).await;
+    let two = runner(&lab, "two", &arguments).await;
+    let three = runner(&lab, "three", &arguments).await;
+    let flush = ["cache", "flush", "--project", "default", "--ref", "main"];
+    let flush = [&flush[..], &arguments].concat();
+    nothing_comes_back(&lab, [&one, &two, &three], &flush).await;
+}
+
+#[tokio::test]
+async fn what_is_flushed_from_a_runners_own_store_while_a_build_runs_does_not_come_back_by_it() {
+    let lab = Lab::new();
+    let data = lab.path("data");
+    let one = lab.runner("one", &data).await;
+    let two = lab.runner("two", &data).await;
+    let three = lab.runner("three", &data).await;
+    let dir = data.display().to_string();
+    let flush = ["cache", "flush", "--project", "default", "--ref", "main"];
+    let flush = [&flush[..], &["--data-dir", &dir]].concat();
+    nothing_comes_back(&lab, [&one, &two, &three], &flush).await;
 }

@@ -10,8 +10,9 @@ const LAYERS: [&str; 8] = [
 ];
 
 /// Modules that anybody may use and that use no layer.
-const LEAVES: [&str; 9] = [
+const LEAVES: [&str; 10] = [
     "digest",
+    "moment",
     "place",
     "step",
     "config",

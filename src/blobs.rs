@@ -14,6 +14,7 @@ mod location;
 mod metered;
 mod object;
 mod patient;
+mod store_id;
 mod tier;
 
 use std::time::{Duration, SystemTime};
@@ -28,6 +29,7 @@ pub use self::generation::Generation;
 pub use self::location::Location;
 pub use self::metered::{MeteredBlobs, StoreMetrics};
 pub use self::object::{InvalidStore, ObjectBlobs, ObjectOptions};
+pub use self::store_id::{InvalidStoreId, StoreId, Taken};
 pub use self::tier::{Origin, Pin, StoreOrigin, Tier, TierMetrics, TierOptions, TieredBlobs};
 use crate::digest::Digest;
 
@@ -104,6 +106,13 @@ pub trait BlobStore: Send + Sync + 'static {
     /// Writes and removes something small, to learn whether an ingest could
     /// work.
     async fn probe(&self) -> Result<(), BlobError>;
+
+    /// Which store it is; none where it was never told.
+    async fn id(&self) -> Result<Option<StoreId>, BlobError>;
+
+    /// Tells it which store it is; gives which it is then, since of several that
+    /// take it first one does.
+    async fn take_id(&self, id: StoreId, taken: Taken) -> Result<StoreId, BlobError>;
 
     /// Where anybody can read the blob for the next `ttl`, without us; `None`
     /// where there is no such place. Whether the blob is there is not asked.

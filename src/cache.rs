@@ -43,6 +43,7 @@ use crate::catalog::ledger::Origin;
 use crate::catalog::{CatalogError, ExportId};
 use crate::digest::{Digest, RecordDigest};
 use crate::graph::{Compression, GraphError, LeftOut};
+use crate::moment::Moment;
 use crate::place::{GitRef, Place, ProjectId, Scope};
 use crate::step::Step;
 
@@ -110,7 +111,8 @@ pub trait Cache: Send + Sync + 'static {
     async fn withdraw(&self, digest: &Digest, why: &CacheError) -> Result<(), CacheError>;
 
     /// Appends an export to the log, when all that it names is there. Older ones
-    /// of its place that then say nothing more may leave it.
+    /// of its place that then say nothing more may leave it. One whose build began
+    /// before its place was flushed is [`CacheError::Flushed`].
     async fn publish(&self, export: Publication) -> Result<Published, CacheError>;
 
     /// The steps that made those results, each a record and its date, as far as
@@ -347,6 +349,9 @@ pub struct Publication {
     pub steps: Vec<Step>,
     /// Of which refs those may be; none: of every one.
     pub readable: Option<Vec<RefPattern>>,
+    /// When its build began: where its place was flushed since, it is not taken.
+    /// None: that is not known, as of an older client.
+    pub began: Option<Moment>,
 }
 
 /// What a publication became.
@@ -375,6 +380,9 @@ pub enum CacheError {
     /// to do.
     #[error("{0}")]
     Unavailable(String),
+    /// The blob store is another catalog's; the text says what to do.
+    #[error("{0}")]
+    Foreign(String),
     /// Whoever asks may not do that; the text says why, and what helps.
     #[error("{0}")]
     Denied(String),
@@ -388,6 +396,10 @@ pub enum CacheError {
     /// Whoever was asked can't take what it was given, now or later.
     #[error("{0}")]
     Refused(String),
+    /// What an export would bring back was flushed after its build began; the
+    /// text says by whom.
+    #[error("{0}")]
+    Flushed(String),
     /// There are exports where one was looked for, and none can be served. Which
     /// ones is left out where numbers are not told.
     #[error("nothing is left of {}: see layerd cache fsck", exports(.0))]

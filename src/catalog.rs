@@ -48,6 +48,7 @@ pub use self::postgres::{PostgresCatalog, PostgresOptions};
 pub use self::sqlite::SqliteCatalog;
 pub use self::usage::{DayUsage, UsageFilter, Usages};
 use crate::digest::{Digest, RecordDigest};
+use crate::moment::Moment;
 use crate::place::{GitRef, Place, ProjectId, Scope};
 use crate::step::Step;
 
@@ -70,7 +71,8 @@ use crate::step::Step;
 ///   at once; `get` reads the whole config; `list` and `count` never do.
 #[async_trait]
 pub trait Catalog: Collecting + Ledger + Usages + fmt::Debug + Send + Sync + 'static {
-    /// Appends an export.
+    /// Appends an export; [`CatalogError::Flushed`] where its place was
+    /// [flushed](Ledger::flush) after its build began, of two at once included.
     async fn append(&self, export: NewExport) -> Result<ExportId, CatalogError>;
 
     /// Whether an append could work now; an error says why not.
@@ -249,6 +251,8 @@ pub struct NewExport {
     pub layers: Vec<Layer>,
     /// The steps that made its records, as far as they are known.
     pub steps: Vec<Step>,
+    /// When the build began that wrote it, where that is known.
+    pub began: Option<Moment>,
 }
 
 /// A layer descriptor of an export's manifest. Serialised, it is also what

@@ -12,7 +12,7 @@
 //! | [`graph`] | pure: cache configs and manifests |
 //! | [`catalog`] | the log of exports |
 //! | [`blobs`] | layer blobs |
-//! | [`digest`], [`place`], [`config`], [`seats`], [`step`], [`telemetry`], [`tls`], [`units`], [`watched`] | leaves |
+//! | [`digest`], [`place`], [`config`], [`moment`], [`seats`], [`step`], [`telemetry`], [`tls`], [`units`], [`watched`] | leaves |
 
 pub mod access;
 pub mod blobs;
@@ -23,6 +23,7 @@ pub mod config;
 pub mod digest;
 pub mod doors;
 pub mod graph;
+pub mod moment;
 pub mod place;
 pub mod seats;
 pub mod step;

@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 
 use super::faults::Unreliable;
 use super::world::{export, some, somewhere};
-use crate::harness::{Lab, Postgres, objects, until};
+use crate::harness::{Lab, Postgres, Toxic, ToxicProxy, objects, until};
 
 /// Engines that share the store, as processes would.
 const ENGINES: usize = 3;
@@ -90,7 +90,7 @@ impl Churn {
     ) -> Option<T> {
         let limit = match random.random_bool(chance) {
             true => Duration::from_millis(random.random_range(0..60)),
-            false => Duration::from_millis(400),
+            false => Duration::from_millis(1500),
         };
         tokio::time::timeout(limit, work).await.ok()
     }
@@ -214,7 +214,7 @@ impl Churn {
             count(&counted.collections),
             count(&counted.removed),
         );
-        for counter in [&counted.exports, &counted.served, &counted.removed] {
+        for counter in [&counted.exports, &counted.served] {
             assert!(count(counter) > 0, "it was no test");
         }
     }
@@ -234,7 +234,7 @@ fn seed() -> u64 {
 
 /// `open` gives the store as a new process would open it; `forget` ends all that
 /// is waited for.
-async fn nothing_is_lost_and_nothing_stays<O>(open: O, forget: Forget)
+async fn nothing_is_lost_and_nothing_stays<O>(open: O, forget: Forget, weather: &Weather)
 where
     O: AsyncFn() -> (Arc<dyn Catalog>, Arc<dyn BlobStore>),
 {
@@ -246,7 +246,15 @@ where
         engines.push(Arc::new(LocalCache::over(catalog, Arc::new(blobs))));
     }
     let churn = Churn::new(engines, seed, forget);
-    Arc::clone(&churn).run().await;
+    tokio::select! {
+        () = Arc::clone(&churn).run() => {}
+        () = weather.blow(seed) => {}
+    }
+    weather.calm();
+    if let Weather::Fair = weather {
+        let removed = churn.counted.removed.load(Ordering::Relaxed);
+        assert!(removed > 0, "it was no test");
+    }
     churn.forget(true).await;
     drop(churn);
     let (catalog, blobs) = open().await;
@@ -257,6 +265,9 @@ where
     let report = sound().await;
     assert!(report.problems.is_empty(), "seed {seed}: {report:#?}");
     let cache = LocalCache::over(Arc::clone(&catalog), Arc::clone(&blobs));
+    // A store of which the log names nothing is left alone.
+    let last = layerd::place::Place::default();
+    export(&cache, last, &[0], 0).await.expect("it is exported");
     until("what nothing names is gone", async || {
         let collected = cache.collect(&Kept::default()).await.expect("it collects");
         let orphans = cache.remove_orphans().await.expect("it looks");
@@ -319,23 +330,75 @@ async fn a_data_directory_stays_sound_while_it_is_collected() {
             }
         })
     });
-    nothing_is_lost_and_nothing_stays(open, forget).await;
+    nothing_is_lost_and_nothing_stays(open, forget, &Weather::Fair).await;
+}
+
+/// What becomes of the catalog meanwhile.
+enum Weather {
+    Fair,
+    /// Whoever is connected loses that now and then, in the middle of anything,
+    /// or gets no answer.
+    Foul(ToxicProxy),
+}
+
+impl Weather {
+    async fn blow(&self, seed: u64) {
+        let Self::Foul(proxy) = self else {
+            return std::future::pending().await;
+        };
+        let mut random = StdRng::seed_from_u64(!seed);
+        loop {
+            let toxic = match random.random_range(0..4) {
+                0 => Toxic::Reset,
+                1 => Toxic::Refuse,
+                2 => Toxic::Hang,
+                _ => Toxic::Cut(random.random_range(1..20_000)),
+            };
+            proxy.set(toxic);
+            tokio::time::sleep(Duration::from_millis(random.random_range(1..40))).await;
+            proxy.set(Toxic::Pass);
+            tokio::time::sleep(Duration::from_millis(random.random_range(500..3000))).await;
+        }
+    }
+
+    fn calm(&self) {
+        if let Self::Foul(proxy) = self {
+            proxy.set(Toxic::Pass);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_and_a_bucket_stay_sound_while_they_are_collected() {
     let postgres = Postgres::start();
     let url = postgres.database("collect");
-    let bucket = objects::s3().await.s3_store("collect-churn");
+    shared(&url, &url, "collect-churn", &Weather::Fair).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_while_the_database_is_lost_now_and_then() {
+    let postgres = Postgres::start_with_tls();
+    let url = postgres.database("collect");
+    let secured = postgres.tls_url("collect");
+    let server = secured.split(['@', '/']).find_map(|part| part.parse().ok());
+    let server: std::net::SocketAddr = server.expect("an address and a port");
+    let proxy = ToxicProxy::start(server).await;
+    let by_proxy = secured.replace(&server.to_string(), &proxy.address().to_string());
+    shared(&by_proxy, &url, "collect-foul", &Weather::Foul(proxy)).await;
+}
+
+/// `url` is for the engines, `direct` for what the test does itself.
+async fn shared(url: &str, direct: &str, prefix: &str, weather: &Weather) {
+    let bucket = objects::s3().await.s3_store(prefix);
     let open = async || {
-        let catalog = PostgresCatalog::connect(&url, PostgresOptions::default());
+        let catalog = PostgresCatalog::connect(url, PostgresOptions::default());
         let blobs = ObjectBlobs::open(&bucket, ObjectOptions::default());
         (
             Arc::new(catalog.expect("a catalog")) as Arc<dyn Catalog>,
             Arc::new(blobs.expect("a store")) as Arc<dyn BlobStore>,
         )
     };
-    let pool = sqlx::PgPool::connect_lazy(&url).expect("a URL");
+    let pool = sqlx::PgPool::connect_lazy(direct).expect("a URL");
     let forget: Forget = Box::new(move |all| {
         let pool = pool.clone();
         Box::pin(async move {
@@ -346,5 +409,5 @@ async fn a_database_and_a_bucket_stay_sound_while_they_are_collected() {
             }
         })
     });
-    nothing_is_lost_and_nothing_stays(open, forget).await;
+    nothing_is_lost_and_nothing_stays(open, forget, weather).await;
 }

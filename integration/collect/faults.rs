@@ -8,7 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::FutureExt as _;
 use futures::stream::BoxStream;
-use layerd::blobs::{BlobError, BlobStore, BlobStream, Committing, Generation, Ingest, Location};
+use layerd::blobs::{
+    BlobError, BlobStore, BlobStream, Committing, Generation, Ingest, Location, StoreId, Taken,
+};
 use layerd::digest::Digest;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -117,6 +119,14 @@ impl BlobStore for Unreliable {
 
     async fn probe(&self) -> Result<(), BlobError> {
         self.inner.probe().await
+    }
+
+    async fn id(&self) -> Result<Option<StoreId>, BlobError> {
+        self.inner.id().await
+    }
+
+    async fn take_id(&self, id: StoreId, taken: Taken) -> Result<StoreId, BlobError> {
+        self.inner.take_id(id, taken).await
     }
 
     async fn locate(&self, digest: &Digest, ttl: Duration) -> Result<Option<Location>, BlobError> {

@@ -73,6 +73,7 @@ pub async fn export(
         uploaded,
         steps: Vec::new(),
         readable: None,
+        began: None,
     };
     cache.publish(publication).await.map(drop)
 }

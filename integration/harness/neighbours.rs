@@ -168,5 +168,6 @@ async fn publication(
         uploaded,
         steps: Vec::new(),
         readable: None,
+        began: None,
     }
 }

@@ -48,6 +48,7 @@ pub fn publication_of(
         manifest_bytes: manifest.len() as u64,
         config_bytes: config.len() as u64,
         steps: 0,
+        building_ns: None,
     };
     let part = |part| v1::PublishRequest { part: Some(part) };
     let mut parts = vec![part(Part::Export(export))];

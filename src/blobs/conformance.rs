@@ -4,7 +4,7 @@
 use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt as _;
 
-use super::{BlobError, BlobStore, Ingest};
+use super::{BlobError, BlobStore, Ingest, StoreId, Taken};
 use crate::digest::Digest;
 
 /// Runs the suite as one test each; `$open` makes an empty store and what must
@@ -40,6 +40,7 @@ macro_rules! blob_store_conformance {
             an_empty_blob_is_a_blob,
             every_blob_is_listed_once,
             a_store_that_works_says_so_and_a_trial_leaves_nothing,
+            a_store_is_told_once_which_it_is_unless_it_is_told_anew,
         }
     };
 }
@@ -323,4 +324,20 @@ pub(super) async fn a_removed_blob_is_gone_until_it_is_written_again(store: &dyn
     assert_eq!(store.size(&digest).await.unwrap(), None);
     assert_eq!(put(store, "layer", &content(10)).await, digest);
     assert_eq!(get(store, &digest, 0, 10).await, content(10));
+}
+
+pub(super) async fn a_store_is_told_once_which_it_is_unless_it_is_told_anew(store: &dyn BlobStore) {
+    assert_eq!(store.id().await.unwrap(), None);
+    let ids: Vec<StoreId> = (0..8).map(|_| StoreId::random()).collect();
+    let taking = ids.iter().map(|id| store.take_id(*id, Taken::First));
+    let taken = futures::future::try_join_all(taking).await.unwrap();
+    let one = store.id().await.unwrap().unwrap();
+    assert!(ids.contains(&one));
+    assert_eq!(taken, [one; 8], "all are told the same");
+    let other = StoreId::random();
+    let still = store.take_id(other, Taken::First).await.unwrap();
+    assert_eq!(still, one);
+    let anew = store.take_id(other, Taken::Anew).await.unwrap();
+    assert_eq!((anew, store.id().await.unwrap()), (other, Some(other)));
+    assert_eq!(listed(store).await, [], "it is no blob");
 }

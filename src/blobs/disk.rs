@@ -8,6 +8,7 @@
 pub(super) mod errors;
 mod ingest;
 mod layout;
+mod named;
 mod read;
 mod scratch;
 
@@ -27,7 +28,7 @@ use self::errors::{blocking, read_failed, write_failed};
 pub(super) use self::ingest::DiskIngest;
 use self::layout::Layout;
 pub use self::scratch::UnfinishedIngest;
-use super::{BlobError, BlobStore, BlobStream, Generation, Ingest, Location};
+use super::{BlobError, BlobStore, BlobStream, Generation, Ingest, Location, StoreId, Taken};
 use crate::digest::Digest;
 
 /// How many entries of a listing wait for the reader.
@@ -264,6 +265,16 @@ impl BlobStore for DiskStore {
             scratch::probe(&layout).map_err(|error| write_failed(error, "write to", layout.root()))
         })
         .await
+    }
+
+    async fn id(&self) -> Result<Option<StoreId>, BlobError> {
+        let layout = Arc::clone(&self.layout);
+        blocking(move || named::read(&layout)).await
+    }
+
+    async fn take_id(&self, id: StoreId, taken: Taken) -> Result<StoreId, BlobError> {
+        let layout = Arc::clone(&self.layout);
+        blocking(move || named::take(&layout, id, taken)).await
     }
 
     async fn locate(&self, _: &Digest, _: Duration) -> Result<Option<Location>, BlobError> {

@@ -9,7 +9,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use prometheus_client::registry::Registry;
 
-use super::{BlobError, BlobStore, BlobStream, Generation, Ingest, Location};
+use super::{BlobError, BlobStore, BlobStream, Generation, Ingest, Location, StoreId, Taken};
 use crate::digest::Digest;
 use crate::telemetry::metrics::{CounterBy, SecondsBy, label};
 
@@ -208,6 +208,15 @@ impl BlobStore for MeteredBlobs {
 
     async fn drop_copy(&self, digest: &Digest) -> Result<(), BlobError> {
         self.store.drop_copy(digest).await
+    }
+
+    async fn id(&self) -> Result<Option<StoreId>, BlobError> {
+        self.metrics.timed(Operation::Check, self.store.id()).await
+    }
+
+    async fn take_id(&self, id: StoreId, taken: Taken) -> Result<StoreId, BlobError> {
+        let work = self.store.take_id(id, taken);
+        self.metrics.timed(Operation::Check, work).await
     }
 
     async fn locate(&self, digest: &Digest, ttl: Duration) -> Result<Option<Location>, BlobError> {

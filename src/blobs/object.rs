@@ -5,6 +5,7 @@
 //! ```text
 //! <prefix>/blobs/sha256/ab/<64 hex digits>    a blob whose digest begins with ab
 //! <prefix>/ingest/<random>                    an upload that did not know its digest
+//! <prefix>/store-id                           which store it is
 //! ```
 //!
 //! A blob appears by one request, a put or the completion of a multipart
@@ -28,6 +29,7 @@ mod errors;
 mod gathered;
 mod ingest;
 mod kept;
+mod named;
 mod open;
 mod parts;
 mod upload;
@@ -48,7 +50,9 @@ use self::ingest::ObjectIngest;
 use self::kept::Kept;
 pub use self::open::InvalidStore;
 use super::patient::{self, Patience};
-use super::{BlobError, BlobStore, BlobStream, Generation, Ingest, Location, Origin};
+use super::{
+    BlobError, BlobStore, BlobStream, Generation, Ingest, Location, Origin, StoreId, Taken,
+};
 use crate::digest::Digest;
 
 /// Requests at once where many blobs are looked for.
@@ -307,6 +311,14 @@ impl BlobStore for ObjectBlobs {
         let put = bucket.backend().put(&path, vec![0; 16].into()).await;
         put.map_err(|error| bucket.write_failed(error, "write to"))?;
         bucket.delete(&path).await
+    }
+
+    async fn id(&self) -> Result<Option<StoreId>, BlobError> {
+        self.shared.bucket.read_id().await
+    }
+
+    async fn take_id(&self, id: StoreId, taken: Taken) -> Result<StoreId, BlobError> {
+        self.shared.bucket.take_id(id, taken).await
     }
 
     async fn locate(&self, digest: &Digest, ttl: Duration) -> Result<Option<Location>, BlobError> {

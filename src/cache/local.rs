@@ -6,6 +6,7 @@
 //! hits and never a start. Several processes share a directory, or a database
 //! and a bucket; nothing that is kept here must be seen by another.
 
+mod bound;
 mod collect;
 mod directory;
 mod export;
@@ -19,6 +20,7 @@ mod served;
 mod shared;
 mod subsume;
 mod unions;
+mod uploads;
 mod uses;
 mod verify;
 
@@ -33,10 +35,9 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 pub use self::collect::{Collected, Orphans, Outlook, Swept};
-use self::export::{missing, steps};
 use self::ledger::flushed;
 use self::open::{Opened, Opener};
-use self::pinning::{Names, Pinned};
+use self::pinning::Pinned;
 use self::quota::Watch;
 use self::served::{Answer, Question, answer};
 use self::shared::HandedOut;
@@ -46,17 +47,16 @@ use self::unions::{News, United};
 use self::uses::Used;
 pub(super) use self::verify::Verified;
 use super::collecting;
-use super::descriptors::to_layer;
 use super::quotas::Quotas;
 use super::usage::Usage;
 use super::{
     Cache, CacheError, Document, Flush, Import, Lease, Limits, LookedUp, Publication, Published,
-    Saving, Want, policy, steps,
+    Saving, Want, policy,
 };
 use crate::access::RefPattern;
 use crate::blobs::{BlobError, BlobStore, BlobStream, DiskStore, Ingest};
 use crate::catalog::ledger::{NewFlush, Origin};
-use crate::catalog::{Catalog, ExportHead, ExportId, Filter, NewExport};
+use crate::catalog::{Catalog, ExportHead, ExportId, Filter};
 use crate::digest::{Digest, Hasher, RecordDigest};
 use crate::graph::{Config, GraphError, Manifest};
 use crate::place::{Place, ProjectId};
@@ -159,6 +159,18 @@ impl LocalCache {
         let wrong = HashSet::new();
         self.answer(&opened, &mut united, question, wrong).await?;
         Ok(united.heads.len())
+    }
+
+    /// Makes sure that the blob store is the catalog's; [`CacheError::Foreign`]
+    /// where it is another's.
+    pub async fn bind(&self) -> Result<(), CacheError> {
+        self.opener.opened().await?.bind().await
+    }
+
+    /// Takes the blob store over for the catalog, from whichever had it.
+    pub async fn adopt(&self) -> Result<(), CacheError> {
+        let opened = self.opener.opened().await?;
+        bound::adopt(&*opened.catalog, &*opened.blobs).await
     }
 
     /// Whether the store is there and opens; an error says why not. Unlike
@@ -347,6 +359,7 @@ impl Cache for LocalCache {
         Ok(Box::new(Pinned {
             ingest,
             opened,
+            project: place.project.clone(),
             allowance,
         }))
     }
@@ -395,56 +408,7 @@ impl Cache for LocalCache {
     }
 
     async fn publish(&self, export: Publication) -> Result<Published, CacheError> {
-        let (manifest, config) = parse(export.manifest, export.config.clone()).await?;
-        let opened = self.opener.opened_for_writing().await?;
-        let sizes = BTreeMap::from_iter(manifest.sizes()?);
-        let names = Names::pin(&opened, sizes.keys().copied().collect()).await?;
-        let missing = missing(&opened, &export.place.project, &export.uploaded, &sizes).await?;
-        if !missing.is_empty() {
-            return Err(CacheError::Missing(missing));
-        }
-        let of = (&export.place.project, export.readable.as_deref());
-        let steps = steps(&opened, of, &config, export.steps).await;
-        let room = match self.make_room(&opened, &export.place, &sizes).await {
-            Ok(room) => room,
-            Err(refused) => {
-                self.subsuming.let_go(opened, names);
-                return Err(refused);
-            }
-        };
-        // As exactly as it is kept.
-        let time = Timestamp::now();
-        let time = Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time);
-        // The log must never name what a crash of the machine could still take.
-        opened.blobs.persist().await?;
-        let place = export.place.clone();
-        names.check()?;
-        let id = opened
-            .catalog
-            .append(NewExport {
-                place: export.place,
-                time,
-                builder: export.builder,
-                records: config.records.len() as u64,
-                config: export.config.bytes,
-                layers: manifest.layers.into_iter().map(to_layer).collect(),
-                steps: steps::with_cut_dates(&steps, time),
-            })
-            .await?;
-        if let Some(room) = room {
-            self.settle(&opened, &place, &sizes, room).await;
-        }
-        self.grown.notify_one();
-        self.subsuming.let_go(Arc::clone(&opened), names);
-        self.subsuming.begin(opened, place, id);
-        Ok(Published {
-            id: Some(id),
-            queued: false,
-            records: config.records.len(),
-            layers: sizes.len(),
-            bytes: sizes.values().sum(),
-            steps,
-        })
+        self.append(export).await
     }
 
     async fn steps(

@@ -46,6 +46,8 @@ pub async fn repair(
             "nothing is repaired: {why}; is it the store of that log? See --data-dir, --catalog and --blobs"
         )));
     }
+    let cache = LocalCache::over(Arc::clone(catalog), Arc::clone(blobs));
+    cache.bind().await?;
     let mut mending = Mending {
         catalog: &**catalog,
         blobs: &**blobs,
@@ -71,7 +73,6 @@ pub async fn repair(
     }
     let mut repairs = mending.repairs;
     catalog.purge().await?;
-    let cache = LocalCache::over(Arc::clone(catalog), Arc::clone(blobs));
     let orphans = cache.remove_orphans().await?;
     repairs.orphans = orphans.ok_or_else(CacheError::collecting)?.removed;
     if let Some(disk) = disk {

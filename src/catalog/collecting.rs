@@ -18,6 +18,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::{CatalogError, ExportId};
+use crate::blobs::{StoreId, Taken};
 use crate::digest::Digest;
 use crate::place::{GitRef, Place, ProjectId};
 
@@ -60,6 +61,10 @@ pub trait Collecting {
     /// candidates any more.
     async fn condemn(&self, blobs: &[Digest], ttl: Duration) -> Result<Vec<Digest>, CatalogError>;
 
+    /// Those of the blobs that are candidates are due when `wait` has passed, and
+    /// not before: they could not be removed now.
+    async fn postpone(&self, blobs: &[Digest], wait: Duration) -> Result<(), CatalogError>;
+
     /// The blobs are gone: neither condemned nor candidates any more.
     async fn acquit(&self, blobs: &[Digest]) -> Result<(), CatalogError>;
 
@@ -81,13 +86,20 @@ pub trait Collecting {
     /// export.
     async fn note_use(&self, uses: &Uses, at: Timestamp) -> Result<(), CatalogError>;
 
+    /// Which blob store is the catalog's; none until it is bound to one.
+    async fn store(&self) -> Result<Option<StoreId>, CatalogError>;
+
+    /// Binds the catalog to a blob store; gives to which it is bound then, since
+    /// of several that do so first one does.
+    async fn bind(&self, store: StoreId, taken: Taken) -> Result<StoreId, CatalogError>;
+
     /// How many exports each project has in the log, and how many bytes all have
     /// that its exports name, those that have left the log included; by name.
     async fn project_sizes(&self) -> Result<Vec<ProjectSize>, CatalogError>;
 }
 
 /// Whose a pin is: a number that nobody else has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PinHolder(pub(super) i64);
 
 impl PinHolder {

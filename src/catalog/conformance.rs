@@ -65,6 +65,8 @@ macro_rules! catalog_conformance {
             only_what_is_old_is_trimmed_from_the_audit_log,
             a_flush_takes_its_place_out_of_the_log_and_no_other,
             a_flush_is_told_until_its_place_is_exported_to,
+            what_began_before_a_flush_of_its_place_is_refused,
+            a_flush_leaves_nothing_of_what_is_appended_meanwhile,
             what_is_revoked_stays_so_and_is_told_once,
             what_is_settled_for_a_project_replaces_what_was,
             projects_and_refs_are_listed_by_name_in_pages,
@@ -79,6 +81,7 @@ macro_rules! catalog_conformance {
             a_blob_that_very_many_name_is_noted_of_the_newest,
             however_much_has_ended_it_goes_in_one_call,
             sizes_of_projects_count_each_blob_once,
+            a_catalog_is_bound_to_one_store_unless_that_is_done_anew,
             usage_is_kept_by_day_and_listed_in_pages,
             whatever_happens_agrees_with_a_simple_model,
         }
@@ -117,6 +120,7 @@ pub(super) fn export(place: Place, layers: &[&str]) -> NewExport {
         config: Bytes::from(format!("config of {layers:?}")),
         layers: layers.iter().map(|content| layer(content)).collect(),
         steps: Vec::new(),
+        began: None,
     }
 }
 

@@ -1,6 +1,9 @@
 //! What can go wrong with a catalog, by what a caller can do about it.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use crate::units::Age;
 
 /// What can go wrong with the catalog. It is named by its file or by host and
 /// database, never with a secret.
@@ -38,6 +41,16 @@ pub enum CatalogError {
     /// A newer layerd wrote it.
     #[error("the catalog {0} was written by a newer layerd; use that version or a later one")]
     Newer(String),
+    /// The place of an export was flushed after its build began.
+    #[error("{what} was flushed {} by {by}, after this build began: its export would bring that back", Age(*.ago))]
+    Flushed {
+        /// What was flushed.
+        what: String,
+        /// By whom, as people know them.
+        by: String,
+        /// How long ago.
+        ago: Duration,
+    },
     /// Anything else from below.
     #[error("the catalog {path}: {source}")]
     Other {

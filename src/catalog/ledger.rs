@@ -22,6 +22,7 @@ pub use self::audit::{
     Action, Actor, AuditEntry, AuditFilter, AuditId, Details, NewAudit, Origin, UnknownAction,
 };
 pub use self::flushes::{FlushNote, NOTED, NewFlush};
+pub(super) use self::flushes::{KEPT, flushed};
 pub use self::projects::{ProjectHead, ProjectSettings, RefHead, Settled};
 pub use self::revocations::{NewRevocation, REMEMBERED, Revision, Revocation};
 use super::CatalogError;
@@ -67,8 +68,10 @@ pub trait Ledger {
     async fn trim_audit(&self, before: Timestamp) -> Result<u64, CatalogError>;
 
     /// Takes exports out of the log, as [`retire`](super::Catalog::retire) does
-    /// and for readers all at once, and notes that. One that is published
-    /// meanwhile stays. Gives how many.
+    /// and for readers all at once, and notes that. One that is appended
+    /// meanwhile goes, or is refused by
+    /// [`append`](super::Catalog::append) where its build began before; one of
+    /// which that is not known stays. Gives how many.
     async fn flush(&self, flush: &NewFlush) -> Result<u64, CatalogError>;
 
     /// Flushes of the place's project within [`NOTED`], newest first, at most

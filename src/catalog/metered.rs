@@ -45,7 +45,8 @@ impl Metered {
         let began = Instant::now();
         let done = call.await;
         let outcome = match &done {
-            Ok(_) => Outcome::Done,
+            // It is an answer.
+            Ok(_) | Err(CatalogError::Flushed { .. }) => Outcome::Done,
             Err(error) => {
                 self.metrics.errors.count(error.into());
                 Outcome::Failed

@@ -22,6 +22,7 @@ mod log;
 mod savings;
 mod schema;
 mod steps;
+mod store;
 mod tasks;
 mod usage;
 mod uses;

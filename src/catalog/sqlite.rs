@@ -15,6 +15,7 @@ mod open;
 mod rows;
 mod savings;
 mod steps;
+mod store;
 mod tasks;
 mod turn;
 mod usage;
@@ -89,6 +90,9 @@ impl SqliteCatalog {
         let failed = |error| self.context.of(error);
         let place = &export.place;
         let project = self.project(tx, &place.project).await?;
+        if let Some(began) = export.began {
+            self.not_flushed_since(tx, project, place, began).await?;
+        }
 
         let distinct: BTreeMap<Digest, u64> = export
             .layers

@@ -25,11 +25,14 @@ use super::{misuse, operate};
 use crate::access::{Access, Keys, Revoked};
 use crate::cache::collecting::Collecting;
 use crate::cache::guard::Guarded;
-use crate::cache::{Cache, LocalCache, Metered};
+use crate::cache::{Cache, CacheError, LocalCache, Metered};
 use crate::doors::front::{self, Closing};
 use crate::doors::operator::Shown;
 use crate::doors::{admin, hub};
 use crate::tls::Alpn;
+
+/// How long a start waits to learn whose the layers are.
+const BINDING: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
@@ -60,6 +63,12 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     );
     let local = Arc::new(local.counting(metrics.subsumed));
     let cache: Arc<dyn Cache> = Arc::new(Metered::new(local.clone(), metrics.cache.clone()));
+    match tokio::time::timeout(BINDING, local.bind()).await {
+        Ok(Err(error @ CacheError::Foreign(_))) => return Err(error.into()),
+        Ok(Err(error)) => tracing::warn!(%error, "whose the layers are is asked again later"),
+        Err(_) => tracing::warn!("whose the layers are is asked again later"),
+        Ok(Ok(())) => {}
+    }
     let mut ready = format!("ready listen={}", address(&listener, tls.is_some())?);
     if let Some(shown_at) = &shown_at {
         ready += &format!(" metrics={}", shown_at.address()?);

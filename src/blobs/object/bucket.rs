@@ -74,6 +74,10 @@ impl Bucket {
         &self.place
     }
 
+    pub(super) fn prefix(&self) -> &Path {
+        &self.prefix
+    }
+
     pub(super) fn part_size(&self) -> usize {
         self.part_size
     }

@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 
 use super::{Origin, Tier};
-use crate::blobs::{BlobError, BlobStore, BlobStream, Generation, Ingest, Location};
+use crate::blobs::{
+    BlobError, BlobStore, BlobStream, Generation, Ingest, Location, StoreId, Taken,
+};
 use crate::digest::Digest;
 
 /// A [`BlobStore`] behind a [`Tier`]: reads come from the disk where they can,
@@ -107,6 +109,14 @@ impl BlobStore for TieredBlobs {
 
     async fn probe(&self) -> Result<(), BlobError> {
         self.store.probe().await
+    }
+
+    async fn id(&self) -> Result<Option<StoreId>, BlobError> {
+        self.store.id().await
+    }
+
+    async fn take_id(&self, id: StoreId, taken: Taken) -> Result<StoreId, BlobError> {
+        self.store.take_id(id, taken).await
     }
 
     async fn locate(&self, digest: &Digest, ttl: Duration) -> Result<Option<Location>, BlobError> {

@@ -25,6 +25,7 @@ use crate::blobs::BlobError;
 use crate::cache::{CacheError, Publication};
 use crate::digest::Digest;
 use crate::graph::Manifest;
+use crate::moment::Moment;
 use crate::place::{Place, ProjectId};
 
 /// Layers whose last bytes are in, and that the cache makes durable meanwhile.
@@ -95,6 +96,7 @@ pub async fn import(
         was_empty: HashMap::new(),
         published: HashSet::new(),
         imported: Imported::default(),
+        began: Moment::now(),
     };
     let read = reading.all(&mut unpacker).await;
     let ended = reading.finish(read).await;
@@ -131,6 +133,9 @@ struct Reading<'a> {
     /// Configs that this archive has brought, by place.
     published: HashSet<(Place, Digest)>,
     imported: Imported,
+    /// What is flushed from now on stays so; what was flushed before, somebody
+    /// wants back.
+    began: Moment,
 }
 
 impl Reading<'_> {
@@ -422,6 +427,7 @@ impl Reading<'_> {
                 .collect::<BTreeSet<_>>(),
             steps,
             readable: None,
+            began: Some(self.began),
         });
         match published.await {
             Ok(_) => {
@@ -432,6 +438,7 @@ impl Reading<'_> {
                 error @ (CacheError::Denied(_)
                 | CacheError::Exhausted(_)
                 | CacheError::Refused(_)
+                | CacheError::Flushed(_)
                 | CacheError::Missing(_)
                 | CacheError::Graph(_)),
             ) => self.refuse(number, error.to_string()),

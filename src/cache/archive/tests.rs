@@ -203,6 +203,7 @@ fn publication(place: Place, name: &str, layers: &[Vec<u8>]) -> Publication {
         uploaded: layers.iter().map(|layer| Digest::of(layer)).collect(),
         steps: (0..layers.len()).map(step).collect(),
         readable: None,
+        began: None,
     }
 }
 

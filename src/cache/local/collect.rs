@@ -90,6 +90,7 @@ impl LocalCache {
         limits: &Limits,
     ) -> Result<Collected, CacheError> {
         phase("begun");
+        opened.bind().await?;
         if let Err(error) = self.note_uses().await {
             tracing::warn!(%error, "what was read lately is not noted");
         }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use jiff::Timestamp;
 use tokio::time::sleep;
 
 use super::open::Opened;
@@ -16,6 +17,7 @@ use crate::blobs::{BlobError, Ingest};
 use crate::cache::CacheError;
 use crate::catalog::{Catalog, CatalogError, PinHolder};
 use crate::digest::Digest;
+use crate::place::ProjectId;
 
 /// How long an upload is kept for its export.
 const UPLOADED: Duration = Duration::from_secs(2 * 3600);
@@ -48,29 +50,39 @@ async fn pin(
 #[derive(Debug)]
 pub(super) struct Names {
     holder: PinHolder,
+    project: ProjectId,
     blobs: Vec<Digest>,
-    since: Instant,
+    /// By the catalog's clock, as the pins are.
+    since: Timestamp,
 }
 
 impl Names {
     /// Pins all of it, which must be before it is looked whether it is there.
     /// What can't be had is missing.
-    pub(super) async fn pin(opened: &Opened, blobs: Vec<Digest>) -> Result<Self, CacheError> {
+    pub(super) async fn pin(
+        opened: &Opened,
+        project: &ProjectId,
+        blobs: Vec<Digest>,
+    ) -> Result<Self, CacheError> {
         let names = Self {
             holder: PinHolder::random(),
+            project: project.clone(),
             blobs,
-            since: Instant::now(),
+            since: opened.catalog.now().await?,
         };
-        let condemned = pin(&*opened.catalog, names.holder, &names.blobs, NAMED).await?;
-        match condemned.is_empty() {
-            true => Ok(names),
-            false => Err(CacheError::Missing(condemned)),
+        match pin(&*opened.catalog, names.holder, &names.blobs, NAMED).await {
+            Ok(condemned) if condemned.is_empty() => Ok(names),
+            pinned => {
+                names.give_up(opened).await;
+                Err(pinned.map_or_else(CacheError::from, CacheError::Missing))
+            }
         }
     }
 
     /// Whether the pins are good for long enough to publish.
-    pub(super) fn check(&self) -> Result<(), CacheError> {
-        match self.since.elapsed() > NAMED / 2 {
+    pub(super) async fn check(&self, opened: &Opened) -> Result<(), CacheError> {
+        let taken = opened.catalog.now().await?.duration_since(self.since);
+        match Duration::try_from(taken).is_ok_and(|taken| taken > NAMED / 2) {
             true => Err(CacheError::Unavailable(
                 "publishing the export took too long".to_owned(),
             )),
@@ -78,14 +90,25 @@ impl Names {
         }
     }
 
-    /// An export names it now, or none will. What can't be let go now is when
-    /// its time is over.
+    /// An export names it now, or none will: it waits for none, either.
     pub(super) async fn let_go(self, opened: &Opened) {
-        for holder in [self.holder, opened.uploads] {
-            if let Err(error) = opened.catalog.unpin(holder, &self.blobs).await {
-                tracing::debug!(%error, "pins are left to expire");
-            }
+        let uploads = opened.uploads.end(&self.project, &self.blobs);
+        for (holder, blobs) in uploads {
+            unpin(opened, holder, &blobs).await;
         }
+        self.give_up(opened).await;
+    }
+
+    /// It is not named now; what was uploaded may be, by another attempt.
+    pub(super) async fn give_up(self, opened: &Opened) {
+        unpin(opened, self.holder, &self.blobs).await;
+    }
+}
+
+/// What can't be let go now is when its time is over.
+async fn unpin(opened: &Opened, holder: PinHolder, blobs: &[Digest]) {
+    if let Err(error) = opened.catalog.unpin(holder, blobs).await {
+        tracing::debug!(%error, "pins are left to expire");
     }
 }
 
@@ -94,6 +117,7 @@ impl Names {
 pub(super) struct Pinned {
     pub(super) ingest: Box<dyn Ingest>,
     pub(super) opened: Arc<Opened>,
+    pub(super) project: ProjectId,
     pub(super) allowance: Option<Allowance>,
 }
 
@@ -136,13 +160,19 @@ impl Ingest for Pinned {
         // What is not what it should be is not stored, either.
         if expected.is_none_or(|expected| expected == digest) {
             let catalog = &*self.opened.catalog;
-            let condemned = pin(catalog, self.opened.uploads, &[digest], UPLOADED).await;
+            let holder = self.opened.uploads.begin(&self.project, digest);
+            let condemned = pin(catalog, holder, &[digest], UPLOADED).await;
             let condemned = condemned.map_err(unpinned)?;
             if !condemned.is_empty() {
                 return Err(unpinned("it is still being removed"));
             }
         }
-        let (digest, size) = self.ingest.commit(size, expected).await?;
+        let committed = self.ingest.commit(size, expected).await;
+        if committed.is_err() {
+            // Its pin ends by itself: others may have the same.
+            self.opened.uploads.end(&self.project, &[digest]);
+        }
+        let (digest, size) = committed?;
         if let Some(allowance) = self.allowance {
             allowance.uploaded(digest, size);
         }

@@ -5,10 +5,13 @@
 //! could name. Several processes that publish at once may together exceed a
 //! quota for a moment: the next collection takes that back.
 
+mod pending;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use self::pending::Pending;
 use super::LocalCache;
 use super::collect::PAGE;
 use super::open::Opened;
@@ -20,13 +23,12 @@ use crate::cache::quotas::Quotas;
 use crate::cache::retention::{Limits, NoRoom, Victim, make_room};
 use crate::catalog::{ExportId, KeptExport, KeptFilter};
 use crate::digest::Digest;
+use crate::moment::Moment;
 use crate::place::{Place, ProjectId};
 use crate::units::ByteSize;
 
 /// How long what was looked up is believed.
 const BELIEVED: Duration = Duration::from_secs(5);
-/// How long an upload counts that no export names.
-const PENDING: Duration = Duration::from_secs(3600);
 /// Projects that are remembered.
 const MAX_PROJECTS: usize = 10_000;
 
@@ -37,19 +39,18 @@ pub(super) struct Watch {
     /// The default branches.
     keep: Arc<[RefPattern]>,
     known: Arc<Mutex<HashMap<ProjectId, Known>>>,
-    /// Held while an export makes room for itself.
-    turn: Arc<tokio::sync::Mutex<()>>,
     pub(super) metrics: Metrics,
 }
 
 /// What is known of a project.
 #[derive(Debug, Default)]
 struct Known {
-    quota: Option<(Instant, Option<u64>)>,
+    quota: Option<(Moment, Option<u64>)>,
     /// Bytes of its exports, at most.
-    used: Option<(Instant, u64)>,
-    /// Uploads that no export names yet.
-    pending: BTreeMap<Digest, (u64, Instant)>,
+    used: Option<(Moment, u64)>,
+    pending: Arc<Pending>,
+    /// Held while an export makes room for itself.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Default for Watch {
@@ -68,7 +69,6 @@ impl Watch {
             quotas: Arc::new(quotas),
             keep: keep.into(),
             known: Arc::default(),
-            turn: Arc::default(),
             metrics,
         }
     }
@@ -87,16 +87,16 @@ impl Watch {
             return Ok(quota);
         }
         let quota = self.quotas.of(&*opened.catalog, project).await?.max_bytes;
-        self.note(project, |known| known.quota = Some((Instant::now(), quota)));
+        self.note(project, |known| known.quota = Some((Moment::now(), quota)));
         Ok(quota)
     }
 
-    fn note(&self, project: &ProjectId, note: impl FnOnce(&mut Known)) {
+    fn note<T>(&self, project: &ProjectId, note: impl FnOnce(&mut Known) -> T) -> T {
         let mut known = self.known();
         if known.len() >= MAX_PROJECTS && !known.contains_key(project) {
             known.clear();
         }
-        note(known.entry(project.clone()).or_default());
+        note(known.entry(project.clone()).or_default())
     }
 
     fn refused(&self, project: &ProjectId, quota: u64, needed: u64) -> String {
@@ -119,12 +119,13 @@ pub(super) struct Allowance {
     watch: Watch,
     project: ProjectId,
     quota: u64,
+    pending: Arc<Pending>,
 }
 
 impl Allowance {
     /// Whether an upload of that size can be of any use.
     pub(super) fn check(&self, size: u64) -> Result<(), BlobError> {
-        let needed = self.pending().saturating_add(size);
+        let needed = self.pending.bytes().saturating_add(size);
         match needed > self.quota {
             true => Err(BlobError::Refused(self.watch.refused(
                 &self.project,
@@ -136,26 +137,14 @@ impl Allowance {
     }
 
     pub(super) fn uploaded(&self, digest: Digest, size: u64) {
-        let upload = (size, Instant::now());
-        self.watch.note(&self.project, |known| {
-            known.pending.insert(digest, upload);
-        });
-    }
-
-    fn pending(&self) -> u64 {
-        let mut known = self.watch.known();
-        let Some(known) = known.get_mut(&self.project) else {
-            return 0;
-        };
-        known.pending.retain(|_, (_, at)| at.elapsed() < PENDING);
-        known.pending.values().map(|(size, _)| size).sum()
+        self.pending.add(digest, size, Moment::now());
     }
 }
 
 /// Room that an export has, until it is in the log.
 pub(super) struct Room {
     _turn: tokio::sync::OwnedMutexGuard<()>,
-    at: Instant,
+    at: Moment,
     /// Bytes of the project with the export, at most.
     used: u64,
     /// What has to go for it.
@@ -170,10 +159,17 @@ impl LocalCache {
         place: &Place,
     ) -> Result<Option<Allowance>, CacheError> {
         let quota = self.watch.quota(opened, &place.project).await?;
-        Ok(quota.map(|quota| Allowance {
+        let Some(quota) = quota else { return Ok(None) };
+        let project = place.project.clone();
+        let pending = self
+            .watch
+            .note(&project, |known| Arc::clone(&known.pending));
+        pending.expire(Moment::now());
+        Ok(Some(Allowance {
             watch: self.watch.clone(),
-            project: place.project.clone(),
+            project,
             quota,
+            pending,
         }))
     }
 
@@ -194,7 +190,8 @@ impl LocalCache {
         if incoming > quota {
             return Err(refused(incoming));
         }
-        let turn = Arc::clone(&self.watch.turn).lock_owned().await;
+        let turn = self.watch.note(project, |known| Arc::clone(&known.turn));
+        let turn = turn.lock_owned().await;
         let lately = self.watch.known().get(project).and_then(|known| known.used);
         let lately = lately.filter(|(at, _)| at.elapsed() < BELIEVED);
         let (used, victims) = match lately {
@@ -206,7 +203,7 @@ impl LocalCache {
         };
         Ok(Some(Room {
             _turn: turn,
-            at: lately.map_or_else(Instant::now, |(at, _)| at),
+            at: lately.map_or_else(Moment::now, |(at, _)| at),
             used: used.saturating_add(incoming),
             victims,
         }))
@@ -236,12 +233,11 @@ impl LocalCache {
                 }
             }
         }
-        self.watch.note(&place.project, |known| {
+        let pending = self.watch.note(&place.project, |known| {
             known.used = used;
-            known
-                .pending
-                .retain(|digest, _| !sizes.contains_key(digest));
+            Arc::clone(&known.pending)
         });
+        pending.named(sizes.keys());
     }
 
     /// How many bytes the project has without those that go, at most; and those.

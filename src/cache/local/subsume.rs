@@ -94,9 +94,15 @@ impl Subsuming {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets go of what was pinned for an export.
-    pub(super) fn let_go(&self, opened: Arc<Opened>, names: Names) {
-        let letting_go = async move { names.let_go(&opened).await };
+    /// Lets go of what was pinned for an export, and where that has `ended`, of
+    /// what was uploaded for it.
+    pub(super) fn let_go(&self, opened: Arc<Opened>, names: Names, ended: bool) {
+        let letting_go = async move {
+            match ended {
+                true => names.let_go(&opened).await,
+                false => names.give_up(&opened).await,
+            }
+        };
         self.running().spawn(letting_go);
     }
 

@@ -1,9 +1,11 @@
 //! The embedded cache from the outside, on a real directory.
 
+mod bound;
 mod collect;
 mod copies;
 mod faults;
 mod flushed;
+mod pinned;
 mod steps;
 mod subsumed;
 mod suspicion;
@@ -130,6 +132,7 @@ fn export(place: Place, layers: &[&str]) -> Publication {
         uploaded: BTreeSet::new(),
         steps: Vec::new(),
         readable: None,
+        began: None,
     }
 }
 

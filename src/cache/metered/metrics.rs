@@ -35,6 +35,8 @@ label! {
         Unavailable = "unavailable",
         /// What the one who asked may not do.
         Denied = "denied",
+        /// An export of what was flushed after its build began.
+        Flushed = "flushed",
         /// A blob that was looked for, or that a publication names, is not
         /// there.
         NotFound = "not_found",
@@ -65,7 +67,8 @@ impl From<&BlobError> for ErrorKind {
 impl From<&CacheError> for ErrorKind {
     fn from(error: &CacheError) -> Self {
         match error {
-            CacheError::Unavailable(_) => Self::Unavailable,
+            CacheError::Unavailable(_) | CacheError::Foreign(_) => Self::Unavailable,
+            CacheError::Flushed(_) => Self::Flushed,
             CacheError::Denied(_) | CacheError::Unauthenticated(_) => Self::Denied,
             CacheError::Exhausted(_) => Self::Full,
             CacheError::Refused(_) => Self::Invalid,
@@ -80,6 +83,7 @@ impl From<&CacheError> for ErrorKind {
                 CatalogError::Unavailable { .. }
                 | CatalogError::InvalidUrl(_)
                 | CatalogError::Newer(_) => Self::Unavailable,
+                CatalogError::Flushed { .. } => Self::Flushed,
                 CatalogError::Other { .. } => Self::Io,
             },
         }

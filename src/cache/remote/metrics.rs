@@ -62,6 +62,8 @@ label! {
         Delivered = "delivered",
         /// It was refused for good.
         Refused = "refused",
+        /// What it would have brought back was flushed.
+        Flushed = "flushed",
         /// It has waited for too long.
         Expired = "expired",
     }

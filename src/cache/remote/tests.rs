@@ -177,6 +177,7 @@ fn export(layers: &[Bytes]) -> Publication {
         uploaded: digests.into_iter().collect(),
         steps: Vec::new(),
         readable: None,
+        began: None,
     }
 }
 

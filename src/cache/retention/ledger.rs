@@ -9,9 +9,9 @@ use crate::place::ProjectId;
 /// What exports name. Blobs and projects go by numbers.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    /// By the first eight bytes of a digest: two that share them would be
-    /// counted as one.
-    numbers: HashMap<u64, u32>,
+    /// By the whole digest: somebody can make two blobs that share some bytes of
+    /// it.
+    numbers: HashMap<Digest, u32>,
     blobs: Vec<Blob>,
     names: BTreeMap<ProjectId, usize>,
     projects: Vec<Project>,
@@ -111,18 +111,13 @@ impl Ledger {
     }
 
     fn number(&mut self, (digest, size): &(Digest, u64)) -> u32 {
-        let mut start = [0; 8];
-        start.copy_from_slice(&digest.as_bytes()[..8]);
         let next = u32::try_from(self.blobs.len()).unwrap_or(u32::MAX);
-        *self
-            .numbers
-            .entry(u64::from_le_bytes(start))
-            .or_insert_with(|| {
-                self.blobs.push(Blob {
-                    size: *size,
-                    exports: 0,
-                });
-                next
-            })
+        *self.numbers.entry(*digest).or_insert_with(|| {
+            self.blobs.push(Blob {
+                size: *size,
+                exports: 0,
+            });
+            next
+        })
     }
 }

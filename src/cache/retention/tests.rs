@@ -209,3 +209,23 @@ fn the_oldest_make_room_in_a_quota_and_a_default_branch_stays() {
     assert_eq!(room("main", 10, 50), Ok(vec![1]));
     assert_eq!(room("dev", 100, 40), Err(NoRoom { needed: 130 }));
 }
+
+#[test]
+fn two_blobs_whose_digests_begin_alike_are_two() {
+    let named = |id: i64, project: &str, last: char, size: u64| {
+        let digest = format!("sha256:{}{last}", "7".repeat(63)).parse().unwrap();
+        KeptExport {
+            blobs: vec![(digest, size)],
+            ..export(id, project, "dev", id, &[])
+        }
+    };
+    let log = [named(1, "p", '1', 10), named(2, "q", '2', 1000)];
+    let half = Limits {
+        max_bytes: Some(500),
+        ..Limits::default()
+    };
+    let plan = plan(&log, &half);
+    assert_eq!((plan.before.blobs, plan.before.bytes), (2, 1010));
+    assert_eq!(gone(&plan), [(2, Reason::Size)]);
+    assert_eq!((plan.victims[0].frees, plan.after.bytes), (1000, 10));
+}

@@ -1,6 +1,8 @@
 //! An export in parts that stream, and the answer to it: what it is, its
 //! documents, and its steps.
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 
 use super::v1::publish_request::{Export, Part};
@@ -9,6 +11,7 @@ use super::{Malformed, append, count, digests, joined, pieces, short, steps, v1}
 use crate::cache::{Document, MAX_DOCUMENTS, MAX_STEPS, Publication, Published};
 use crate::catalog::ExportId;
 use crate::digest::Digest;
+use crate::moment::Moment;
 use crate::place::Place;
 use crate::step::Step;
 
@@ -32,12 +35,17 @@ pub fn publication_parts(export: &Publication) -> Vec<v1::PublishRequest> {
         manifest_bytes: manifest.len() as u64,
         config_bytes: config.len() as u64,
         steps: steps.len() as u64,
+        building_ns: export.began.map(elapsed_ns),
     };
     let mut parts = vec![part(Part::Export(head))];
     parts.extend(pieces(manifest.clone()).map(|piece| part(Part::Manifest(piece))));
     parts.extend(pieces(config.clone()).map(|piece| part(Part::Config(piece))));
     parts.extend(steps_parts(steps).map(|steps| part(Part::Steps(steps))));
     parts
+}
+
+fn elapsed_ns(began: Moment) -> u64 {
+    u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Steps, so many in a message.
@@ -55,6 +63,7 @@ pub struct PublicationReader {
     manifest: BytesMut,
     config: BytesMut,
     steps: Vec<Step>,
+    began: Option<Moment>,
 }
 
 impl PublicationReader {
@@ -83,6 +92,10 @@ impl PublicationReader {
         }
         Ok(Self {
             place,
+            began: announced
+                .building_ns
+                .map(Duration::from_nanos)
+                .map(Moment::ago),
             builder: short("builder", std::mem::take(&mut announced.builder))?,
             announced,
             manifest: BytesMut::new(),
@@ -140,6 +153,7 @@ impl PublicationReader {
             uploaded: Default::default(),
             steps: self.steps,
             readable: None,
+            began: self.began,
         })
     }
 }

@@ -16,7 +16,7 @@ pub fn status_of(error: &CacheError) -> Status {
         CacheError::Refused(_) => Status::invalid_argument(text),
         CacheError::Lost(_) => Status::data_loss(text),
         // Which ones is said before: a status has no room for many.
-        CacheError::Missing(_) => Status::failed_precondition(text),
+        CacheError::Missing(_) | CacheError::Flushed(_) => Status::failed_precondition(text),
         CacheError::Graph(_) => Status::invalid_argument(text),
         CacheError::Blob(BlobError::NotFound(_)) => Status::not_found(text),
         CacheError::Blob(BlobError::WrongDigest { .. } | BlobError::WrongSize { .. }) => {
@@ -25,9 +25,10 @@ pub fn status_of(error: &CacheError) -> Status {
         CacheError::Exhausted(_)
         | CacheError::Blob(BlobError::Full(_) | BlobError::Refused(_))
         | CacheError::Catalog(CatalogError::Full(_)) => Status::resource_exhausted(text),
-        CacheError::Unavailable(_) | CacheError::Blob(_) | CacheError::Catalog(_) => {
-            Status::unavailable(text)
-        }
+        CacheError::Unavailable(_)
+        | CacheError::Foreign(_)
+        | CacheError::Blob(_)
+        | CacheError::Catalog(_) => Status::unavailable(text),
     }
 }
 
@@ -41,6 +42,8 @@ pub fn error_of(status: &Status, about: Option<Digest>) -> CacheError {
         (Code::Unauthenticated, _) => CacheError::Unauthenticated(text),
         (Code::ResourceExhausted, _) if !text.is_empty() => CacheError::Exhausted(text),
         (Code::InvalidArgument | Code::OutOfRange, _) => CacheError::Refused(text),
+        // Without a list of what is missing, which is read before.
+        (Code::FailedPrecondition, _) if !text.is_empty() => CacheError::Flushed(text),
         _ if text.is_empty() => CacheError::Unavailable(format!("the hub: {:?}", status.code())),
         _ => CacheError::Unavailable(text),
     }
@@ -60,6 +63,8 @@ mod tests {
         assert!(matches!(quota, CacheError::Exhausted(_)), "{quota:?}");
         let token = said(CacheError::Unauthenticated(why()));
         assert!(matches!(token, CacheError::Unauthenticated(_)), "{token:?}");
+        let flushed = said(CacheError::Flushed(why()));
+        assert!(matches!(flushed, CacheError::Flushed(_)), "{flushed:?}");
         let denied = said(CacheError::Denied(why()));
         assert!(matches!(denied, CacheError::Denied(_)), "{denied:?}");
         let refused = said(CacheError::Refused(why()));

@@ -6,6 +6,7 @@ use crate::cache::{
     Document, Documents, Flushed, Import, Lease, MAX_DOCUMENTS, MAX_STEPS, Publication, Published,
 };
 use crate::catalog::ExportId;
+use crate::moment::Moment;
 
 fn import(documents: Documents, layers: usize) -> Import {
     let layer = |n: usize| (Digest::of(&n.to_le_bytes()), n as u64);
@@ -113,6 +114,7 @@ fn publication(steps: usize) -> Publication {
         uploaded: Default::default(),
         steps: (0..steps).map(step).collect(),
         readable: None,
+        began: Some(Moment::ago(Duration::from_secs(3))),
     }
 }
 

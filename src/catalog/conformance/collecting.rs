@@ -1,6 +1,7 @@
 //! What nothing names, and who may remove it.
 
 use super::*;
+use crate::blobs::{StoreId, Taken};
 
 /// Whose pins these are.
 const HOLDER: PinHolder = PinHolder(7);
@@ -182,6 +183,11 @@ pub(in crate::catalog) async fn what_is_nominated_is_due_later_and_what_is_named
         .unwrap();
     catalog.nominate(&blobs(["a"]), LONG).await.unwrap();
     assert_eq!(candidates(catalog).await, BTreeSet::from([blob("a")]));
+    let put_off = blobs(["a", "named", "c"]);
+    catalog.postpone(&put_off, LONG).await.unwrap();
+    assert_eq!(candidates(catalog).await, BTreeSet::new(), "put off");
+    catalog.postpone(&put_off, Duration::ZERO).await.unwrap();
+    assert_eq!(candidates(catalog).await, BTreeSet::from([blob("a")]));
     condemn(catalog, &["a"]).await;
     assert_eq!(candidates(catalog).await, BTreeSet::new(), "condemned");
 }
@@ -329,4 +335,20 @@ pub(in crate::catalog) async fn sizes_of_projects_count_each_blob_once(catalog: 
         .map(|size| (size.project.as_str(), size.exports, size.bytes))
         .collect();
     assert_eq!(sizes, [("a", 1, 4), ("p", 2, 10)]);
+}
+
+pub(in crate::catalog) async fn a_catalog_is_bound_to_one_store_unless_that_is_done_anew(
+    catalog: &dyn Catalog,
+) {
+    assert_eq!(catalog.store().await.unwrap(), None);
+    let ids: Vec<StoreId> = (0..8).map(|_| StoreId::random()).collect();
+    let binding = ids.iter().map(|id| catalog.bind(*id, Taken::First));
+    let bound = futures::future::try_join_all(binding).await.unwrap();
+    let one = catalog.store().await.unwrap().unwrap();
+    assert!(ids.contains(&one));
+    assert_eq!(bound, [one; 8], "all are told the same");
+    let other = StoreId::random();
+    assert_eq!(catalog.bind(other, Taken::First).await.unwrap(), one);
+    assert_eq!(catalog.bind(other, Taken::Anew).await.unwrap(), other);
+    assert_eq!(catalog.store().await.unwrap(), Some(other));
 }

@@ -206,6 +206,71 @@ pub(in crate::catalog) async fn a_flush_is_told_until_its_place_is_exported_to(
     assert_eq!(told("main", "buildkit").await, [2], "anew");
 }
 
+/// An export of a build that began then.
+fn began(git_ref: &str, began: Moment) -> NewExport {
+    NewExport {
+        began: Some(began),
+        ..export(place("p", git_ref), &["a"])
+    }
+}
+
+pub(in crate::catalog) async fn what_began_before_a_flush_of_its_place_is_refused(
+    catalog: &dyn Catalog,
+) {
+    let before = Moment::now();
+    let append = async |git_ref, moment| catalog.append(began(git_ref, moment)).await;
+    catalog.flush(&flush("q", None, None)).await.unwrap();
+    catalog.flush(&flush("p", Some("dev"), None)).await.unwrap();
+    catalog
+        .flush(&flush("p", Some("main"), Some("other")))
+        .await
+        .unwrap();
+    append("main", before).await.unwrap();
+    let refused = append("dev", before).await.unwrap_err();
+    let CatalogError::Flushed { what, by, ago } = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!((&*what, &*by), ("refs/heads/dev of project p", "alice"));
+    assert!(ago <= before.elapsed(), "{ago:?}");
+    append("dev", Moment::now()).await.unwrap();
+    let mut unknown = began("dev", before);
+    unknown.began = None;
+    catalog.append(unknown).await.unwrap();
+    catalog.flush(&flush("p", None, None)).await.unwrap();
+    let refused = append("main", before).await;
+    assert!(matches!(refused, Err(CatalogError::Flushed { .. })));
+    let heads = catalog.list(&Filter::default()).await.unwrap();
+    assert_eq!(heads, []);
+}
+
+pub(in crate::catalog) async fn a_flush_leaves_nothing_of_what_is_appended_meanwhile(
+    catalog: &dyn Catalog,
+) {
+    for _ in 0..5 {
+        let before = Moment::now();
+        let appends = (0..20).map(|_| catalog.append(began("main", before)));
+        let whole = flush("p", None, None);
+        let (appended, flushed) =
+            futures::join!(futures::future::join_all(appends), catalog.flush(&whole));
+        let (mut done, mut refused) = (0, 0);
+        for appended in appended {
+            match appended {
+                Ok(_) => done += 1,
+                Err(CatalogError::Flushed { .. }) => refused += 1,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(done + refused, 20);
+        assert_eq!(
+            flushed.unwrap(),
+            done,
+            "all that was there, and no more came"
+        );
+        let heads = catalog.list(&Filter::default()).await.unwrap();
+        assert_eq!(heads, []);
+    }
+}
+
 pub(in crate::catalog) async fn what_is_revoked_stays_so_and_is_told_once(catalog: &dyn Catalog) {
     let revoke = |id: &str, expires| NewRevocation {
         id: id.to_owned(),

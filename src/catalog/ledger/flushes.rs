@@ -7,10 +7,15 @@ use serde::Serialize;
 
 use super::Action;
 use super::audit::{Details, NewAudit, Origin};
+use crate::catalog::CatalogError;
 use crate::place::{GitRef, ProjectId, Scope};
 
 /// For how long a flush is told.
 pub const NOTED: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// For how long it is kept: an export may wait for as long as a flush is told,
+/// and its build began before.
+pub(in crate::catalog) const KEPT: Duration = Duration::from_secs(8 * 24 * 3600);
 
 /// Exports that are to leave the log, and who says so.
 #[derive(Clone, Debug)]
@@ -54,4 +59,20 @@ pub struct FlushNote {
     pub by: String,
     /// How many exports went.
     pub exports: u64,
+}
+
+/// The error of an export that would bring back what was flushed.
+pub(in crate::catalog) fn flushed(
+    project: &ProjectId,
+    (git_ref, scope): (Option<GitRef>, Option<Scope>),
+    by: String,
+    ago: Duration,
+) -> CatalogError {
+    let what = match (git_ref, scope) {
+        (None, None) => format!("project {project}"),
+        (Some(git_ref), None) => format!("{git_ref} of project {project}"),
+        (None, Some(scope)) => format!("scope {scope} of project {project}"),
+        (Some(git_ref), Some(scope)) => format!("scope {scope} of {git_ref} of project {project}"),
+    };
+    CatalogError::Flushed { what, by, ago }
 }

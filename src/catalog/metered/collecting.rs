@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::Metered;
 use super::metrics::Operation;
+use crate::blobs::{StoreId, Taken};
 use crate::catalog::{
     CatalogError, Collecting, KeptExport, KeptFilter, PinHolder, ProjectSize, Uses,
 };
@@ -48,6 +49,11 @@ impl Collecting for Metered {
             .await
     }
 
+    async fn postpone(&self, blobs: &[Digest], wait: Duration) -> Result<(), CatalogError> {
+        self.measured(Operation::Postpone, self.inner.postpone(blobs, wait))
+            .await
+    }
+
     async fn acquit(&self, blobs: &[Digest]) -> Result<(), CatalogError> {
         self.measured(Operation::Acquit, self.inner.acquit(blobs))
             .await
@@ -68,6 +74,15 @@ impl Collecting for Metered {
 
     async fn note_use(&self, uses: &Uses, at: Timestamp) -> Result<(), CatalogError> {
         self.measured(Operation::NoteUse, self.inner.note_use(uses, at))
+            .await
+    }
+
+    async fn store(&self) -> Result<Option<StoreId>, CatalogError> {
+        self.measured(Operation::Store, self.inner.store()).await
+    }
+
+    async fn bind(&self, store: StoreId, taken: Taken) -> Result<StoreId, CatalogError> {
+        self.measured(Operation::Bind, self.inner.bind(store, taken))
             .await
     }
 

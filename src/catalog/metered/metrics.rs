@@ -94,6 +94,12 @@ label! {
         Now = "now",
         /// Reads were noted.
         NoteUse = "note_use",
+        /// Candidates were put off.
+        Postpone = "postpone",
+        /// It was asked which blob store is the catalog's.
+        Store = "store",
+        /// That was noted.
+        Bind = "bind",
         /// Projects were measured.
         ProjectSizes = "project_sizes",
         /// How much there is was kept for the day.
@@ -139,9 +145,10 @@ impl From<&CatalogError> for ErrorKind {
             CatalogError::Full(_) => Self::Full,
             CatalogError::Unavailable { .. } => Self::Unavailable,
             CatalogError::Corrupt { .. } => Self::Corrupt,
-            CatalogError::InvalidUrl(_) | CatalogError::Newer(_) | CatalogError::Other { .. } => {
-                Self::Other
-            }
+            CatalogError::InvalidUrl(_)
+            | CatalogError::Newer(_)
+            | CatalogError::Flushed { .. }
+            | CatalogError::Other { .. } => Self::Other,
         }
     }
 }

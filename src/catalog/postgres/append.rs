@@ -10,6 +10,9 @@ use crate::catalog::{CatalogError, ExportId, NewExport, packed};
 use crate::digest::Digest;
 use crate::step::Step;
 
+/// The name of the lock of whoever gives an export its number.
+pub(super) const APPEND: &str = "append";
+
 /// Documents of an export, as they are kept.
 struct Documents {
     config: Vec<u8>,
@@ -55,8 +58,12 @@ impl PostgresCatalog {
         .await
         .map_err(failed)?;
         // Held until this transaction is visible: the next number is given after.
-        self.lock(&mut tx, lock!("pg_advisory_xact_lock"), "append")
+        self.lock(&mut tx, lock!("pg_advisory_xact_lock"), APPEND)
             .await?;
+        if let Some(began) = export.began {
+            self.not_flushed_since(&mut tx, project, &export.place, began)
+                .await?;
+        }
         let id = sqlx::query_scalar(
             "UPDATE export SET id = nextval('export_id') WHERE key = $1 RETURNING id",
         )

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use sqlx::PgConnection;
 
 use super::{PostgresCatalog, arrays, microseconds};
+use crate::blobs::{StoreId, Taken};
 use crate::catalog::{
     CatalogError, Collecting, KeptExport, KeptFilter, PinHolder, ProjectSize, Uses,
 };
@@ -155,6 +156,16 @@ impl PostgresCatalog {
         Ok(())
     }
 
+    async fn postpone_blobs(&self, blobs: &[Digest], wait: Duration) -> Result<(), CatalogError> {
+        let mut connection = self.connections.one().await?;
+        let later =
+            "UPDATE candidate SET due = statement_timestamp() + $2 * interval '1 microsecond'
+            WHERE digest = ANY($1) RETURNING digest";
+        self.run(&mut connection, later, blobs, wait)
+            .await
+            .map(drop)
+    }
+
     async fn nominate_blobs(
         &self,
         blobs: &[Digest],
@@ -224,6 +235,11 @@ impl Collecting for PostgresCatalog {
         self.connections.bounded(call).await
     }
 
+    async fn postpone(&self, blobs: &[Digest], wait: Duration) -> Result<(), CatalogError> {
+        let call = self.postpone_blobs(blobs, wait);
+        self.connections.bounded(call).await
+    }
+
     async fn acquit(&self, blobs: &[Digest]) -> Result<(), CatalogError> {
         self.connections.bounded(self.acquit_blobs(blobs)).await
     }
@@ -242,6 +258,14 @@ impl Collecting for PostgresCatalog {
 
     async fn note_use(&self, uses: &Uses, at: Timestamp) -> Result<(), CatalogError> {
         self.connections.bounded(self.write_uses(uses, at)).await
+    }
+
+    async fn store(&self) -> Result<Option<StoreId>, CatalogError> {
+        self.bound_to().await
+    }
+
+    async fn bind(&self, store: StoreId, taken: Taken) -> Result<StoreId, CatalogError> {
+        self.bind_to(store, taken).await
     }
 
     async fn project_sizes(&self) -> Result<Vec<ProjectSize>, CatalogError> {

@@ -10,6 +10,7 @@ use sqlx::{Sqlite, Transaction};
 use super::leases::end;
 use super::turn::Turn;
 use super::{SqliteCatalog, rows};
+use crate::blobs::{StoreId, Taken};
 use crate::catalog::{
     CatalogError, Collecting, KeptExport, KeptFilter, PinHolder, ProjectSize, Uses,
 };
@@ -196,6 +197,18 @@ impl Collecting for SqliteCatalog {
         self.digests(&condemned)
     }
 
+    async fn postpone(&self, blobs: &[Digest], wait: Duration) -> Result<(), CatalogError> {
+        let failed = |error| self.context.of(error);
+        let mut turn = Turn::of(self.writers()?).await.map_err(failed)?;
+        let mut tx = turn.write().await.map_err(failed)?;
+        let later = "UPDATE candidate SET due = ?2
+             WHERE digest IN (SELECT unhex(value) FROM json_each(?1))";
+        self.run(&mut tx, later, blobs, end(wait)).await?;
+        tx.commit().await.map_err(failed)?;
+        turn.keep();
+        Ok(())
+    }
+
     async fn acquit(&self, blobs: &[Digest]) -> Result<(), CatalogError> {
         let failed = |error| self.context.of(error);
         let mut turn = Turn::of(self.writers()?).await.map_err(failed)?;
@@ -225,6 +238,14 @@ impl Collecting for SqliteCatalog {
 
     async fn note_use(&self, uses: &Uses, at: Timestamp) -> Result<(), CatalogError> {
         self.write_uses(uses, at).await
+    }
+
+    async fn store(&self) -> Result<Option<StoreId>, CatalogError> {
+        self.bound_to().await
+    }
+
+    async fn bind(&self, store: StoreId, taken: Taken) -> Result<StoreId, CatalogError> {
+        self.bind_to(store, taken).await
     }
 
     async fn project_sizes(&self) -> Result<Vec<ProjectSize>, CatalogError> {

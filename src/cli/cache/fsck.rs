@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Args;
@@ -10,9 +11,9 @@ use serde::Serialize;
 
 use super::backing::{Backed, Backing};
 use super::display::{print, print_json};
-use crate::cache::CacheError;
 use crate::cache::check::{Problem, Report, check};
 use crate::cache::repair::{Repairs, repair};
+use crate::cache::{CacheError, LocalCache};
 use crate::catalog::ledger::{Action, Details, NewAudit};
 use crate::catalog::{Catalog, ExportId, Filter};
 use crate::cli::stored::{noted, typist};
@@ -42,6 +43,11 @@ pub(super) struct FsckArgs {
     #[arg(long)]
     repair: bool,
 
+    /// First take the layers over for this catalog, as after its predecessor was
+    /// lost for good. A catalog that had them before is refused from then on.
+    #[arg(long)]
+    adopt: bool,
+
     /// Blobs hashed at a time; as many as there are cores unless given.
     #[arg(long, value_name = "N")]
     parallel: Option<std::num::NonZeroUsize>,
@@ -54,6 +60,17 @@ pub(super) struct FsckArgs {
 pub(super) async fn run(args: FsckArgs) -> anyhow::Result<ExitCode> {
     let backed = args.backing.open().await?;
     let (catalog, blobs, disk) = (&backed.catalog, &backed.blobs, backed.disk.as_ref());
+    if args.adopt {
+        let cache = LocalCache::over(Arc::clone(catalog), Arc::clone(blobs));
+        let adopted = async {
+            blobs.ready().await?;
+            cache.adopt().await
+        };
+        if let Err(error) = adopted.await {
+            backed.close().await;
+            return Err(error.into());
+        }
+    }
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     let parallel = args
         .parallel

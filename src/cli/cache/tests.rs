@@ -54,6 +54,7 @@ async fn one_export() -> (TempDir, Digest) {
         config: config.into(),
         layers: vec![layer],
         steps: Vec::new(),
+        began: None,
     };
     let catalog = SqliteCatalog::open(dir.path()).await.unwrap();
     catalog.append(export).await.unwrap();

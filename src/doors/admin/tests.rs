@@ -167,6 +167,7 @@ fn new_export(project: &str, git_ref: &str) -> NewExport {
         config: Bytes::from_static(b"{\"records\":[]}"),
         layers: Vec::new(),
         steps: Vec::new(),
+        began: None,
     }
 }
 

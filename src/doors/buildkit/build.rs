@@ -22,6 +22,7 @@ use super::timeline::Timeline;
 use super::vertices::Vertices;
 use crate::digest::Digest;
 use crate::graph::Vertex;
+use crate::moment::Moment;
 use crate::step::StepName;
 use crate::telemetry::metrics::CounterBy;
 
@@ -105,6 +106,8 @@ impl Audience {
 pub struct Build {
     /// `SolveRequest.Ref`.
     pub id: String,
+    /// When it was first heard of.
+    pub began: Moment,
     /// What its imports became; decided once, by the first call that has any,
     /// since BuildKit loses hits at random as soon as it has two.
     pub import: OnceCell<Option<Arc<ServedImport>>>,
@@ -154,6 +157,7 @@ impl Build {
     fn new(id: &str, counter: CounterBy<Fate>) -> Self {
         Self {
             id: id.to_owned(),
+            began: Moment::now(),
             import: OnceCell::new(),
             standby: Standby::default(),
             account: Account::default(),

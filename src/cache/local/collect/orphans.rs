@@ -3,14 +3,13 @@
 
 use std::time::Duration;
 
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::TryStreamExt as _;
 use serde::Serialize;
 
 use super::sweep::{self, Swept};
 use super::{TASK, phase, still_ours};
 use crate::cache::CacheError;
-use crate::cache::local::LocalCache;
-use crate::cache::local::open::Opened;
+use crate::cache::local::{LocalCache, bound};
 use crate::digest::Digest;
 
 /// Blobs that are looked up at a time.
@@ -48,9 +47,10 @@ impl LocalCache {
         let Some(right) = opened.catalog.try_own(TASK).await? else {
             return Ok(None);
         };
+        opened.bind().await?;
         opened.catalog.purge().await?;
         let mut orphans = Orphans::default();
-        if !is_ours(&opened).await? {
+        if !bound::has_any(&*opened.catalog, &*opened.blobs).await? {
             tracing::warn!(
                 "the store has nothing of what the catalog names: what nothing names stays there"
             );
@@ -74,18 +74,4 @@ impl LocalCache {
         self.watch.metrics.freed(orphans.removed);
         Ok(Some(orphans))
     }
-}
-
-/// Whether any of the blobs that the catalog names is there, the first of them
-/// standing for all.
-async fn is_ours(opened: &Opened) -> Result<bool, CacheError> {
-    let named: Vec<(Digest, u64)> = opened
-        .catalog
-        .referenced()
-        .take(BATCH)
-        .try_collect()
-        .await?;
-    let named: Vec<Digest> = named.into_iter().map(|(digest, _)| digest).collect();
-    let found = opened.blobs.sizes(&named).await?;
-    Ok(found.iter().any(Option::is_some))
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use futures::stream;
+use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::{sleep, timeout};
 
@@ -24,6 +25,11 @@ const WINDOW: Duration = Duration::from_secs(10);
 const REMOVAL: Duration = Duration::from_secs(5);
 /// The longest pause between batches; it is as long as the batch took.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long a blob is left that could not be removed.
+const PUT_OFF: Duration = Duration::from_secs(600);
+/// Batches of which nothing could be removed, one after the other, until the
+/// store is left alone for now.
+const FRUITLESS: u32 = 4;
 /// Candidates that are looked at to say what would go.
 const SHOWN: u32 = 100_000;
 
@@ -47,11 +53,11 @@ pub(super) async fn due(opened: &Opened) -> Result<Swept, CacheError> {
     Ok(sum)
 }
 
-/// Removes what is due. What could not be removed is condemned for a while, and
-/// so no candidate: the others have their turn. Where nothing at all can be
-/// removed, the next sweep tries again.
+/// Removes what is due. What could not be removed is put off, so that the others
+/// have their turn, in this sweep and in later ones. Where nothing at all of
+/// several batches can be removed, the next sweep goes on with the others.
 pub(super) async fn sweep(opened: &Opened, right: &Ownership) -> Result<Swept, CacheError> {
-    let mut swept = Swept::default();
+    let (mut swept, mut fruitless) = (Swept::default(), 0);
     loop {
         still_ours(right)?;
         let began = Instant::now();
@@ -61,17 +67,39 @@ pub(super) async fn sweep(opened: &Opened, right: &Ownership) -> Result<Swept, C
         }
         let (some, whole) = remove(opened, &due).await?;
         swept += some;
-        if !whole && some.blobs == 0 {
+        fruitless = match !whole && some.blobs == 0 {
+            true => fruitless + 1,
+            false => 0,
+        };
+        if fruitless == FRUITLESS {
             return Ok(swept);
         }
         sleep(began.elapsed().min(PAUSE)).await;
     }
 }
 
+/// What came of one removal.
+enum Removal {
+    /// It is gone, and had so many bytes, where it was there.
+    Gone(Digest, Option<u64>),
+    Failed(Digest),
+    /// There was no time left for it.
+    Untried,
+}
+
+/// Whether what was condemned then, by the catalog's clock, may still be removed:
+/// that goes on while this machine sleeps.
+async fn in_time(opened: &Opened, condemned: Timestamp) -> bool {
+    let now = opened.catalog.now().await;
+    now.is_ok_and(|now| {
+        let since = Duration::try_from(now.duration_since(condemned));
+        since.is_ok_and(|since| since <= WINDOW)
+    })
+}
+
 /// Removes those that nothing names; whether all of them could be.
 pub(super) async fn remove(opened: &Opened, blobs: &[Digest]) -> Result<(Swept, bool), CacheError> {
-    // Before the catalog is asked: its time counts.
-    let began = Instant::now();
+    let began = opened.catalog.now().await?;
     let condemned = opened.catalog.condemn(blobs, CONDEMNED).await?;
     if condemned.is_empty() {
         return Ok((Swept::default(), true));
@@ -79,36 +107,53 @@ pub(super) async fn remove(opened: &Opened, blobs: &[Digest]) -> Result<(Swept, 
     phase("condemned");
     let all = condemned.len();
     let removals = condemned.into_iter().map(|digest| async move {
-        let size = opened.blobs.size(&digest).await.ok()?;
-        if began.elapsed() > WINDOW {
-            return None;
+        let size = match opened.blobs.size(&digest).await {
+            Ok(size) => size,
+            Err(error) => {
+                tracing::warn!(blob = %digest, %error, "a blob that nothing names could not be looked at");
+                return Removal::Failed(digest);
+            }
+        };
+        if !in_time(opened, began).await {
+            return Removal::Untried;
         }
         match timeout(REMOVAL, opened.blobs.remove(&digest)).await {
             Ok(Ok(())) => {
                 phase("removing");
-                Some((digest, size))
+                Removal::Gone(digest, size)
             }
             Ok(Err(error)) => {
                 tracing::warn!(blob = %digest, %error, "a blob that nothing names could not be removed");
-                None
+                Removal::Failed(digest)
             }
             Err(_) => {
                 tracing::warn!(blob = %digest, "removing a blob that nothing names takes too long");
-                None
+                Removal::Failed(digest)
             }
         }
     });
-    let removed: Vec<Option<(Digest, Option<u64>)>> = stream::iter(removals)
+    let removals: Vec<Removal> = stream::iter(removals)
         .buffer_unordered(AT_ONCE)
         .collect()
         .await;
-    let removed: Vec<_> = removed.into_iter().flatten().collect();
+    let (mut gone, mut failed, mut swept) = (Vec::new(), Vec::new(), Swept::default());
+    for removal in removals {
+        match removal {
+            Removal::Gone(digest, size) => {
+                gone.push(digest);
+                swept.add(size);
+            }
+            Removal::Failed(digest) => failed.push(digest),
+            Removal::Untried => {}
+        }
+    }
     phase("removed");
-    let gone: Vec<Digest> = removed.iter().map(|(digest, _)| *digest).collect();
     opened.catalog.acquit(&gone).await?;
+    // Condemned all the same: it may yet be removed.
+    if !failed.is_empty() {
+        opened.catalog.postpone(&failed, PUT_OFF).await?;
+    }
     phase("acquitted");
-    let mut swept = Swept::default();
-    swept.add(removed.iter().filter_map(|(_, size)| *size));
     Ok((swept, gone.len() == all))
 }
 

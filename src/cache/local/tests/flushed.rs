@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::catalog::ledger::{Actor, Origin};
+use crate::moment::Moment;
 
 async fn flush(cache: &LocalCache, git_ref: Option<&str>, subject: &str) -> u64 {
     let flush = Flush {
@@ -54,4 +55,38 @@ async fn a_flush_is_told_to_those_who_would_have_seen_what_went() {
     let by_bob = Some("bob".to_owned());
     assert_eq!(told(&cache, want("main", &[])).await, by_bob);
     assert_eq!(told(&cache, narrow("dev", &[])).await, by_bob);
+}
+
+#[tokio::test]
+async fn what_was_flushed_does_not_come_back_by_a_build_that_began_before() {
+    let (_dir, cache) = cache();
+    let began = |git_ref: &str, began: Moment| {
+        let mut publication = export(place("p", git_ref), &["base"]);
+        publication.began = Some(began);
+        publication
+    };
+    publish(&cache, place("p", "main"), &["base"]).await;
+    publish(&cache, place("p", "dev"), &["base"]).await;
+    let before = Moment::now();
+    cache.publish(began("main", before)).await.unwrap();
+    flush(&cache, Some("main"), "alice").await;
+    let refused = cache.publish(began("main", before)).await.unwrap_err();
+    assert!(matches!(refused, CacheError::Flushed(_)), "{refused:?}");
+    assert_eq!(
+        refused.to_string(),
+        "refs/heads/main of project p was flushed just now by alice, after this build began: \
+         its export would bring that back"
+    );
+    let only = Want {
+        narrowed: true,
+        ..want("main", &[])
+    };
+    assert_eq!(told(&cache, only).await, Some("alice".to_owned()));
+    cache.publish(began("dev", before)).await.unwrap();
+    cache.publish(began("main", Moment::now())).await.unwrap();
+    // A client of an earlier version says nothing.
+    cache
+        .publish(export(place("p", "main"), &["base"]))
+        .await
+        .unwrap();
 }

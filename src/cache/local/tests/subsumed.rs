@@ -65,6 +65,7 @@ async fn an_export_that_has_lost_a_layer_takes_no_others_place() {
         config: newer.config,
         layers: newer.layers,
         steps: newer.steps,
+        began: None,
     };
     fs::remove_file(blob_file(&dir, "top")).unwrap();
     let third = opened.catalog.append(moved).await.unwrap();

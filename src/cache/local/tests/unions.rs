@@ -141,7 +141,7 @@ async fn an_export_for_which_there_is_no_room_keeps_no_other_out() {
     publish(&cache, place("p", "main"), &["a"]).await;
     let catalog = SqliteCatalog::open(&dir.path().join("data")).await.unwrap();
     let small = catalog.get(ExportId(1)).await.unwrap().unwrap();
-    let large = NewExport {
+    let large = crate::catalog::NewExport {
         place: place("p", "other"),
         time: small.head.time,
         builder: small.head.builder,
@@ -149,6 +149,7 @@ async fn an_export_for_which_there_is_no_room_keeps_no_other_out() {
         config: small.config,
         layers: small.layers,
         steps: Vec::new(),
+        began: None,
     };
     catalog.append(large).await.unwrap();
     for exports in [1, 2] {

@@ -77,6 +77,11 @@ async fn turn(inner: Arc<Inner>, waiting: Arc<Waiting>) -> Turn {
             inner.finish(&waiting, Ended::Delivered).await;
             Ok(())
         }
+        Err(CacheError::Flushed(why)) => {
+            tracing::warn!(%place, why, "an export is dropped");
+            inner.finish(&waiting, Ended::Flushed).await;
+            Ok(())
+        }
         Err(error) => {
             inner.metrics().outbox_failed();
             match is_permanent(&error) {

@@ -18,6 +18,7 @@ use super::lanes::Lane;
 use crate::cache::wire::{self, Malformed, v1};
 use crate::cache::{Document, Publication};
 use crate::digest::Digest;
+use crate::moment::Moment;
 use crate::place::Place;
 use crate::step::Step;
 
@@ -64,6 +65,9 @@ struct Written {
     scope: String,
     builder: String,
     written_at: Timestamp,
+    /// When its build began, where that is known.
+    #[serde(default)]
+    began_at: Option<Timestamp>,
     uploaded: BTreeSet<Digest>,
     #[serde(default)]
     held: BTreeSet<Digest>,
@@ -108,6 +112,7 @@ pub(super) fn write(folder: &Path, draft: Draft, written_at: Timestamp) -> io::R
         scope: export.place.scope.to_string(),
         builder: export.builder,
         written_at,
+        began_at: export.began.map(Moment::time),
         uploaded: export.uploaded.clone(),
         held: held.clone(),
         blobs: blobs.clone(),
@@ -216,6 +221,7 @@ impl Written {
             uploaded: self.uploaded,
             steps: wire::steps(steps.collect())?,
             readable: None,
+            began: self.began_at.map(Moment::at),
         })
     }
 }

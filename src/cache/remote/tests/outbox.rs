@@ -2,6 +2,9 @@
 
 use super::super::metrics::Ended;
 use super::*;
+use crate::cache::Flush;
+use crate::catalog::ledger::Actor;
+use crate::moment::Moment;
 use crate::place::GitRef;
 
 /// A host whose exports wait.
@@ -83,6 +86,41 @@ async fn what_waits_survives_a_kill_in_its_order() {
     assert_eq!(outbox.drain(Duration::from_secs(60)).await, 0);
     let import = lab.host().await.look_up().await.unwrap();
     assert_eq!(import.layers.len(), 4);
+}
+
+#[tokio::test]
+async fn what_is_flushed_while_an_export_waits_does_not_come_back_by_it() {
+    let lab = Lab::new().await;
+    let (first, outbox) = host(&lab, TempDir::new().unwrap()).await;
+    lab.proxy.set(Toxic::Refuse);
+    let layer = content(1, 1000);
+    first.upload(&layer).await;
+    let began = |ago| Publication {
+        began: Some(Moment::ago(Duration::from_secs(ago))),
+        ..export(std::slice::from_ref(&layer))
+    };
+    first.cache.publish(began(60)).await.unwrap();
+    let flush = Flush {
+        project: ProjectId::default(),
+        git_ref: None,
+        scope: None,
+    };
+    let origin = Origin::here(Actor::Anybody);
+    lab.double.cache.flush(&flush, &origin).await.unwrap();
+    let Host {
+        dir, cache, near, ..
+    } = first;
+    drop((outbox, cache, near));
+    lab.proxy.set(Toxic::Pass);
+    let (second, outbox) = host(&lab, dir).await;
+    assert_eq!(outbox.drain(Duration::from_secs(60)).await, 0);
+    assert_eq!(second.metrics.ended(Ended::Flushed), 1);
+    assert!(lab.host().await.look_up().await.is_none());
+    assert_eq!(folders(&second.dir, "outbox-refused").len(), 0);
+    second.upload(&layer).await;
+    second.cache.publish(began(0)).await.unwrap();
+    assert_eq!(outbox.drain(Duration::from_secs(60)).await, 0);
+    assert_eq!(layers_at(&lab).await, 1);
 }
 
 #[tokio::test]

@@ -1,11 +1,15 @@
 //! Flushes, and that they were.
 
+use std::time::Duration;
+
 use sqlx::{Connection as _, PgConnection};
 
 use super::now;
-use crate::catalog::ledger::{FlushNote, NOTED, NewFlush};
+use crate::catalog::ledger::{FlushNote, KEPT, NOTED, NewFlush, flushed};
+use crate::catalog::postgres::append::APPEND;
 use crate::catalog::postgres::{PostgresCatalog, leases, lock, microseconds};
 use crate::catalog::{CatalogError, columns};
+use crate::moment::Moment;
 use crate::place::{GitRef, Place, Scope};
 
 /// Ref, scope, time, author, exports.
@@ -20,6 +24,9 @@ impl PostgresCatalog {
         let mut tx = connection.begin().await.map_err(failed)?;
         self.lock(&mut tx, lock!("pg_advisory_xact_lock"), leases::LEASES)
             .await?;
+        // What is being appended is in the log by now, or will find the note.
+        self.lock(&mut tx, lock!("pg_advisory_xact_lock"), APPEND)
+            .await?;
         let exports = sqlx::query(
             "UPDATE export SET retired = (SELECT coalesce(max(number), 0) FROM lease)
              WHERE retired IS NULL AND project = $1
@@ -32,6 +39,18 @@ impl PostgresCatalog {
         .await
         .map_err(failed)?
         .rows_affected();
+        sqlx::query(concat!(
+            "DELETE FROM flush WHERE id IN (
+                 SELECT id FROM flush WHERE at < ",
+            now!(),
+            " - $1 FOR UPDATE SKIP LOCKED)"
+        ))
+        .bind(microseconds(KEPT))
+        .execute(&mut *tx)
+        .await
+        .map_err(failed)?;
+        self.audited(&mut tx, &flush.audit(exports)).await?;
+        // At the end: what began before nobody could see it began before it.
         sqlx::query(concat!(
             "INSERT INTO flush (project, ref, scope, at, author, exports)
              VALUES ($1, $2, $3, ",
@@ -46,20 +65,42 @@ impl PostgresCatalog {
         .execute(&mut *tx)
         .await
         .map_err(failed)?;
-        sqlx::query(concat!(
-            "DELETE FROM flush WHERE id IN (
-                 SELECT id FROM flush WHERE at < ",
-            now!(),
-            " - $1 FOR UPDATE SKIP LOCKED)"
-        ))
-        .bind(microseconds(NOTED))
-        .execute(&mut *tx)
-        .await
-        .map_err(failed)?;
-        self.audited(&mut tx, &flush.audit(exports)).await?;
         tx.commit().await.map_err(failed)?;
         self.purge_after(&mut connection).await;
         Ok(exports)
+    }
+
+    /// Refuses an export to `place`, of the project with that number, whose
+    /// build began before it was flushed. The lock for appending is held.
+    pub(in crate::catalog::postgres) async fn not_flushed_since(
+        &self,
+        connection: &mut PgConnection,
+        project: i32,
+        place: &Place,
+        began: Moment,
+    ) -> Result<(), CatalogError> {
+        let since: Option<(Option<String>, Option<String>, String, i64)> = sqlx::query_as(concat!(
+            "SELECT ref, scope, author, ",
+            now!(),
+            " - at FROM flush
+             WHERE project = $1 AND (ref IS NULL OR ref = $2) AND (scope IS NULL OR scope = $3)
+               AND at >= ",
+            now!(),
+            " - $4 ORDER BY id DESC LIMIT 1"
+        ))
+        .bind(project)
+        .bind(place.git_ref.as_str())
+        .bind(place.scope.as_str())
+        .bind(microseconds(began.elapsed()))
+        .fetch_optional(connection)
+        .await
+        .map_err(|error| self.context.of(error))?;
+        let Some((git_ref, scope, by, ago)) = since else {
+            return Ok(());
+        };
+        let what = (self.name_of(git_ref)?, self.name_of(scope)?);
+        let ago = Duration::from_micros(ago.try_into().unwrap_or(0));
+        Err(flushed(&place.project, what, by, ago))
     }
 
     /// Something was exported to `place`, of the project with that number:

@@ -1,12 +1,16 @@
 //! Flushes, and that they were.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
+use sqlx::sqlite::SqliteRow;
 use sqlx::{Sqlite, Transaction};
 
-use crate::catalog::ledger::{FlushNote, NOTED, NewFlush};
+use crate::catalog::ledger::{FlushNote, KEPT, NOTED, NewFlush, flushed};
 use crate::catalog::sqlite::turn::Turn;
 use crate::catalog::sqlite::{SqliteCatalog, rows};
 use crate::catalog::{CatalogError, columns};
+use crate::moment::Moment;
 use crate::place::{GitRef, Place, Scope};
 
 impl SqliteCatalog {
@@ -28,29 +32,61 @@ impl SqliteCatalog {
         .await
         .map_err(failed)?
         .rows_affected();
-        let now = Timestamp::now();
+        sqlx::query("DELETE FROM flush WHERE at < ?1")
+            .bind((Timestamp::now() - KEPT).as_microsecond())
+            .execute(&mut *tx)
+            .await
+            .map_err(failed)?;
+        self.audited(&mut tx, &flush.audit(exports)).await?;
+        self.purge_in(&mut tx).await?;
+        // At the end: what began before nobody could see it began before it.
         sqlx::query(
             "INSERT INTO flush (project, ref, scope, at, author, exports) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )
         .bind(project)
         .bind(git_ref.map(GitRef::as_str))
         .bind(scope.map(Scope::as_str))
-        .bind(now.as_microsecond())
+        .bind(Timestamp::now().as_microsecond())
         .bind(columns::short(Some(flush.origin.actor.name())))
         .bind(self.context.integer(exports)?)
         .execute(&mut *tx)
         .await
         .map_err(failed)?;
-        sqlx::query("DELETE FROM flush WHERE at < ?1")
-            .bind((now - NOTED).as_microsecond())
-            .execute(&mut *tx)
-            .await
-            .map_err(failed)?;
-        self.audited(&mut tx, &flush.audit(exports)).await?;
-        self.purge_in(&mut tx).await?;
         tx.commit().await.map_err(failed)?;
         turn.keep();
         Ok(exports)
+    }
+
+    /// Refuses an export to `place`, of the project with that number, whose
+    /// build began before it was flushed.
+    pub(in crate::catalog::sqlite) async fn not_flushed_since(
+        &self,
+        tx: &mut Transaction<'_, Sqlite>,
+        project: i64,
+        place: &Place,
+        began: Moment,
+    ) -> Result<(), CatalogError> {
+        let now = Timestamp::now().as_microsecond();
+        let ago = i64::try_from(began.elapsed().as_micros()).unwrap_or(i64::MAX);
+        let since: Option<SqliteRow> = sqlx::query(
+            "SELECT ref, scope, author, ?5 - at AS ago FROM flush
+             WHERE project = ?1 AND (ref IS NULL OR ref = ?2) AND (scope IS NULL OR scope = ?3)
+               AND at >= ?4 ORDER BY id DESC LIMIT 1",
+        )
+        .bind(project)
+        .bind(place.git_ref.as_str())
+        .bind(place.scope.as_str())
+        .bind(now.saturating_sub(ago))
+        .bind(now)
+        .fetch_optional(&mut **tx)
+        .await
+        .map_err(|error| self.context.of(error))?;
+        let Some(row) = since else { return Ok(()) };
+        let what = (self.name(&row, "ref")?, self.name(&row, "scope")?);
+        let ago: i64 = self.column(&row, "ago")?;
+        let ago = Duration::from_micros(ago.try_into().unwrap_or(0));
+        let by = self.column(&row, "author")?;
+        Err(flushed(&place.project, what, by, ago))
     }
 
     /// Something was exported to `place`, of the project with that number:

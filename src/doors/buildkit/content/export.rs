@@ -261,6 +261,7 @@ impl ExportStore {
                 uploaded: uploaded.keys().copied().collect(),
                 steps: ran.clone(),
                 readable: None,
+                began: Some(self.build.began),
             })
             .instrument(self.span().clone())
             .await?;

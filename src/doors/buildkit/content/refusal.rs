@@ -29,7 +29,7 @@ fn code(error: &CacheError) -> Code {
     match error {
         CacheError::Denied(_) | CacheError::Unauthenticated(_) => Code::PermissionDenied,
         CacheError::Exhausted(_) => Code::ResourceExhausted,
-        CacheError::Missing(_) => Code::FailedPrecondition,
+        CacheError::Missing(_) | CacheError::Flushed(_) => Code::FailedPrecondition,
         CacheError::Graph(_) | CacheError::Refused(_) => Code::InvalidArgument,
         CacheError::Blob(blob) => match blob {
             BlobError::NotFound(_) => Code::NotFound,

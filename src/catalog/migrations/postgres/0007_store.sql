@@ -1,0 +1,5 @@
+-- Which blob store is this catalog's: what it does not name is removed there.
+CREATE TABLE store (
+    only_one integer PRIMARY KEY CHECK (only_one = 1),
+    id       text COLLATE "C" NOT NULL
+);
