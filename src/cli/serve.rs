@@ -21,7 +21,7 @@ use self::backends::Backends;
 use self::housekeeping::House;
 use self::identity::Identities;
 use super::operate;
-use crate::access::{Access, Keys, Revoked};
+use crate::access::{Access, Keys, Revoked, Shares};
 use crate::cache::collecting::Collecting;
 use crate::cache::guard::Guarded;
 use crate::cache::{Cache, LocalCache, Metered};
@@ -106,10 +106,11 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     // Scripts wait for this line; one that has gone away needs none.
     let _ = writeln!(std::io::stdout(), "{ready}");
     let tasks = TaskTracker::new();
+    let uploads = Shares::halved(args.max_uploads);
     let calls = hub::open(hub::Config {
         access,
         cache: Guarded::new(cache, local),
-        uploads: args.max_uploads,
+        uploads,
         tasks: tasks.clone(),
         metrics: metrics.door,
     });
