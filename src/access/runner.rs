@@ -19,7 +19,6 @@ use super::grant::Grant;
 use super::pass::Pass;
 use super::pattern::RefPattern;
 use super::token::{MAX_PATTERNS, bounded};
-use crate::digest::Digest;
 use crate::place::{GitRef, ProjectId};
 
 /// Base64 as in tokens; some of those who make them pad it.
@@ -34,9 +33,7 @@ const WRITE: u64 = 2;
 /// A ref that a runner may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunnerScope {
-    /// What the token calls it: its hash stands in BuildKit's keys.
-    text: String,
-    /// What it is here.
+    /// The ref.
     pub git_ref: GitRef,
     /// Whether it may be read.
     pub read: bool,
@@ -47,17 +44,10 @@ pub struct RunnerScope {
 impl RunnerScope {
     fn of(git_ref: GitRef, read: bool, write: bool) -> Self {
         Self {
-            text: git_ref.as_str().to_owned(),
             git_ref,
             read,
             write,
         }
-    }
-
-    /// The 8 characters that BuildKit tells scopes apart by (`indexKey` in
-    /// `cache/remotecache/gha/gha.go`).
-    pub fn short_hash(&self) -> String {
-        hex::encode(&Digest::of(self.text.as_bytes()).as_bytes()[..4])
     }
 }
 
@@ -105,12 +95,9 @@ impl Runner {
         readable.map(|scope| scope.git_ref.clone()).collect()
     }
 
-    /// The ref that is written: the one that BuildKit means by those 8
-    /// characters, or else the first that may be.
-    pub fn written(&self, short_hash: Option<&str>) -> Option<&GitRef> {
-        let writable = || self.scopes.iter().filter(|scope| scope.write);
-        let meant = short_hash.and_then(|hash| writable().find(|scope| scope.short_hash() == hash));
-        let scope = meant.or_else(|| writable().next());
+    /// The ref that is written.
+    pub fn written(&self) -> Option<&GitRef> {
+        let scope = self.scopes.iter().find(|scope| scope.write);
         scope.map(|scope| &scope.git_ref)
     }
 }
@@ -195,12 +182,8 @@ impl Claims {
                     name => name.parse().ok()?,
                 };
                 let write = permission & WRITE != 0;
-                Some(RunnerScope {
-                    text: scope,
-                    git_ref,
-                    read: write || permission & READ != 0,
-                    write,
-                })
+                let read = write || permission & READ != 0;
+                Some(RunnerScope::of(git_ref, read, write))
             });
         Ok(scopes.collect())
     }
@@ -249,9 +232,7 @@ mod tests {
         let token = token(&serde_json::json!({"ac": r#"[{"Scope":"","Permission":2}]"#}));
         let runner = open(Some(&token)).await.unwrap();
         assert_eq!(shown(&runner), [("refs/heads/main", true, true)]);
-        // The start of the hash of nothing.
-        assert_eq!(runner.scopes[0].short_hash(), "e3b0c442");
-        assert_eq!(runner.written(Some("e3b0c442")), Some(&GitRef::default()));
+        assert_eq!(runner.written(), Some(&GitRef::default()));
     }
 
     #[tokio::test]
@@ -271,7 +252,7 @@ mod tests {
         }
         let none = token(&serde_json::json!({"ac": "[]"}));
         let none = open(Some(&none)).await.unwrap();
-        assert!(none.scopes.is_empty() && none.written(None).is_none());
+        assert!(none.scopes.is_empty() && none.written().is_none());
     }
 
     #[tokio::test]
