@@ -15,6 +15,8 @@
 //! to none of the store. An upload is taken in and hashed to its end in either
 //! case.
 
+mod entries;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

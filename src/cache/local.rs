@@ -8,6 +8,7 @@
 
 mod collect;
 mod directory;
+mod entries;
 mod export;
 mod lease;
 mod ledger;
@@ -33,10 +34,11 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 pub use self::collect::{Collected, Orphans, Outlook, Swept};
+use self::entries::Served;
 use self::export::{missing, steps};
 use self::ledger::flushed;
 use self::open::{Opened, Opener};
-use self::pinning::{Names, Pinned};
+use self::pinning::{Names, Pinned, UPLOADED};
 use self::quota::Watch;
 use self::served::{Answer, Question, answer};
 use self::shared::HandedOut;
@@ -56,7 +58,7 @@ use super::{
 use crate::access::RefPattern;
 use crate::blobs::{BlobError, BlobStore, BlobStream, DiskStore, Ingest};
 use crate::catalog::ledger::{NewFlush, Origin};
-use crate::catalog::{Catalog, ExportHead, ExportId, Filter, NewExport};
+use crate::catalog::{Catalog, ExportHead, ExportId, Filter, Kind, NewExport};
 use crate::digest::{Digest, Hasher, RecordDigest};
 use crate::graph::{Config, GraphError, Manifest};
 use crate::place::{Place, ProjectId};
@@ -70,6 +72,7 @@ pub struct LocalCache {
     handed: HandedOut,
     used: Used,
     watch: Watch,
+    entries: Served,
     /// Told when something was published.
     grown: Arc<Notify>,
     /// For reading alone: what a look-up promised is read whatever becomes of
@@ -90,6 +93,7 @@ impl LocalCache {
             handed: HandedOut::default(),
             used: Used::default(),
             watch: Watch::default(),
+            entries: Served::default(),
             grown: Arc::default(),
         }
     }
@@ -104,6 +108,7 @@ impl LocalCache {
             handed: HandedOut::default(),
             used: Used::default(),
             watch: Watch::default(),
+            entries: Served::default(),
             grown: Arc::default(),
         }
     }
@@ -147,6 +152,7 @@ impl LocalCache {
     pub async fn warm(&self, limits: &Limits) -> Result<usize, CacheError> {
         let opened = self.opener.opened().await?;
         let last = Filter {
+            kind: Some(Kind::Cache),
             limit: Some(1),
             ..Filter::default()
         };
@@ -344,10 +350,12 @@ impl Cache for LocalCache {
         let name = format!("{}\0{name}", place.project);
         let allowance = self.allowance(&opened, place).await?;
         let ingest = opened.blobs.ingest(&name, expected).await?;
+        let pinned = (opened.uploads, UPLOADED);
         Ok(Box::new(Pinned {
             ingest,
             opened,
             allowance,
+            pinned,
         }))
     }
 

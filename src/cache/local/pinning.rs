@@ -18,7 +18,7 @@ use crate::catalog::{Catalog, CatalogError, PinHolder};
 use crate::digest::Digest;
 
 /// How long an upload is kept for its export.
-const UPLOADED: Duration = Duration::from_secs(2 * 3600);
+pub(super) const UPLOADED: Duration = Duration::from_secs(2 * 3600);
 /// How long what an export names is kept for it to be published.
 const NAMED: Duration = Duration::from_secs(3600);
 /// How long somebody who was killed may hold others up: longer than anything is
@@ -95,6 +95,8 @@ pub(super) struct Pinned {
     pub(super) ingest: Box<dyn Ingest>,
     pub(super) opened: Arc<Opened>,
     pub(super) allowance: Option<Allowance>,
+    /// Whose the pin is, and for how long.
+    pub(super) pinned: (PinHolder, Duration),
 }
 
 #[async_trait]
@@ -136,7 +138,8 @@ impl Ingest for Pinned {
         // What is not what it should be is not stored, either.
         if expected.is_none_or(|expected| expected == digest) {
             let catalog = &*self.opened.catalog;
-            let condemned = pin(catalog, self.opened.uploads, &[digest], UPLOADED).await;
+            let (holder, ttl) = self.pinned;
+            let condemned = pin(catalog, holder, &[digest], ttl).await;
             let condemned = condemned.map_err(unpinned)?;
             if !condemned.is_empty() {
                 return Err(unpinned("it is still being removed"));

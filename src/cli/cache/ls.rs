@@ -68,6 +68,7 @@ pub(super) async fn run(args: LsArgs) -> anyhow::Result<ExitCode> {
         project: args.project,
         git_ref: args.git_ref,
         scope: args.scope,
+        kind: None,
         before: None,
         limit,
         after: None,

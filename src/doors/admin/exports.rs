@@ -125,6 +125,7 @@ pub(super) async fn list(
                 project,
                 git_ref: asked.git_ref,
                 scope: asked.scope,
+                kind: None,
                 before: asked.after.map(ExportId),
                 limit: Some(limit),
                 after: None,
