@@ -21,6 +21,7 @@ mod start;
 
 use layerd::cache::wire::v1;
 
+pub use self::ask::noise;
 pub use self::blobs::{read, upload};
 
 /// The place that a test exports to.

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::harness::{Hub, Lab, runtime_token, tree};
 use crate::harness::actions::Job;
+use crate::harness::{Hub, Lab, runtime_token, tree};
 
 const MAIN: [(&str, u8); 1] = [("refs/heads/main", 3)];
 
@@ -29,11 +29,19 @@ async fn saves_and_restores(version: u8) {
     let one = job(&lab, &hub, "one", version);
     let miss = one.restore("deps", "deps-1", &["deps-"]).await;
     assert_eq!(miss.result, Value::Null, "{}", miss.log);
-    assert!(!miss.log.contains("##[error]") && !miss.log.contains("::warning::"), "{}", miss.log);
+    assert!(
+        !miss.log.contains("##[error]") && !miss.log.contains("::warning::"),
+        "{}",
+        miss.log
+    );
 
     fill(&one, "first");
     let saved = one.save("deps", "deps-1").await;
-    assert!(saved.result.as_i64().is_some_and(|id| id > 0), "{}", saved.log);
+    assert!(
+        saved.result.as_i64().is_some_and(|id| id > 0),
+        "{}",
+        saved.log
+    );
     let two = job(&lab, &hub, "two", version);
     let restored = two.restore("deps", "deps-1", &[]).await;
     assert_eq!(restored.result, "deps-1", "{}", restored.log);
@@ -43,8 +51,16 @@ async fn saves_and_restores(version: u8) {
     fill(&one, "other");
     let taken = one.save("deps", "deps-1").await;
     assert_eq!(taken.result, -1, "{}", taken.log);
-    assert!(taken.log.contains("another job may be creating this cache"), "{}", taken.log);
-    assert!(!taken.log.contains("Attempt 1 of"), "it tried again: {}", taken.log);
+    assert!(
+        taken.log.contains("another job may be creating this cache"),
+        "{}",
+        taken.log
+    );
+    assert!(
+        !taken.log.contains("Attempt 1 of"),
+        "it tried again: {}",
+        taken.log
+    );
 
     fill(&one, "second");
     one.save("deps", "deps-2").await;
@@ -79,7 +95,11 @@ async fn what_one_version_saves_the_other_restores() {
         let one = job(&lab, &hub, &format!("saves-{from}"), from);
         fill(&one, &key);
         let saved = one.save("deps", &key).await;
-        assert!(saved.result.as_i64().is_some_and(|id| id > 0), "{}", saved.log);
+        assert!(
+            saved.result.as_i64().is_some_and(|id| id > 0),
+            "{}",
+            saved.log
+        );
         let two = job(&lab, &hub, &format!("restores-{from}"), to);
         let restored = two.restore("deps", &key, &[]).await;
         assert_eq!(restored.result, *key, "{}", restored.log);
@@ -104,11 +124,18 @@ async fn many_blocks_at_a_time_become_one_entry() {
         }
         let key = format!("large-{version}");
         let saved = one.save("deps", &key).await;
-        assert!(saved.result.as_i64().is_some_and(|id| id > 0), "{}", saved.log);
+        assert!(
+            saved.result.as_i64().is_some_and(|id| id > 0),
+            "{}",
+            saved.log
+        );
         let two = job(&lab, &hub, &format!("restores-{version}"), version);
         let restored = two.restore("deps", &key, &[]).await;
         assert_eq!(restored.result, *key, "{}", restored.log);
         let trees = [&one, &two].map(|job| tree(&job.folder().join("deps")));
-        assert!(trees[0] == trees[1], "what was restored is not what was saved");
+        assert!(
+            trees[0] == trees[1],
+            "what was restored is not what was saved"
+        );
     }
 }

@@ -137,7 +137,10 @@ impl Ask {
 
     /// Put Blob.
     pub async fn put_whole(&self, url: &str, bytes: impl Into<reqwest::Body>) -> Answer {
-        let headers = [("x-ms-blob-type", "BlockBlob"), ("x-ms-version", "2025-05-05")];
+        let headers = [
+            ("x-ms-blob-type", "BlockBlob"),
+            ("x-ms-version", "2025-05-05"),
+        ];
         self.request(Method::PUT, url, &headers, bytes).await
     }
 
@@ -154,7 +157,9 @@ impl Ask {
 
     /// Put Block List.
     pub async fn put_list(&self, url: &str, names: &[&str]) -> Answer {
-        let names = names.iter().map(|name| format!("<Latest>{}</Latest>", id(name)));
+        let names = names
+            .iter()
+            .map(|name| format!("<Latest>{}</Latest>", id(name)));
         let list = format!(
             "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<BlockList>{}</BlockList>",
             String::from_iter(names)
@@ -208,7 +213,10 @@ impl Ask {
             ("content-type", "application/octet-stream"),
         ];
         headers.extend(bearer.as_deref().map(|bearer| ("authorization", bearer)));
-        let pieces: Vec<_> = bytes.chunks(7000).map(|piece| bytes.slice_ref(piece)).collect();
+        let pieces: Vec<_> = bytes
+            .chunks(7000)
+            .map(|piece| bytes.slice_ref(piece))
+            .collect();
         let pieces = pieces.into_iter().map(Ok::<_, std::io::Error>);
         let body = reqwest::Body::wrap_stream(futures::stream::iter(pieces));
         self.request(Method::PATCH, &url, &headers, body).await

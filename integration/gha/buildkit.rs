@@ -5,18 +5,19 @@ use crate::harness::{
     Build, Hub, Lab, MULTISTAGE_STEPS, Metrics, Outcome, Runner, runtime_token, tree,
 };
 
-const MAIN: [(&str, u8); 1] = [("refs/heads/main", 3)];
+pub const MAIN: [(&str, u8); 1] = [("refs/heads/main", 3)];
 
 /// An entry of a build, for this version of the protocol.
-fn gha(hub: &Hub, token: &str, version: u8) -> String {
+pub fn gha(hub: &Hub, token: &str, version: u8) -> String {
     let url = hub.url();
     format!("type=gha,url={url}/,url_v2={url}/,token={token},version={version}")
 }
 
 /// Builds on a stock daemon of its own, which ends with this.
-async fn build(lab: &Lab, name: &str, from: Option<&str>, to: Option<&str>) -> Outcome {
+pub async fn build(lab: &Lab, name: &str, from: Option<&str>, to: Option<&str>) -> Outcome {
     let daemon = lab.buildkitd(name).start().await;
-    let mut build = Build::of(&lab.context("multistage")).output_folder(&lab.path(name).join("out"));
+    let mut build =
+        Build::of(&lab.context("multistage")).output_folder(&lab.path(name).join("out"));
     if let Some(from) = from {
         build = build.cache_from(from);
     }
@@ -26,7 +27,10 @@ async fn build(lab: &Lab, name: &str, from: Option<&str>, to: Option<&str>) -> O
     lab.buildx(&daemon.address).await.build(&build).await.ok()
 }
 
-fn out(lab: &Lab, name: &str) -> std::collections::BTreeMap<std::path::PathBuf, (u32, Vec<u8>)> {
+pub fn out(
+    lab: &Lab,
+    name: &str,
+) -> std::collections::BTreeMap<std::path::PathBuf, (u32, Vec<u8>)> {
     tree(&lab.path(name).join("out"))
 }
 
@@ -65,7 +69,9 @@ async fn the_second_version_exports_and_a_cold_daemon_runs_nothing() {
 }
 
 async fn with_sidecar(lab: &Lab, hub: &Hub, name: &str, from: &str, to: &str) -> Outcome {
-    let sidecar = lab.sidecar(name).arguments(["--hub", hub.url(), "--project", "acme/shop"]);
+    let sidecar = lab
+        .sidecar(name)
+        .arguments(["--hub", hub.url(), "--project", "acme/shop"]);
     let runner = Runner::start(lab.buildkitd(name), sidecar).await;
     let build = Build::of(&lab.context("multistage"))
         .cache_from(from)
@@ -75,7 +81,7 @@ async fn with_sidecar(lab: &Lab, hub: &Hub, name: &str, from: &str, to: &str) ->
 }
 
 #[tokio::test]
-async fn builds_with_a_sidecar_and_builds_without_hit_each_others_steps() {
+pub async fn builds_with_a_sidecar_and_builds_without_hit_each_others_steps() {
     const SIDECAR: &str = "type=gha-compatible";
     for version in [1, 2] {
         let lab = Lab::new();
@@ -109,11 +115,16 @@ async fn a_pull_request_reads_its_base_and_writes_what_its_base_does_not_read() 
         gha(&hub, &runtime_token("acme/shop", &pull), 2),
         gha(&hub, &runtime_token("acme/shop", &MAIN), 2),
     );
-    build(&lab, "pull", None, Some(&pull)).await.assert_all_ran(MULTISTAGE_STEPS);
-    build(&lab, "main", Some(&main), Some(&main)).await.assert_all_ran(MULTISTAGE_STEPS);
+    build(&lab, "pull", None, Some(&pull))
+        .await
+        .assert_all_ran(MULTISTAGE_STEPS);
+    build(&lab, "main", Some(&main), Some(&main))
+        .await
+        .assert_all_ran(MULTISTAGE_STEPS);
     let other = [("refs/pull/8/merge", 3), ("refs/heads/main", 1)];
     let other = gha(&hub, &runtime_token("acme/shop", &other), 2);
-    build(&lab, "other", Some(&other), Some(&other)).await.assert_all_cached(MULTISTAGE_STEPS);
+    build(&lab, "other", Some(&other), Some(&other))
+        .await
+        .assert_all_cached(MULTISTAGE_STEPS);
     assert!(out(&lab, "main") == out(&lab, "other"));
 }
-

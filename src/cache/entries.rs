@@ -9,6 +9,7 @@
 //! [`Guard`](super::guard::Guard); [`Entries`] serves whoever bears an address
 //! that was given after that.
 
+mod index;
 mod meaning;
 mod reader;
 
@@ -19,6 +20,7 @@ use bytes::Bytes;
 use futures::Stream;
 use jiff::Timestamp;
 
+pub(in crate::cache) use self::index::LIMITS;
 pub(super) use self::meaning::is_of;
 pub use self::meaning::{BUILDKIT_VERSION, Meaning};
 pub use self::reader::{Part, Reader};

@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::task::TaskTracker;
 
 pub use self::args::ServeArgs;
-use self::args::{Auth, Storage};
+use self::args::{Auth, OnOff, Storage};
 use self::backends::Backends;
 use self::housekeeping::House;
 use self::identity::Identities;
@@ -27,7 +27,7 @@ use crate::cache::guard::Guarded;
 use crate::cache::{Cache, LocalCache, Metered};
 use crate::doors::front::{self, Closing};
 use crate::doors::operator::Shown;
-use crate::doors::{admin, hub};
+use crate::doors::{admin, gha, hub};
 use crate::tls::Alpn;
 
 /// Runs until SIGTERM or SIGINT.
@@ -107,9 +107,23 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let _ = writeln!(std::io::stdout(), "{ready}");
     let tasks = TaskTracker::new();
     let uploads = Shares::halved(args.max_uploads);
+    let guarded = Guarded::new(cache, local);
+    let runners = gha::router(gha::Config {
+        access: Arc::clone(&access),
+        entries: guarded.entries(),
+        cache: guarded.clone(),
+        base: gha::Base {
+            public: args.public_url,
+            tls: tls.is_some(),
+        },
+        redirect: args.gha_redirect == OnOff::On,
+        uploads: uploads.clone(),
+        tasks: tasks.clone(),
+        metrics: metrics.gha,
+    });
     let calls = hub::open(hub::Config {
         access,
-        cache: Guarded::new(cache, local),
+        cache: guarded,
         uploads,
         tasks: tasks.clone(),
         metrics: metrics.door,
@@ -118,7 +132,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         listener,
         tls,
         calls,
-        pages: identities.pages().merge(pages),
+        pages: identities.pages().merge(pages).merge(runners),
         max_of_address: args.max_connections_per_address,
         tasks,
         metrics: metrics.front,

@@ -71,11 +71,12 @@ fn index(key: &str) -> Option<Meaning> {
 const HASH: usize = 8;
 
 /// Whether a ref is the one with that hash. A token may have called it by its
-/// short name.
+/// short name, or the default one by none (Gitea's and act's do).
 pub(crate) fn is_of(git_ref: &GitRef, hash: &str) -> bool {
     let full = git_ref.as_str();
     let short = full.strip_prefix("refs/heads/");
-    let mut names = std::iter::once(full).chain(short);
+    let unnamed = (*git_ref == GitRef::default()).then_some("");
+    let mut names = [Some(full), short, unnamed].into_iter().flatten();
     names.any(|name| Digest::of(name.as_bytes()).hex().starts_with(hash))
 }
 
@@ -138,7 +139,7 @@ mod tests {
     #[test]
     fn a_ref_is_known_by_its_hash_under_either_name() {
         let main = GitRef::default();
-        for name in ["refs/heads/main", "main"] {
+        for name in ["refs/heads/main", "main", ""] {
             assert!(
                 is_of(&main, &Digest::of(name.as_bytes()).hex()[..8]),
                 "{name}"

@@ -6,17 +6,16 @@ use std::time::Duration;
 use super::{Guard, Guarded, POSSESSED};
 use crate::cache::entries::{
     Became, Entries, EntryError, EntryKey, EntryName, EntryVersion, Finalized, Found, FoundBlob,
-    FoundEntry, FoundIndex, Meaning, Reserved, SCOPE, Which, is_of,
+    FoundEntry, FoundIndex, LIMITS, Meaning, Reserved, SCOPE, UploadId, Which, is_of,
 };
-use crate::cache::{CacheError, Document, Documents, Form, Limits, LookedUp, Publication, Want};
+use crate::cache::{CacheError, Document, Documents, LookedUp, Publication, Want};
+use crate::catalog::entries::Upload;
 use crate::catalog::ledger::{Action, Details, NewAudit};
 use crate::digest::Digest;
 use crate::place::{GitRef, Place, ProjectId};
 
 /// How long a blob may be named that was found, for an index that is to follow.
 const FOUND: Duration = Duration::from_secs(2 * 3600);
-/// Records of an index, as of an import by a sidecar.
-const RECORDS: u64 = 10_000;
 /// The number of an index that is served: its writer goes on from there, and
 /// every number is as good as another.
 const NUMBER: &str = "1";
@@ -162,11 +161,7 @@ impl Guard {
 
     async fn find_index(&self, want: Want, asked: &EntryKey) -> Result<Option<Found>, CacheError> {
         self.local.keep_for_readers().await;
-        let limits = Limits {
-            records: RECORDS,
-            form: Form::Whole,
-        };
-        let LookedUp::Import(import) = self.look_up(vec![want], &limits).await? else {
+        let LookedUp::Import(import) = self.look_up(vec![want], &LIMITS).await? else {
             return Ok(None);
         };
         let Documents::Whole(document) = import.documents.clone() else {
@@ -183,31 +178,36 @@ impl Guard {
         }))))
     }
 
+    /// An upload of this project, for a ref that may be written.
+    pub async fn upload(&self, project: &ProjectId, id: UploadId) -> Result<Upload, EntryError> {
+        self.grant()
+            .check_project(project)
+            .map_err(CacheError::from)?;
+        let upload = self.local.upload(id).await?;
+        let upload = upload.filter(|upload| upload.project == *project);
+        // What others upload is not told of, nor for which ref.
+        let upload = upload.filter(|upload| self.grant().may_write(&upload.git_ref));
+        upload.ok_or(EntryError::NoUpload)
+    }
+
     /// Has an upload become what its key says; `size` bytes are what its sender
     /// has sent. Once more of the same changes nothing.
     pub async fn finalize(
         &self,
-        project: &ProjectId,
-        which: &Which,
+        project: ProjectId,
+        which: Which,
         size: Option<u64>,
     ) -> Result<Finalized, EntryError> {
-        self.grant()
-            .check_project(project)
-            .map_err(CacheError::from)?;
         let upload = match which {
-            Which::Upload(id) => self.local.upload(*id).await?,
+            Which::Upload(id) => self.upload(&project, id).await?,
             Which::Named(name) => {
-                let writable = |git_ref: &GitRef| self.grant().may_write(git_ref);
-                self.local
-                    .upload_named(project, name, size, &writable)
-                    .await?
+                self.grant()
+                    .check_project(&project)
+                    .map_err(CacheError::from)?;
+                let named = self.local.upload_named(&project, &name, size, self.grant());
+                named.await?.ok_or(EntryError::NoUpload)?
             }
         };
-        let upload = upload.filter(|upload| upload.project == *project);
-        let upload = upload.ok_or(EntryError::NoUpload)?;
-        self.grant()
-            .check_write(project, &upload.git_ref)
-            .map_err(CacheError::from)?;
         if let Some((became, size)) = upload.became {
             return Ok(Finalized {
                 upload: upload.id,
@@ -215,7 +215,7 @@ impl Guard {
                 size,
             });
         }
-        let place = entries_of(project, &upload.git_ref);
+        let place = entries_of(&project, &upload.git_ref);
         let whole = self.local.whole(&upload, size).await?;
         let size = whole.size();
         let became = match Meaning::of(&upload.name) {

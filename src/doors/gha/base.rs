@@ -93,7 +93,14 @@ mod tests {
 
     #[test]
     fn what_is_no_host_is_none() {
-        for host in [None, Some(""), Some("a/b"), Some("user@host"), Some("a b"), Some("a?b")] {
+        for host in [
+            None,
+            Some(""),
+            Some("a/b"),
+            Some("user@host"),
+            Some("a b"),
+            Some("a?b"),
+        ] {
             assert_eq!(told(&base(false), "/", host), None, "{host:?}");
         }
         let long = format!("{}.example", "x".repeat(MAX_HOST));

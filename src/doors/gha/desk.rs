@@ -136,7 +136,10 @@ impl Door {
                 key: name.key.as_str().to_owned(),
             }),
             crate::cache::entries::Reserved::Exists => {
-                let text = format!("there is an entry of key {} already, or one is being uploaded", name.key);
+                let text = format!(
+                    "there is an entry of key {} already, or one is being uploaded",
+                    name.key
+                );
                 Err(Failure::new(Kind::Exists, text))
             }
         }
@@ -217,7 +220,8 @@ impl Door {
         about("key", known.name.key.as_str());
         let piece = Piece::At(span.start);
         let length = Some(span.length);
-        self.put(&asking.client, upload, piece, length, coming).await
+        self.put(&asking.client, upload, piece, length, coming)
+            .await
     }
 
     /// Has an upload be made of those blocks, in that order.
@@ -246,11 +250,13 @@ impl Door {
             _ => 1,
         };
         let memory = usize::try_from(memory).unwrap_or(usize::MAX);
-        let room = self.indexes.take_within(TURN, &asking.client, memory, "uploads");
+        let room = self
+            .indexes
+            .take_within(TURN, &asking.client, memory, "uploads");
         let room = room.await?;
         let ending = async move {
-            let project = &asking.runner.project;
-            let finalized = asking.guard.finalize(project, &which, Some(size)).await;
+            let project = asking.runner.project;
+            let finalized = asking.guard.finalize(project, which, Some(size)).await;
             drop(room);
             finalized
         };
@@ -420,7 +426,9 @@ fn bounded(refs: &[GitRef], readable: &[RefPattern]) -> (Vec<GitRef>, Vec<RefPat
         left = left.saturating_sub(length + 3);
         left > 0
     };
-    let seen = readable.iter().take_while(|pattern| fits(pattern.as_str().len()));
+    let seen = readable
+        .iter()
+        .take_while(|pattern| fits(pattern.as_str().len()));
     let seen: Vec<_> = seen.cloned().collect();
     let others = refs.iter().skip(1);
     let others = others.take_while(|git_ref| fits(git_ref.as_str().len()));
@@ -451,7 +459,7 @@ mod tests {
             let names = (0..many).map(|n| format!("{}{n}", "x".repeat(900)));
             names.map(|name| name.parse().unwrap()).collect()
         };
-        let patterns = |refs: &[GitRef]| refs.iter().cloned().map(RefPattern::from).collect();
+        let patterns = |refs: &[GitRef]| Vec::from_iter(refs.iter().cloned().map(RefPattern::from));
         let few = refs(3);
         let (others, seen) = bounded(&few, &patterns(&few));
         assert_eq!((others.as_slice(), seen.len()), (&few[1..], 3));

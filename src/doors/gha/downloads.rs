@@ -52,7 +52,10 @@ pub async fn get(
             return Ok(location);
         }
         let client = door.reader(&readable, &parts);
-        let turn = door.reads.take_within(TURN, &client, 1, "downloads").await?;
+        let turn = door
+            .reads
+            .take_within(TURN, &client, 1, "downloads")
+            .await?;
         let (span, status) = span(&parts.headers, &readable)?;
         let mut response = match parts.method {
             Method::HEAD => Response::new(Body::empty()),
@@ -106,7 +109,13 @@ fn span(headers: &HeaderMap, readable: &Readable) -> Result<(Span, StatusCode), 
         return Err(Failure::new(Kind::Changed, "it is not what it was"));
     }
     match wanted(headers, size) {
-        Wanted::All => Ok((Span { start: 0, length: size }, StatusCode::OK)),
+        Wanted::All => Ok((
+            Span {
+                start: 0,
+                length: size,
+            },
+            StatusCode::OK,
+        )),
         Wanted::Part(span) => Ok((span, StatusCode::PARTIAL_CONTENT)),
         Wanted::Nothing => {
             let text = format!("it has {size} bytes, and not those");
@@ -117,9 +126,15 @@ fn span(headers: &HeaderMap, readable: &Readable) -> Result<(Span, StatusCode), 
 
 fn describe(headers: &mut HeaderMap, readable: &Readable, status: StatusCode, span: Span) {
     headers.insert(CONTENT_LENGTH, span.length.into());
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/octet-stream"),
+    );
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
+    headers.insert(
+        CACHE_CONTROL,
+        HeaderValue::from_static("no-store, no-transform"),
+    );
     headers.insert(BLOB_TYPE, HeaderValue::from_static("BlockBlob"));
     if let Ok(etag) = HeaderValue::from_str(&readable.etag) {
         headers.insert(ETAG, etag);

@@ -111,11 +111,7 @@ impl Kind {
                 "resource_exhausted",
                 "ServerBusy",
             ),
-            Self::Unavailable => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "unavailable",
-                "ServerBusy",
-            ),
+            Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "ServerBusy"),
             Self::Failed => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal",

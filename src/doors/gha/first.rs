@@ -6,9 +6,9 @@
 
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse as _, Response};
+use http::StatusCode;
 use http::header::CONTENT_RANGE;
 use http::request::Parts;
-use http::StatusCode;
 use serde_json::json;
 
 use super::bodies::{Coming, json as body_of};
@@ -53,7 +53,8 @@ pub async fn reserve(State(door): State<Shared>, request: Request) -> Response {
     call.answer(async {
         let (parts, body) = request.into_parts();
         let asking = asking(&door, &parts).await?;
-        let reserve: Reserve = body_of(&door.messages, &asking.client, &parts.headers, body).await?;
+        let reserve: Reserve =
+            body_of(&door.messages, &asking.client, &parts.headers, body).await?;
         if reserve.size.is_some_and(|size| size > MAX_ENTRY) {
             // Not 413: to the client this status alone means the size.
             let text = format!("an entry has at most {MAX_ENTRY} bytes");
@@ -104,7 +105,8 @@ pub async fn commit(
         let asking = asking(&door, &parts).await?;
         let id = upload(&id)?;
         let commit: Commit = body_of(&door.messages, &asking.client, &parts.headers, body).await?;
-        door.finalize(asking, Which::Upload(id), commit.size).await?;
+        door.finalize(asking, Which::Upload(id), commit.size)
+            .await?;
         Ok(Told::ok(StatusCode::NO_CONTENT.into_response()))
     })
     .await
@@ -118,10 +120,11 @@ fn upload(id: &str) -> Result<UploadId, Failure> {
 
 fn span(parts: &Parts) -> Result<Span, Failure> {
     let range = parts.headers.get(CONTENT_RANGE);
-    let range = range.and_then(|range| range.to_str().ok()).and_then(of_chunk);
-    let span = range.ok_or_else(|| {
-        Failure::invalid("Content-Range has to be there, and like `bytes 0-9/*`")
-    })?;
+    let range = range
+        .and_then(|range| range.to_str().ok())
+        .and_then(of_chunk);
+    let span = range
+        .ok_or_else(|| Failure::invalid("Content-Range has to be there, and like `bytes 0-9/*`"))?;
     match span.start.checked_add(span.length) {
         Some(end) if end <= MAX_ENTRY => Ok(span),
         _ => {

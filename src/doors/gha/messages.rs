@@ -100,7 +100,10 @@ impl Find {
     /// What is looked for.
     pub fn look_up(&self) -> Result<LookUp, Failure> {
         let restore = self.restore_keys.iter().flatten().map(String::as_str);
-        look_up([self.key.as_str()].into_iter().chain(restore), &self.version)
+        look_up(
+            [self.key.as_str()].into_iter().chain(restore),
+            &self.version,
+        )
     }
 }
 
@@ -115,10 +118,7 @@ pub fn look_up_of(query: &str) -> Result<LookUp, Failure> {
     look_up(keys.split(','), &version)
 }
 
-fn look_up<'a>(
-    keys: impl Iterator<Item = &'a str>,
-    version: &str,
-) -> Result<LookUp, Failure> {
+fn look_up<'a>(keys: impl Iterator<Item = &'a str>, version: &str) -> Result<LookUp, Failure> {
     let mut found: Vec<EntryKey> = Vec::new();
     for key in keys {
         let key = parsed("key", key)?;
@@ -146,7 +146,8 @@ fn name(key: &str, version: &str) -> Result<EntryName, Failure> {
 
 fn parsed<T: std::str::FromStr<Err = InvalidKey>>(what: &str, text: &str) -> Result<T, Failure> {
     let parsed = text.parse();
-    parsed.map_err(|error: InvalidKey| Failure::invalid(format!("the {what} can't be used: {error}")))
+    parsed
+        .map_err(|error: InvalidKey| Failure::invalid(format!("the {what} can't be used: {error}")))
 }
 
 /// A number, or a text of digits.
@@ -195,7 +196,9 @@ mod tests {
             assert_eq!(finalize.size, size, "{text}");
             assert_eq!(finalize.name().unwrap().key.as_str(), "k");
         }
-        for size in ["-1", "1.5", "\"-1\"", "\"\"", "\"1e3\"", "null", "true", "[]"] {
+        for size in [
+            "-1", "1.5", "\"-1\"", "\"\"", "\"1e3\"", "null", "true", "[]",
+        ] {
             let text = format!(r#"{{"key":"k","version":"v","size_bytes":{size}}}"#);
             assert!(serde_json::from_str::<Finalize>(&text).is_err(), "{text}");
         }
@@ -205,7 +208,10 @@ mod tests {
     fn keys_come_in_their_order_and_once_in_a_row() {
         for (text, expected) in [
             (r#"{"key":"a","version":"v"}"#, vec!["a"]),
-            (r#"{"key":"a","version":"v","restore_keys":null}"#, vec!["a"]),
+            (
+                r#"{"key":"a","version":"v","restore_keys":null}"#,
+                vec!["a"],
+            ),
             (
                 r#"{"key":"a","version":"v","restore_keys":["a","b","a"]}"#,
                 vec!["a", "b", "a"],

@@ -43,7 +43,8 @@ pub async fn finalize(State(door): State<Shared>, request: Request) -> Response 
     call.answer(async {
         let (parts, body) = request.into_parts();
         let asking = asking(&door, &parts).await?;
-        let ending: Finalize = body_of(&door.messages, &asking.client, &parts.headers, body).await?;
+        let ending: Finalize =
+            body_of(&door.messages, &asking.client, &parts.headers, body).await?;
         let which = Which::Named(ending.name()?);
         let id = door.finalize(asking, which, ending.size).await?;
         let body = json!({ "ok": true, "entry_id": id.to_string() });

@@ -58,7 +58,15 @@ pub async fn put(
             let reserved = reserved?;
             let length = length(&parts.headers)?;
             let block = block(comp.as_deref(), &query, &parts)?;
-            take(&door, &reserved, &parts, block.as_deref(), length, &mut coming).await
+            take(
+                &door,
+                &reserved,
+                &parts,
+                block.as_deref(),
+                length,
+                &mut coming,
+            )
+            .await
         };
         let taken = taken.await;
         if taken.is_err() {
@@ -97,7 +105,9 @@ fn block(comp: Option<&str>, query: &str, parts: &Parts) -> Result<Option<String
             let id = id.ok_or_else(|| Failure::invalid("blockid is missing, or is no base64"))?;
             Ok(Some(id))
         }
-        Some(_) => Err(Failure::invalid("of blobs, only blocks and lists of them are taken here")),
+        Some(_) => Err(Failure::invalid(
+            "of blobs, only blocks and lists of them are taken here",
+        )),
     }
 }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 
+use crate::access::Grant;
 use crate::blobs::Ingest;
 use crate::cache::CacheError;
 use crate::cache::entries::{
@@ -21,7 +22,7 @@ use crate::cache::local::LocalCache;
 use crate::cache::local::open::Opened;
 use crate::cache::local::pinning::Pinned;
 use crate::catalog::entries::{Block, NewUpload, Put, UPLOAD_KEPT, Upload};
-use crate::place::{GitRef, Place, ProjectId};
+use crate::place::{Place, ProjectId};
 
 impl LocalCache {
     pub(in crate::cache) async fn reserve_entry(
@@ -49,19 +50,19 @@ impl LocalCache {
         Ok(opened.catalog.upload(id).await?)
     }
 
-    /// The upload of that name that is meant, of those for refs that are
-    /// `writable`: one that is open and has as much as is said, or else one that
+    /// The upload of that name that is meant, of those for refs that `grant` lets
+    /// write: one that is open and has as much as is said, or else one that
     /// was finished with that, or else any.
     pub(in crate::cache) async fn upload_named(
         &self,
         project: &ProjectId,
         name: &EntryName,
         size: Option<u64>,
-        writable: &(dyn Fn(&GitRef) -> bool + Sync),
+        grant: &Grant,
     ) -> Result<Option<Upload>, CacheError> {
         let opened = self.opener.opened().await?;
         let mut uploads = opened.catalog.uploads(project, name).await?;
-        uploads.retain(|upload| writable(&upload.git_ref));
+        uploads.retain(|upload| grant.may_write(&upload.git_ref));
         let fits = |upload: &Upload| match upload.became {
             None => size.is_none_or(|size| size == upload.bytes),
             Some((_, became)) => size.is_none_or(|size| size == became),

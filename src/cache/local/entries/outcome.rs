@@ -296,10 +296,13 @@ fn sizes(whole: &Reader) -> BTreeMap<Digest, u64> {
 /// Refuses to name what is not there. What is remembered of a size may be of
 /// another time, since nothing but a pin has kept it.
 async fn check_there(opened: &Opened, sizes: &BTreeMap<Digest, u64>) -> Result<(), EntryError> {
-    let looked = stream::iter(sizes)
-        .map(|(digest, size)| async move {
-            let found = opened.blobs.size(digest).await?;
-            Ok::<_, CacheError>((found != Some(*size)).then_some(*digest))
+    let looked = stream::iter(sizes.clone())
+        .map(|(digest, size)| {
+            let blobs = Arc::clone(&opened.blobs);
+            async move {
+                let found = blobs.size(&digest).await?;
+                Ok::<_, CacheError>((found != Some(size)).then_some(digest))
+            }
         })
         .buffer_unordered(LOOKED_FOR);
     let missing: Vec<Option<Digest>> = looked.try_collect().await?;
