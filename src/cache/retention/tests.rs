@@ -23,6 +23,7 @@ fn export(id: i64, project: &str, git_ref: &str, days: i64, blobs: &[(&str, u64)
             git_ref: git_ref.parse().unwrap(),
             scope: Default::default(),
         },
+        kind: Default::default(),
         time: ago(days),
         used: None,
         blobs: blobs
