@@ -39,18 +39,22 @@ mod uploads;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, patch, post, put};
 use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
+use serde::de::DeserializeOwned;
 use tokio::sync::OnceCell;
 use tokio_util::task::TaskTracker;
 
 use self::address::Signer;
 pub use self::base::{Base, PublicUrl};
-use self::failure::Failure;
+use self::bodies::Coming;
+use self::call::Asking;
+use self::failure::{Dialect, Failure, Kind};
 pub use self::metrics::Metrics;
 use crate::access::{Access, Shares};
 use crate::cache::entries::Entries;
@@ -111,6 +115,17 @@ impl Door {
         let base = self.base.of(&parts.uri, &parts.headers);
         base.ok_or_else(|| Failure::invalid("the request does not say for which host it is"))
     }
+
+    /// What a runner says in JSON.
+    async fn json<T: DeserializeOwned>(
+        &self,
+        asking: &Asking,
+        parts: &Parts,
+        body: Body,
+    ) -> Result<T, Failure> {
+        let coming = Coming::new(body, &self.metrics);
+        bodies::json(&self.messages, &asking.client, &parts.headers, coming).await
+    }
 }
 
 /// The pages of this door.
@@ -132,11 +147,13 @@ pub fn router(config: Config) -> Router {
     let first = Router::new()
         .route("/cache", get(first::find))
         .route("/caches", post(first::reserve))
-        .route("/caches/{id}", patch(first::chunk).post(first::commit));
+        .route("/caches/{id}", patch(first::chunk).post(first::commit))
+        .fallback(async || missing(Dialect::First));
     let second = Router::new()
         .route("/CreateCacheEntry", post(second::create))
         .route("/FinalizeCacheEntryUpload", post(second::finalize))
-        .route("/GetCacheEntryDownloadURL", post(second::find));
+        .route("/GetCacheEntryDownloadURL", post(second::find))
+        .fallback(async || missing(Dialect::Twirp));
     Router::new()
         .nest(first::PATH, first)
         .nest(second::PATH, second)
@@ -146,6 +163,10 @@ pub fn router(config: Config) -> Router {
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn(mark))
         .with_state(door)
+}
+
+fn missing(dialect: Dialect) -> Response {
+    Failure::new(Kind::Missing, "there is nothing here").answer(dialect)
 }
 
 /// What every answer has: Azure's client for Go takes it for granted that there

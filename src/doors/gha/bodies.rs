@@ -7,11 +7,10 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, BodyDataStream};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::stream::{Stream, StreamExt as _};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use http_body_util::LengthLimitError;
 use serde::de::DeserializeOwned;
 
 use super::failure::{Failure, Kind};
@@ -37,7 +36,7 @@ pub async fn json<T: DeserializeOwned>(
     room: &Shares,
     client: &Client,
     headers: &HeaderMap,
-    body: Body,
+    coming: Coming,
 ) -> Result<T, Failure> {
     let kind = headers
         .get(CONTENT_TYPE)
@@ -50,7 +49,7 @@ pub async fn json<T: DeserializeOwned>(
     {
         return Err(Failure::invalid("the body has to be application/json"));
     }
-    let body = document(room, client, body, MAX_JSON).await?;
+    let body = document(room, client, coming, MAX_JSON).await?;
     // A list would be taken for the fields in their order.
     if !body.trim_ascii_start().starts_with(b"{") {
         return Err(Failure::invalid("the body has to be a JSON object"));
@@ -66,24 +65,33 @@ pub async fn json<T: DeserializeOwned>(
 pub async fn document(
     room: &Shares,
     client: &Client,
-    body: Body,
+    mut coming: Coming,
     most: usize,
 ) -> Result<Bytes, Failure> {
     let kib = most.div_ceil(MAX_JSON);
     let _room = room.take_within(TURN, client, kib, "requests").await?;
-    let reading = axum::body::to_bytes(body, most);
-    let read = tokio::time::timeout(DOCUMENT, reading).await;
-    let read = read.map_err(|_| Failure::new(Kind::Slow, "the body did not come to its end"))?;
-    read.map_err(|error| {
-        let error: &(dyn std::error::Error + 'static) = &error;
-        match error
-            .source()
-            .is_some_and(|source| source.is::<LengthLimitError>())
-        {
-            true => Failure::new(Kind::TooLarge, format!("a body has at most {most} bytes")),
-            false => Failure::new(Kind::Slow, "the body did not come to its end"),
+    let reading = async {
+        let mut read = BytesMut::new();
+        while let Some(piece) = coming.next().await {
+            let piece = piece.map_err(|_| broken())?;
+            if read.len() + piece.len() > most {
+                let text = format!("a body has at most {most} bytes");
+                return Err(Failure::new(Kind::TooLarge, text));
+            }
+            read.extend_from_slice(&piece);
         }
-    })
+        Ok(read.freeze())
+    };
+    let read = tokio::time::timeout(DOCUMENT, reading).await;
+    let read = read.map_err(|_| broken())?;
+    if read.is_err() {
+        coming.drain().await;
+    }
+    read
+}
+
+fn broken() -> Failure {
+    Failure::new(Kind::Slow, "the body did not come to its end")
 }
 
 /// Bytes as they come. It ends with an error where they hardly do.

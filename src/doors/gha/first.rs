@@ -11,7 +11,7 @@ use http::header::CONTENT_RANGE;
 use http::request::Parts;
 use serde_json::json;
 
-use super::bodies::{Coming, json as body_of};
+use super::bodies::Coming;
 use super::call::{Call, Shared, Told, asking};
 use super::desk::WRITE_DENIED;
 use super::failure::{Dialect, Failure, Kind};
@@ -53,8 +53,7 @@ pub async fn reserve(State(door): State<Shared>, request: Request) -> Response {
     call.answer(async {
         let (parts, body) = request.into_parts();
         let asking = asking(&door, &parts).await?;
-        let reserve: Reserve =
-            body_of(&door.messages, &asking.client, &parts.headers, body).await?;
+        let reserve: Reserve = door.json(&asking, &parts, body).await?;
         if reserve.size.is_some_and(|size| size > MAX_ENTRY) {
             // Not 413: to the client this status alone means the size.
             let text = format!("an entry has at most {MAX_ENTRY} bytes");
@@ -104,7 +103,7 @@ pub async fn commit(
         let (parts, body) = request.into_parts();
         let asking = asking(&door, &parts).await?;
         let id = upload(&id)?;
-        let commit: Commit = body_of(&door.messages, &asking.client, &parts.headers, body).await?;
+        let commit: Commit = door.json(&asking, &parts, body).await?;
         door.finalize(asking, Which::Upload(id), commit.size)
             .await?;
         Ok(Told::ok(StatusCode::NO_CONTENT.into_response()))

@@ -9,7 +9,6 @@ use axum::response::Response;
 use http::StatusCode;
 use serde_json::json;
 
-use super::bodies::json as body_of;
 use super::call::{Call, Shared, Told, asking};
 use super::desk::WRITE_DENIED;
 use super::failure::{Dialect, Failure};
@@ -26,7 +25,7 @@ pub async fn create(State(door): State<Shared>, request: Request) -> Response {
     call.answer(async {
         let (parts, body) = request.into_parts();
         let asking = asking(&door, &parts).await?;
-        let create: Create = body_of(&door.messages, &asking.client, &parts.headers, body).await?;
+        let create: Create = door.json(&asking, &parts, body).await?;
         let base = door.base_of(&parts)?;
         let reserved = door.reserve(&asking, create.name()?).await;
         let reserved = reserved.map_err(|failure| failure.refusing(WRITE_DENIED))?;
@@ -43,8 +42,7 @@ pub async fn finalize(State(door): State<Shared>, request: Request) -> Response 
     call.answer(async {
         let (parts, body) = request.into_parts();
         let asking = asking(&door, &parts).await?;
-        let ending: Finalize =
-            body_of(&door.messages, &asking.client, &parts.headers, body).await?;
+        let ending: Finalize = door.json(&asking, &parts, body).await?;
         let which = Which::Named(ending.name()?);
         let id = door.finalize(asking, which, ending.size).await?;
         let body = json!({ "ok": true, "entry_id": id.to_string() });
@@ -59,7 +57,7 @@ pub async fn find(State(door): State<Shared>, request: Request) -> Response {
     call.answer(async {
         let (parts, body) = request.into_parts();
         let asking = asking(&door, &parts).await?;
-        let find: Find = body_of(&door.messages, &asking.client, &parts.headers, body).await?;
+        let find: Find = door.json(&asking, &parts, body).await?;
         let base = door.base_of(&parts)?;
         let found = door.find(&asking, &base, &find.look_up()?).await?;
         let Some(hit) = found else {

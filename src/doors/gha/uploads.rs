@@ -48,7 +48,8 @@ pub async fn put(
             let reserved = reserved?;
             let client = door.client_of(&reserved, &parts);
             let most = block_list::MAX_BODY;
-            let list = document(&door.messages, &client, body, most).await?;
+            let coming = Coming::new(body, &door.metrics);
+            let list = document(&door.messages, &client, coming, most).await?;
             let names = block_list::parse(&list)?;
             door.arrange(&reserved, &names).await?;
             return Ok(created());
