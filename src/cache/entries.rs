@@ -245,3 +245,6 @@ impl Entries {
         self.local.entry_secret().await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Guard, Guarded, POSSESSED};
 use crate::cache::entries::{
     Became, Entries, EntryError, EntryKey, EntryName, EntryVersion, Finalized, Found, FoundBlob,
-    FoundEntry, FoundIndex, Meaning, Reserved, SCOPE, Which, is_of,
+    FoundEntry, FoundIndex, Meaning, Reserved, SCOPE, UploadId, Which, is_of,
 };
 use crate::cache::{CacheError, Document, Documents, Form, Limits, LookedUp, Publication, Want};
 use crate::catalog::ledger::{Action, Details, NewAudit};
@@ -52,6 +52,23 @@ impl Guard {
             Meaning::Entry => true,
         };
         self.local.reserve_entry(&place, name, alone).await
+    }
+
+    /// Refuses an upload that is not of that project, or is for a ref that may not
+    /// be written.
+    pub async fn check_upload(
+        &self,
+        project: &ProjectId,
+        upload: UploadId,
+    ) -> Result<(), EntryError> {
+        self.grant()
+            .check_project(project)
+            .map_err(CacheError::from)?;
+        let upload = self.local.upload(upload).await?;
+        let own = upload.filter(|upload| upload.project == *project);
+        let git_ref = own.ok_or(EntryError::NoUpload)?.git_ref;
+        let granted = self.grant().check_write(project, &git_ref);
+        Ok(granted.map_err(CacheError::from)?)
     }
 
     /// What the first of the keys means, or else the next, to whoever may read

@@ -211,7 +211,12 @@ pub(in crate::catalog) async fn blocks_come_in_any_order_and_a_list_orders_them(
     let counted = |upload: Upload| (upload.blocks, upload.bytes);
     let row = async || counted(catalog.upload(id).await.unwrap().unwrap());
     assert_eq!(row().await, (3, 9));
-    let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let list = |names: &[&str]| {
+        names
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect::<Vec<_>>()
+    };
     let unknown = catalog.order_blocks(id, &list(&["c", "x", "a"])).await;
     assert_eq!(unknown.unwrap().as_deref(), Some("x"));
     assert_eq!(names(catalog, id).await, ["a", "b", "c"]);
@@ -400,7 +405,8 @@ pub(in crate::catalog) async fn look_ups_agree_with_a_list_in_memory(catalog: &d
                 }
                 let count = random.random_range(1..=3);
                 let keys: Vec<String> = (0..count).map(|_| some_key(&mut random)).collect();
-                let asked_refs: Vec<GitRef> = refs.iter().map(|text| text.parse().unwrap()).collect();
+                let asked_refs: Vec<GitRef> =
+                    refs.iter().map(|text| text.parse().unwrap()).collect();
                 let asked: Vec<EntryKey> = keys.iter().map(|text| text.parse().unwrap()).collect();
                 let found = catalog
                     .find_entry(
