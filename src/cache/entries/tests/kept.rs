@@ -34,7 +34,7 @@ async fn what_was_finished_is_kept_as_long_as_its_entry() {
     let found = find(&hub, "main", "k").await.unwrap();
     assert_eq!(hub.read(&found).await, b"content");
     let catalog = lab.catalog().await;
-    let disk = DiskStore::at(&lab.data());
+    let disk = DiskStore::at(lab.data());
     let report = check(&disk, Some(&disk), &catalog, 1, &|_| {})
         .await
         .unwrap();
