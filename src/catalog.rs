@@ -248,6 +248,15 @@ pub enum Kind {
     Entry,
 }
 
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Cache => "cache",
+            Self::Entry => "entry",
+        })
+    }
+}
+
 impl Kind {
     fn as_column(self) -> i64 {
         match self {

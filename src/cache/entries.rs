@@ -247,3 +247,6 @@ impl Entries {
         self.local.entry_secret().await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -194,17 +194,17 @@ impl Guard {
     /// has sent. Once more of the same changes nothing.
     pub async fn finalize(
         &self,
-        project: ProjectId,
-        which: Which,
+        project: &ProjectId,
+        which: &Which,
         size: Option<u64>,
     ) -> Result<Finalized, EntryError> {
         let upload = match which {
-            Which::Upload(id) => self.upload(&project, id).await?,
+            Which::Upload(id) => self.upload(project, *id).await?,
             Which::Named(name) => {
                 self.grant()
-                    .check_project(&project)
+                    .check_project(project)
                     .map_err(CacheError::from)?;
-                let named = self.local.upload_named(&project, &name, size, self.grant());
+                let named = self.local.upload_named(project, name, size, self.grant());
                 named.await?.ok_or(EntryError::NoUpload)?
             }
         };
@@ -215,7 +215,7 @@ impl Guard {
                 size,
             });
         }
-        let place = entries_of(&project, &upload.git_ref);
+        let place = entries_of(project, &upload.git_ref);
         let whole = self.local.whole(&upload, size).await?;
         let size = whole.size();
         let became = match Meaning::of(&upload.name) {

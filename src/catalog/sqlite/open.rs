@@ -159,7 +159,10 @@ async fn migrate(pool: &SqlitePool, context: &Context) -> Result<(), CatalogErro
 
 /// Opens what nobody may write here: beside live writers where the log and its
 /// shared memory can be read, else as a file that does not change.
-async fn open_for_reading(path: &Path, context: &Context) -> Result<SqlitePool, CatalogError> {
+pub(super) async fn open_for_reading(
+    path: &Path,
+    context: &Context,
+) -> Result<SqlitePool, CatalogError> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let shared = options(path).read_only(true);
     match connect_and_read(shared.clone(), context).await {

@@ -180,7 +180,8 @@ mod tests {
     async fn read(kind: &str, body: impl Into<Body>) -> Result<Thing, Failure> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, kind.parse().unwrap());
-        json(&Shares::halved(4), &Client::At(None), &headers, body.into()).await
+        let coming = Coming::new(body.into(), &Metrics::default());
+        json(&Shares::halved(4), &Client::At(None), &headers, coming).await
     }
 
     #[tokio::test]

@@ -256,7 +256,7 @@ impl Door {
         let room = room.await?;
         let ending = async move {
             let project = asking.runner.project;
-            let finalized = asking.guard.finalize(project, which, Some(size)).await;
+            let finalized = asking.guard.finalize(&project, &which, Some(size)).await;
             drop(room);
             finalized
         };
