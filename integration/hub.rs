@@ -21,6 +21,7 @@ mod start;
 
 use layerd::cache::wire::v1;
 
+pub use self::access::{Gate, claims, signed, with};
 pub use self::ask::noise;
 pub use self::blobs::{read, upload};
 

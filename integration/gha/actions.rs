@@ -119,7 +119,7 @@ async fn many_blocks_at_a_time_become_one_entry() {
         std::fs::create_dir(one.folder().join("deps")).unwrap();
         for part in 0..3 {
             let seed = (u64::from(version) << 8) + part;
-            let content = crate::hub::noise(seed, MIB / 3 << 20);
+            let content = crate::hub::noise(seed, (MIB / 3) << 20);
             std::fs::write(one.folder().join(format!("deps/{part}")), content).unwrap();
         }
         let key = format!("large-{version}");

@@ -128,3 +128,21 @@ async fn a_pull_request_reads_its_base_and_writes_what_its_base_does_not_read() 
         .assert_all_cached(MULTISTAGE_STEPS);
     assert!(out(&lab, "main") == out(&lab, "other"));
 }
+
+/// Gitea's jobs, and act's, have a scope without a name, which they may write.
+#[tokio::test]
+async fn jobs_whose_scope_has_no_name_share_the_default_ref() {
+    let lab = Lab::new();
+    let hub = lab.hub("hub").start().await;
+    let unnamed = gha(&hub, &runtime_token("acme/shop", &[("", 2)]), 2);
+    build(&lab, "one", Some(&unnamed), Some(&unnamed))
+        .await
+        .assert_all_ran(MULTISTAGE_STEPS);
+    build(&lab, "two", Some(&unnamed), None)
+        .await
+        .assert_all_cached(MULTISTAGE_STEPS);
+    let main = gha(&hub, &runtime_token("acme/shop", &MAIN), 1);
+    build(&lab, "three", Some(&main), None)
+        .await
+        .assert_all_cached(MULTISTAGE_STEPS);
+}

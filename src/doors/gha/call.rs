@@ -41,7 +41,7 @@ impl Told {
     }
 
     /// The same, and it counts as that.
-    pub fn as_outcome(self, outcome: Outcome) -> Self {
+    pub fn counted_as(self, outcome: Outcome) -> Self {
         Self { outcome, ..self }
     }
 }

@@ -95,7 +95,7 @@ async fn elsewhere(
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
     let redirected = Told::ok((StatusCode::FOUND, headers).into_response());
-    Ok(Some(redirected.as_outcome(Outcome::Redirected)))
+    Ok(Some(redirected.counted_as(Outcome::Redirected)))
 }
 
 /// What is sent, and how that is called.

@@ -33,7 +33,7 @@ pub async fn find(State(door): State<Shared>, request: Request) -> Response {
         let base = door.base_of(&parts)?;
         let Some(hit) = door.find(&asking, &base, &look_up).await? else {
             let nothing = Told::ok(StatusCode::NO_CONTENT.into_response());
-            return Ok(nothing.as_outcome(Outcome::Miss));
+            return Ok(nothing.counted_as(Outcome::Miss));
         };
         let body = json!({
             "cacheKey": hit.key,

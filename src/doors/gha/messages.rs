@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn what_is_no_key_is_refused() {
         let long = "x".repeat(513);
-        let many = vec!["a", "b"].repeat(MAX_KEYS).join(",");
+        let many = ["a", "b"].repeat(MAX_KEYS).join(",");
         for query in [
             "",
             "keys=a",

@@ -64,7 +64,7 @@ fn part(text: &str, size: u64) -> Option<Wanted> {
     let (start, end) = text.trim().strip_prefix("bytes=")?.split_once('-')?;
     let (start, end) = match (start, end) {
         ("", "") => return None,
-        ("", last) => (size.saturating_sub(number(last)?), size.saturating_sub(1)),
+        ("", last) => (size.saturating_sub(number(last)?), u64::MAX),
         (start, "") => (number(start)?, u64::MAX),
         (start, end) => (number(start)?, number(end)?),
     };

@@ -62,7 +62,7 @@ pub async fn find(State(door): State<Shared>, request: Request) -> Response {
         let found = door.find(&asking, &base, &find.look_up()?).await?;
         let Some(hit) = found else {
             let told = Told::json(StatusCode::OK, &json!({ "ok": false }));
-            return Ok(told.as_outcome(Outcome::Miss));
+            return Ok(told.counted_as(Outcome::Miss));
         };
         let body = json!({
             "ok": true,
