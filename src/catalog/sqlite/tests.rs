@@ -273,9 +273,9 @@ async fn what_an_older_version_left_is_listed_where_nobody_may_write() {
     assert_eq!(older.list(&caches).await.unwrap()[0].id, id);
     assert_eq!(older.count(&caches).await.unwrap(), 1);
     assert_eq!(older.get(id).await.unwrap().unwrap().layers.len(), 1);
-    let (project, key) = ("p".parse().unwrap(), "k".parse().unwrap());
-    let refs = [GitRef::default()];
-    let found = older.find_entry(&project, &refs, &[key], &"v".parse().unwrap());
+    let (project, keys) = ("p".parse().unwrap(), ["k".parse().unwrap()]);
+    let (refs, version) = ([GitRef::default()], "v".parse().unwrap());
+    let found = older.find_entry(&project, &refs, &keys, &version);
     assert_eq!(found.await.unwrap(), None);
 }
 
