@@ -85,24 +85,20 @@ impl LocalCache {
     /// needs it.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         let dir = data_dir.into();
-        Self {
-            blobs: Arc::new(DiskStore::at(&dir)),
-            opener: Opener::directory(dir),
-            verified: Verified::default(),
-            subsuming: Subsuming::default(),
-            handed: HandedOut::default(),
-            used: Used::default(),
-            watch: Watch::default(),
-            entries: Served::default(),
-            grown: Arc::default(),
-        }
+        let blobs = Arc::new(DiskStore::at(&dir));
+        Self::on(Opener::directory(dir), blobs)
     }
 
     /// Works on what is open already, and mends itself.
     pub fn over(catalog: Arc<dyn Catalog>, blobs: Arc<dyn BlobStore>) -> Self {
+        let opened = Opened::new(catalog, Arc::clone(&blobs));
+        Self::on(Opener::Given(Arc::new(opened)), blobs)
+    }
+
+    fn on(opener: Opener, blobs: Arc<dyn BlobStore>) -> Self {
         Self {
-            blobs: Arc::clone(&blobs),
-            opener: Opener::Given(Arc::new(Opened::new(catalog, blobs))),
+            blobs,
+            opener,
             verified: Verified::default(),
             subsuming: Subsuming::default(),
             handed: HandedOut::default(),
