@@ -6,6 +6,7 @@
 //! they report is parsed into steps ([`Progress`]). Nothing here sleeps for a
 //! fixed time: everything waits for a condition, with a deadline.
 
+pub mod actions;
 mod build;
 mod buildkitd;
 pub mod chain;
@@ -37,6 +38,7 @@ mod progress;
 mod prometheus;
 mod registry;
 mod runner;
+mod runner_token;
 pub mod session;
 mod sidecar;
 pub mod store;
@@ -70,6 +72,7 @@ pub use self::progress::{Fate, Progress};
 pub use self::prometheus::Prometheus;
 pub use self::registry::Registry;
 pub use self::runner::Runner;
+pub use self::runner_token::runtime_token;
 pub use self::sidecar::{Sidecar, SidecarSpec};
 pub use self::tap::{Tap, Tapped};
 pub use self::tls::Tls;

@@ -24,6 +24,8 @@ mod start;
 
 use layerd::cache::wire::v1;
 
+pub use self::access::{Gate, claims, signed, with};
+pub use self::ask::noise;
 pub use self::blobs::{read, upload};
 
 /// The place that a test exports to.

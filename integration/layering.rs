@@ -10,10 +10,11 @@ const LAYERS: [&str; 8] = [
 ];
 
 /// Modules that anybody may use and that use no layer.
-const LEAVES: [&str; 10] = [
+const LEAVES: [&str; 11] = [
     "digest",
     "moment",
     "place",
+    "entry",
     "step",
     "config",
     "telemetry",

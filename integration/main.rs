@@ -25,6 +25,7 @@ mod failopen;
 mod faults;
 mod flushed;
 mod frontend;
+mod gha;
 mod history;
 mod hub;
 mod hubfaults;

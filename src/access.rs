@@ -14,7 +14,9 @@
 //! | which tokens were revoked? | [`Revoked`] |
 //! | does a grant last as long as a stream? | [`Pass`] |
 //! | why was a token refused? | [`Denied`]; how often? [`Refusals`] |
+//! | what may one client take of what all need? | [`Shares`] |
 //! | how does a job of a CI get one? | [`identity`] |
+//! | what may a runner of GitHub Actions, and in which order? | [`Runner`] |
 
 mod administration;
 mod denied;
@@ -29,7 +31,9 @@ mod pass;
 mod pattern;
 mod refusals;
 mod revoked;
+mod runner;
 mod secret;
+mod shares;
 mod signatures;
 pub mod token;
 mod verified;
@@ -48,7 +52,9 @@ pub use self::pass::Pass;
 pub use self::pattern::{InvalidPattern, RefPattern};
 pub use self::refusals::{Reason, Refusals};
 pub use self::revoked::Revoked;
+pub use self::runner::{Runner, RunnerScope};
 pub use self::secret::{Secret, SecretError};
+pub use self::shares::{Client, NoRoom, Share, Shares};
 pub use self::token::{MintError, Minted, NewAdminToken, NewToken};
 
 /// The token of a header that says `Bearer TOKEN` (RFC 6750, 2.1).

@@ -10,6 +10,7 @@ pub mod backends;
 pub mod check;
 pub mod collecting;
 mod descriptors;
+pub mod entries;
 pub mod flushes;
 pub mod guard;
 mod local;

@@ -11,6 +11,7 @@ mod columns;
 #[cfg(test)]
 mod conformance;
 mod context;
+pub mod entries;
 mod error;
 mod file_system;
 pub mod ledger;
@@ -39,6 +40,7 @@ use utoipa::ToSchema;
 pub use self::collecting::{
     CONDEMNED, Collecting, KeptExport, KeptFilter, PinHolder, ProjectSize, Uses,
 };
+pub use self::entries::Entries;
 pub use self::error::CatalogError;
 pub use self::file_system::network_file_system;
 pub use self::ledger::Ledger;
@@ -48,6 +50,7 @@ pub use self::postgres::{PostgresCatalog, PostgresOptions};
 pub use self::sqlite::SqliteCatalog;
 pub use self::usage::{DayUsage, UsageFilter, Usages};
 use crate::digest::{Digest, RecordDigest};
+use crate::entry::EntryName;
 use crate::moment::Moment;
 use crate::place::{GitRef, Place, ProjectId, Scope};
 use crate::step::Step;
@@ -70,7 +73,9 @@ use crate::step::Step;
 ///   and each ref of `refs` are a few index look-ups, however many are asked for
 ///   at once; `get` reads the whole config; `list` and `count` never do.
 #[async_trait]
-pub trait Catalog: Collecting + Ledger + Usages + fmt::Debug + Send + Sync + 'static {
+pub trait Catalog:
+    Collecting + Entries + Ledger + Usages + fmt::Debug + Send + Sync + 'static
+{
     /// Appends an export; [`CatalogError::Flushed`] where its place was
     /// [flushed](Ledger::flush) after its build began, of two at once included.
     async fn append(&self, export: NewExport) -> Result<ExportId, CatalogError>;
@@ -234,6 +239,43 @@ impl LeaseId {
     }
 }
 
+/// What an export is of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A build's cache: records and their layers.
+    #[default]
+    Cache,
+    /// An [entry](entries) of GitHub's cache: bytes.
+    Entry,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Cache => "cache",
+            Self::Entry => "entry",
+        })
+    }
+}
+
+impl Kind {
+    fn as_column(self) -> i64 {
+        match self {
+            Self::Cache => 0,
+            Self::Entry => 1,
+        }
+    }
+
+    fn of_column(column: i64) -> Result<Self, String> {
+        match column {
+            0 => Ok(Self::Cache),
+            1 => Ok(Self::Entry),
+            other => Err(format!("there is no kind {other} of exports")),
+        }
+    }
+}
+
 /// An export to be appended.
 #[derive(Clone, Debug)]
 pub struct NewExport {
@@ -287,6 +329,12 @@ pub struct ExportHead {
     /// Where it stands.
     #[serde(flatten)]
     pub place: Place,
+    /// What it is an export of.
+    #[serde(default)]
+    pub kind: Kind,
+    /// What it is called, if it is an entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<EntryName>,
     /// Who wrote it.
     pub builder: String,
     /// Cache records in it.
@@ -362,6 +410,8 @@ pub struct Filter {
     pub git_ref: Option<GitRef>,
     /// Only of this scope.
     pub scope: Option<Scope>,
+    /// Only of this kind.
+    pub kind: Option<Kind>,
     /// Only newer than this one.
     pub after: Option<ExportId>,
     /// Only older than this one: the last of the page before.

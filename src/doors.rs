@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod buildkit;
 pub mod front;
+pub mod gha;
 pub mod hub;
 pub mod operator;
 pub mod token;

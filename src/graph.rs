@@ -14,6 +14,7 @@ mod manifest;
 mod shape;
 mod steps;
 mod union;
+mod whole;
 mod wire;
 mod written;
 
@@ -82,6 +83,9 @@ pub enum GraphError {
     /// The config has a layer that its manifest does not name.
     #[error("the cache config has layer {0}, which the manifest does not name")]
     UnlistedLayer(Digest),
+    /// A layer of a config that is to say all of its layers does not.
+    #[error("the cache config does not say media type, size and diffID of layer {0}")]
+    UndescribedLayer(Digest),
     /// An export without a single layer: nothing could ever be served of it.
     #[error("the cache config has no layers")]
     Empty,

@@ -12,7 +12,7 @@
 //! | [`graph`] | pure: cache configs and manifests |
 //! | [`catalog`] | the log of exports |
 //! | [`blobs`] | layer blobs |
-//! | [`digest`], [`place`], [`config`], [`moment`], [`seats`], [`step`], [`telemetry`], [`tls`], [`units`], [`watched`] | leaves |
+//! | [`digest`], [`place`], [`entry`], [`config`], [`moment`], [`seats`], [`step`], [`telemetry`], [`tls`], [`units`], [`watched`] | leaves |
 
 pub mod access;
 pub mod blobs;
@@ -22,6 +22,7 @@ pub mod cli;
 pub mod config;
 pub mod digest;
 pub mod doors;
+pub mod entry;
 pub mod graph;
 pub mod moment;
 pub mod place;

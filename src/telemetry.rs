@@ -14,7 +14,7 @@ use self::traces::Traces;
 pub use self::traces::{continued, sent_with};
 
 /// The header with the number that a client gave its request.
-const REQUEST_ID: &str = "x-request-id";
+pub const REQUEST_ID: &str = "x-request-id";
 /// Bytes of such a number that are logged.
 const MAX_REQUEST_ID: usize = 64;
 

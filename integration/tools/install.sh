@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the demo, the tests and the benchmarks run: runc, busybox, a
-# registry, an S3 and an Azure server, PostgreSQL, Prometheus, BuildKit (current
-# and old), buildx and the oracle.
+# registry, an S3 and an Azure server, PostgreSQL, Prometheus, the client of
+# actions/cache, BuildKit (current and old), buildx and the oracle.
 # Everything built here is kept under
 # ${LAYERD_TOOLS:-~/.cache/layerd/tools}/<name>-<version>/ and reused; what is
 # there already costs nothing.
@@ -94,25 +94,33 @@ oracle() {
   mv "$out.partial" "$out"
 }
 
-# The Azure server, as its lock file pins it; its scripts are not run.
-azurite() {
-  local out="$tools/azurite-$AZURITE_VERSION" lock
-  lock=$(cat "$here"/azurite/*.json | sha256sum)
-  if [ -e "$out/.complete" ] && [ "$(cat "$out/.complete")" = "$lock" ]; then return; fi
-  grep -q "\"azurite\": \"$AZURITE_VERSION\"" "$here/azurite/package.json" ||
-    die "integration/tools/azurite/package.json must require azurite $AZURITE_VERSION, as versions.env does"
+# A program of Node, as its lock file pins it; scripts of packages are not run.
+npm_program() { # name version folder package program start
+  local name=$1 version=$2 from="$here/$3" package=$4 program=$5 start=$6 out="$tools/$1-$2" sources
+  sources=$(cat "$from"/* | sha256sum)
+  if [ -e "$out/.complete" ] && [ "$(cat "$out/.complete")" = "$sources" ]; then return; fi
+  grep -q "\"$package\": \"$version\"" "$from/package.json" ||
+    die "integration/tools/$3/package.json must require $package $version, as versions.env does"
   debian npm=npm
-  say "installing azurite $AZURITE_VERSION (once)"
+  say "installing $name $version (once)"
   rm -rf "$out.partial"
   mkdir -p "$out.partial"
-  cp "$here"/azurite/*.json "$out.partial/"
-  (cd "$out.partial" && npm ci --silent --ignore-scripts --no-audit --no-fund) || die "azurite can't be installed"
+  cp "$from"/* "$out.partial/"
+  (cd "$out.partial" && npm ci --silent --ignore-scripts --no-audit --no-fund) || die "$name can't be installed"
   # shellcheck disable=SC2016 # for the shell that runs it
-  printf '#!/bin/sh\nexec node "$(dirname "$0")/node_modules/azurite/dist/src/blob/main.js" "$@"\n' >"$out.partial/azurite-blob"
-  chmod +x "$out.partial/azurite-blob"
-  printf '%s' "$lock" >"$out.partial/.complete"
+  printf '#!/bin/sh\nexec node "$(dirname "$0")/%s" "$@"\n' "$start" >"$out.partial/$program"
+  chmod +x "$out.partial/$program"
+  printf '%s' "$sources" >"$out.partial/.complete"
   rm -rf "$out"
   mv "$out.partial" "$out"
+}
+
+# An Azure server, and the client that actions/cache has.
+azurite() {
+  npm_program azurite "$AZURITE_VERSION" azurite azurite azurite-blob node_modules/azurite/dist/src/blob/main.js
+}
+actions_cache() {
+  npm_program actions-cache "$ACTIONS_CACHE_VERSION" actions @actions/cache actions-cache run.mjs
 }
 
 mkdir -p "$tools"
@@ -134,6 +142,7 @@ if [ "$what" = test ]; then
   oracle
   versitygw
   azurite
+  actions_cache
 fi
 if [ "$what" = bench ]; then
   debian docker-registry=docker-registry

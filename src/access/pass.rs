@@ -30,6 +30,15 @@ impl Pass {
         })
     }
 
+    /// For whoever was granted this, where no token is asked for.
+    pub(super) fn of(access: &Arc<Access>, grant: Arc<Grant>) -> Self {
+        Self {
+            access: Arc::clone(access),
+            grant,
+            checked: Instant::now(),
+        }
+    }
+
     /// What it grants.
     pub fn grant(&self) -> &Grant {
         &self.grant

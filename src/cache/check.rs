@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::CacheError;
 use crate::blobs::{BlobError, BlobStore, DiskStore};
-use crate::catalog::{Catalog, ExportId, Filter};
+use crate::catalog::{Catalog, ExportId, Filter, Kind};
 use crate::digest::{Digest, Hasher};
 use crate::graph::Config;
 
@@ -202,9 +202,12 @@ async fn check_exports(catalog: &dyn Catalog, report: &mut Report) -> Result<(),
         for head in &page {
             report.exports += 1;
             let bad = match catalog.get(head.id).await {
-                Ok(export) => export
-                    .and_then(|export| Config::parse(&export.config).err())
-                    .map(|error| error.to_string()),
+                Ok(Some(export)) if head.kind == Kind::Cache => {
+                    let parsed = Config::parse(&export.config);
+                    parsed.err().map(|error| error.to_string())
+                }
+                // What is said of an entry says nothing of a cache.
+                Ok(_) => None,
                 Err(error) => Some(error.to_string()),
             };
             report.problems.extend(bad.map(|error| Problem::BadExport {

@@ -15,6 +15,8 @@
 //! to none of the store. An upload is taken in and hashed to its end in either
 //! case.
 
+mod entries;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -253,7 +255,16 @@ impl Guard {
 
     /// As [`Cache::publish`]; what it names was uploaded through a hub, or is
     /// there for this client.
-    pub async fn publish(&self, mut export: Publication) -> Result<Published, CacheError> {
+    pub async fn publish(&self, export: Publication) -> Result<Published, CacheError> {
+        let mut published = self.append(export).await?;
+        if !self.tells_numbers() {
+            published.id = None;
+        }
+        Ok(published)
+    }
+
+    /// The same, with the number that it has.
+    async fn append(&self, mut export: Publication) -> Result<Published, CacheError> {
         let place = &export.place;
         self.check_write(&place.project, &place.git_ref)?;
         if !self.grant().reads_all() {
@@ -275,16 +286,13 @@ impl Guard {
             ..NewAudit::new(&self.origin, Action::Export)
         };
         let builder = export.builder.clone();
-        let mut published = self.cache.publish(export).await?;
+        let published = self.cache.publish(export).await?;
         audit.details = Details::default()
             .with("export", published.id.map(|id| id.0))
             .with("builder", builder)
             .with("records", published.records)
             .with("bytes", published.bytes);
         self.local.note(&audit).await;
-        if !self.tells_numbers() {
-            published.id = None;
-        }
         Ok(published)
     }
 

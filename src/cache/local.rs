@@ -9,6 +9,7 @@
 mod bound;
 mod collect;
 mod directory;
+mod entries;
 mod export;
 mod lease;
 mod ledger;
@@ -35,9 +36,10 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 pub use self::collect::{Collected, Orphans, Outlook, Swept};
+use self::entries::Served;
 use self::ledger::flushed;
 use self::open::{Opened, Opener};
-use self::pinning::Pinned;
+use self::pinning::{Pinned, Whose};
 use self::quota::Watch;
 use self::served::{Answer, Question, answer};
 use self::shared::HandedOut;
@@ -56,7 +58,7 @@ use super::{
 use crate::access::RefPattern;
 use crate::blobs::{BlobError, BlobStore, BlobStream, DiskStore, Ingest};
 use crate::catalog::ledger::{NewFlush, Origin};
-use crate::catalog::{Catalog, ExportHead, ExportId, Filter};
+use crate::catalog::{Catalog, ExportHead, ExportId, Filter, Kind};
 use crate::digest::{Digest, Hasher, RecordDigest};
 use crate::graph::{Config, GraphError, Manifest};
 use crate::place::{Place, ProjectId};
@@ -70,6 +72,7 @@ pub struct LocalCache {
     handed: HandedOut,
     used: Used,
     watch: Watch,
+    entries: Served,
     /// Told when something was published.
     grown: Arc<Notify>,
     /// For reading alone: what a look-up promised is read whatever becomes of
@@ -82,28 +85,26 @@ impl LocalCache {
     /// needs it.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         let dir = data_dir.into();
-        Self {
-            blobs: Arc::new(DiskStore::at(&dir)),
-            opener: Opener::directory(dir),
-            verified: Verified::default(),
-            subsuming: Subsuming::default(),
-            handed: HandedOut::default(),
-            used: Used::default(),
-            watch: Watch::default(),
-            grown: Arc::default(),
-        }
+        let blobs = Arc::new(DiskStore::at(&dir));
+        Self::on(Opener::directory(dir), blobs)
     }
 
     /// Works on what is open already, and mends itself.
     pub fn over(catalog: Arc<dyn Catalog>, blobs: Arc<dyn BlobStore>) -> Self {
+        let opened = Opened::new(catalog, Arc::clone(&blobs));
+        Self::on(Opener::Given(Arc::new(opened)), blobs)
+    }
+
+    fn on(opener: Opener, blobs: Arc<dyn BlobStore>) -> Self {
         Self {
-            blobs: Arc::clone(&blobs),
-            opener: Opener::Given(Arc::new(Opened::new(catalog, blobs))),
+            blobs,
+            opener,
             verified: Verified::default(),
             subsuming: Subsuming::default(),
             handed: HandedOut::default(),
             used: Used::default(),
             watch: Watch::default(),
+            entries: Served::default(),
             grown: Arc::default(),
         }
     }
@@ -147,6 +148,7 @@ impl LocalCache {
     pub async fn warm(&self, limits: &Limits) -> Result<usize, CacheError> {
         let opened = self.opener.opened().await?;
         let last = Filter {
+            kind: Some(Kind::Cache),
             limit: Some(1),
             ..Filter::default()
         };
@@ -359,8 +361,8 @@ impl Cache for LocalCache {
         Ok(Box::new(Pinned {
             ingest,
             opened,
-            project: place.project.clone(),
             allowance,
+            whose: Whose::Export(place.project.clone()),
         }))
     }
 

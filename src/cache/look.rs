@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::CacheError;
 use super::descriptors::to_descriptor;
 use crate::blobs::BlobStore;
-use crate::catalog::{Catalog, CatalogError, Export, ExportHead, ExportId, Filter};
+use crate::catalog::{Catalog, CatalogError, Export, ExportHead, ExportId, Filter, Kind};
 use crate::digest::{Digest, RecordDigest};
 use crate::graph::{
     Comparison, Descriptor, ExportSource, GraphError, LeftOut, Parsed, Part, Refused, Serving,
@@ -137,7 +137,7 @@ impl Gathered {
 }
 
 impl View {
-    /// The union of all that `filters` let through together.
+    /// The union of all that `filters` let through together, entries apart.
     pub async fn of(
         blobs: &dyn BlobStore,
         catalog: &dyn Catalog,
@@ -145,7 +145,11 @@ impl View {
     ) -> Result<Self, CacheError> {
         let mut all = BTreeMap::new();
         for filter in filters {
-            let heads = catalog.list(filter).await?.into_iter();
+            let filter = Filter {
+                kind: Some(Kind::Cache),
+                ..filter.clone()
+            };
+            let heads = catalog.list(&filter).await?.into_iter();
             all.extend(heads.map(|head| (head.id, head)));
         }
         let mut viewing = Viewing::default();

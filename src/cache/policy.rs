@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use super::Want;
 use crate::access::RefPattern;
 use crate::catalog::ledger::FlushNote;
-use crate::catalog::{ExportHead, ExportId, Filter};
+use crate::catalog::{ExportHead, ExportId, Filter, Kind};
 use crate::place::{GitRef, ProjectId, Scope};
 
 /// Exports that builds may see together: of a project, of some refs, and of one
@@ -58,6 +58,7 @@ impl Sight {
                 Refs::All | Refs::Matching(_) => None,
             },
             scope: self.scope.clone(),
+            kind: Some(Kind::Cache),
             ..Filter::default()
         }
     }
@@ -181,6 +182,8 @@ mod tests {
             id: ExportId(id),
             time: Timestamp::UNIX_EPOCH,
             place,
+            kind: Kind::Cache,
+            entry: None,
             builder: String::new(),
             records: 0,
             layers: 0,

@@ -24,7 +24,7 @@ use serde::Serialize;
 use self::ledger::Ledger;
 pub use self::room::{NoRoom, make_room};
 use crate::access::RefPattern;
-use crate::catalog::{ExportId, KeptExport};
+use crate::catalog::{ExportId, KeptExport, Kind};
 use crate::place::{GitRef, Place, ProjectId};
 
 /// How much longer exports of a default branch count as young.
@@ -162,10 +162,11 @@ struct Entry {
 /// What is known of a place.
 #[derive(Clone, Copy, Debug)]
 struct Standing {
-    /// Its newest export.
-    newest: ExportId,
-    /// When that was written.
+    /// Its newest export, entries apart.
+    newest: Option<ExportId>,
+    /// When anything of it was written last.
     written: Timestamp,
+    /// How many it has, entries apart.
     exports: usize,
 }
 
@@ -176,13 +177,13 @@ impl Log {
         let blobs = self.ledger.name(project, &export.blobs);
         let standing = self.places.entry(export.place.clone());
         let standing = standing.or_insert(Standing {
-            newest: export.id,
+            newest: None,
             written: export.time,
             exports: 0,
         });
-        standing.exports += 1;
-        if export.id >= standing.newest {
-            standing.newest = export.id;
+        if export.kind == Kind::Cache {
+            standing.exports += 1;
+            standing.newest = standing.newest.max(Some(export.id));
         }
         standing.written = standing.written.max(export.time);
         self.exports.push(Entry {
@@ -197,7 +198,7 @@ impl Log {
     /// The newest export of every place that has more than one.
     pub fn newest_of_many(&self) -> Vec<(Place, ExportId)> {
         let many = self.places.iter().filter(|(_, place)| place.exports > 1);
-        many.map(|(place, standing)| (place.clone(), standing.newest))
+        many.filter_map(|(place, standing)| Some((place.clone(), standing.newest?)))
             .collect()
     }
 
@@ -257,7 +258,7 @@ impl<'a> Planning<'a> {
     fn is_last_of_default(&self, entry: &Entry) -> bool {
         let standing = self.places.get(&entry.place);
         self.limits.keeps(&entry.place.git_ref)
-            && standing.is_some_and(|standing| standing.newest == entry.id)
+            && standing.is_some_and(|standing| standing.newest == Some(entry.id))
     }
 
     /// Whether it goes only when nothing else can, and how old it is.

@@ -17,7 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::{CatalogError, ExportId};
+use super::{CatalogError, ExportId, Kind};
 use crate::blobs::{StoreId, Taken};
 use crate::digest::Digest;
 use crate::place::{GitRef, Place, ProjectId};
@@ -127,6 +127,8 @@ pub struct KeptExport {
     pub id: ExportId,
     /// Where it stands.
     pub place: Place,
+    /// What it is of.
+    pub kind: Kind,
     /// When it was written.
     pub time: Timestamp,
     /// When it was last of use, if it is known to be since.

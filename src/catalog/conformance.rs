@@ -2,6 +2,7 @@
 //! on an empty catalog of its own.
 
 mod collecting;
+mod entries;
 mod holding;
 mod leases;
 mod ledger;
@@ -18,8 +19,8 @@ use std::time::Duration;
 use futures::TryStreamExt as _;
 
 pub(super) use self::{
-    collecting::*, holding::*, leases::*, ledger::*, log::*, model::*, savings::*, steps::*,
-    tasks::*, usage::*,
+    collecting::*, entries::*, holding::*, leases::*, ledger::*, log::*, model::*, savings::*,
+    steps::*, tasks::*, usage::*,
 };
 use super::*;
 use crate::step::{Origin, StepName};
@@ -83,6 +84,14 @@ macro_rules! catalog_conformance {
             sizes_of_projects_count_each_blob_once,
             a_catalog_is_bound_to_one_store_unless_that_is_done_anew,
             usage_is_kept_by_day_and_listed_in_pages,
+            an_entry_is_an_export_of_its_own_kind,
+            a_name_is_reserved_once_and_saved_once,
+            of_many_who_reserve_a_name_at_once_one_gets_it,
+            blocks_come_in_any_order_and_a_list_orders_them,
+            uploads_are_found_by_their_name,
+            a_secret_is_made_once,
+            a_use_of_an_entry_is_noted_of_it_alone,
+            look_ups_agree_with_a_list_in_memory,
             whatever_happens_agrees_with_a_simple_model,
         }
     };

@@ -2,6 +2,7 @@
 //! not do.
 
 mod collecting;
+mod entries;
 mod ledger;
 mod metrics;
 mod usage;

@@ -13,6 +13,7 @@ mod address;
 mod append;
 mod collecting;
 mod connections;
+mod entries;
 mod errors;
 mod holding;
 mod kept;

@@ -6,6 +6,7 @@
 //! directory that takes no writes opens for reading.
 
 mod collecting;
+mod entries;
 mod errors;
 mod holding;
 mod kept;
@@ -36,12 +37,22 @@ use self::turn::Turn;
 use super::context::Context;
 use super::pages;
 use super::{
-    Catalog, CatalogError, Export, ExportHead, ExportId, Filter, LeaseId, NewExport, Ownership,
-    Saving, SavingFilter, packed,
+    Catalog, CatalogError, Export, ExportHead, ExportId, Filter, Kind, LeaseId, NewExport,
+    Ownership, Saving, SavingFilter, packed,
 };
 use crate::digest::{Digest, RecordDigest};
 use crate::place::{GitRef, ProjectId};
 use crate::step::Step;
+
+/// What a list says of an export, and where it is read.
+macro_rules! head {
+    () => {
+        "export.id, project.name AS project, export.ref, scope, time, builder, records, layers,
+             bytes, kind, entry.key, entry.version
+         FROM export JOIN project ON project.id = export.project
+         LEFT JOIN entry ON entry.export = export.id"
+    };
+}
 
 /// The catalog of one data directory.
 #[derive(Clone, Debug)]
@@ -84,7 +95,7 @@ impl SqliteCatalog {
     async fn insert(
         &self,
         tx: &mut Transaction<'_, Sqlite>,
-        export: &NewExport,
+        (export, kind): (&NewExport, Kind),
         config: &[u8],
     ) -> Result<ExportId, CatalogError> {
         let failed = |error| self.context.of(error);
@@ -100,8 +111,8 @@ impl SqliteCatalog {
             .map(|layer| (layer.digest, layer.size))
             .collect();
         let id: i64 = sqlx::query_scalar(
-            "INSERT INTO export (project, ref, scope, time, builder, records, layers, bytes, config_digest, config_size, config)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) RETURNING id",
+            "INSERT INTO export (project, ref, scope, time, builder, records, layers, bytes, config_digest, config_size, config, kind)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) RETURNING id",
         )
         .bind(project)
         .bind(place.git_ref.as_str())
@@ -114,6 +125,7 @@ impl SqliteCatalog {
         .bind(&Digest::of(&export.config).as_bytes()[..])
         .bind(self.context.integer(export.config.len() as u64)?)
         .bind(config)
+        .bind(kind.as_column())
         .fetch_one(&mut **tx)
         .await
         .map_err(failed)?;
@@ -176,7 +188,9 @@ impl Catalog for SqliteCatalog {
         let failed = |error| self.context.of(error);
         let mut turn = Turn::of(self.writers()?).await.map_err(failed)?;
         let mut tx = turn.write().await.map_err(failed)?;
-        let id = self.insert(&mut tx, &export, &config).await?;
+        let id = self
+            .insert(&mut tx, (&export, Kind::Cache), &config)
+            .await?;
         tx.commit().await.map_err(failed)?;
         turn.keep();
         Ok(id)
@@ -213,11 +227,13 @@ impl Catalog for SqliteCatalog {
 
     async fn list(&self, filter: &Filter) -> Result<Vec<ExportHead>, CatalogError> {
         let rows = sqlx::query(
-            "SELECT export.id, project.name AS project, ref, scope, time, builder, records, layers, bytes
-             FROM export JOIN project ON project.id = export.project
-             WHERE (?1 IS NULL OR project.name = ?1) AND (?2 IS NULL OR ref = ?2) AND (?3 IS NULL OR scope = ?3)
-               AND export.id < ?4 AND export.id > ?6 AND retired IS NULL
-             ORDER BY export.id DESC LIMIT ?5",
+            concat!(
+            "SELECT ",
+            head!(),
+            " WHERE (?1 IS NULL OR project.name = ?1) AND (?2 IS NULL OR export.ref = ?2) AND (?3 IS NULL OR scope = ?3)
+               AND export.id < ?4 AND export.id > ?6 AND retired IS NULL AND (?7 IS NULL OR kind = ?7)
+             ORDER BY export.id DESC LIMIT ?5"
+        ),
         )
         .bind(filter.project.as_ref().map(ProjectId::as_str))
         .bind(filter.git_ref.as_ref().map(|git_ref| git_ref.as_str()))
@@ -225,6 +241,7 @@ impl Catalog for SqliteCatalog {
         .bind(filter.before.map_or(i64::MAX, |id| id.0))
         .bind(filter.limit.map_or(-1, i64::from))
         .bind(filter.after.map_or(i64::MIN, |id| id.0))
+        .bind(filter.kind.map(Kind::as_column))
         .fetch_all(self.readers())
         .await
         .map_err(|error| self.context.of(error))?;
@@ -237,13 +254,14 @@ impl Catalog for SqliteCatalog {
         let row = sqlx::query(
             "SELECT count(*) AS exports FROM export JOIN project ON project.id = export.project
              WHERE (?1 IS NULL OR project.name = ?1) AND (?2 IS NULL OR ref = ?2) AND (?3 IS NULL OR scope = ?3)
-               AND export.id < ?4 AND export.id > ?5 AND retired IS NULL",
+               AND export.id < ?4 AND export.id > ?5 AND retired IS NULL AND (?6 IS NULL OR kind = ?6)",
         )
         .bind(filter.project.as_ref().map(ProjectId::as_str))
         .bind(filter.git_ref.as_ref().map(|git_ref| git_ref.as_str()))
         .bind(filter.scope.as_ref().map(|scope| scope.as_str()))
         .bind(filter.before.map_or(i64::MAX, |id| id.0))
         .bind(filter.after.map_or(i64::MIN, |id| id.0))
+        .bind(filter.kind.map(Kind::as_column))
         .fetch_one(self.readers())
         .await
         .map_err(|error| self.context.of(error))?;
@@ -255,11 +273,11 @@ impl Catalog for SqliteCatalog {
         // One transaction, so that both halves are of the same moment.
         let mut turn = Turn::of(self.readers()).await.map_err(failed)?;
         let mut tx = turn.read().await.map_err(failed)?;
-        let found: Option<SqliteRow> = sqlx::query(
-            "SELECT export.id, project.name AS project, ref, scope, time, builder, records, layers, bytes,
-                    config_digest, config_size, config
-             FROM export JOIN project ON project.id = export.project WHERE export.id = ?1 AND retired IS NULL",
-        )
+        let found: Option<SqliteRow> = sqlx::query(concat!(
+            "SELECT config_digest, config_size, config, ",
+            head!(),
+            " WHERE export.id = ?1 AND retired IS NULL"
+        ))
         .bind(id.0)
         .fetch_optional(&mut *tx)
         .await

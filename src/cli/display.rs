@@ -10,9 +10,11 @@ use serde::Serialize;
 use crate::units::Age;
 
 /// A table without lines; the given columns hold numbers.
-pub(super) fn table<const N: usize>(header: [&str; N], numbers: &[usize]) -> Table {
+pub(super) fn table<'a>(header: impl IntoIterator<Item = &'a str>, numbers: &[usize]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header);
+    table
+        .load_style(presets::NOTHING)
+        .set_header(header.into_iter().collect::<Vec<_>>());
     for (at, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, 2));
         if numbers.contains(&at) {

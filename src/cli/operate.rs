@@ -14,7 +14,7 @@ use crate::cache::flushes::Flushes;
 use crate::cache::{self, StoreSize, Subsumed, collecting, remote};
 use crate::config::MetricsAddress;
 use crate::doors::operator::Listener;
-use crate::doors::{buildkit, front, hub};
+use crate::doors::{buildkit, front, gha, hub};
 
 /// Where a sidecar shows its metrics when nobody says where.
 pub const SIDECAR_PORT: u16 = 9464;
@@ -66,6 +66,8 @@ pub struct HubMetrics {
     pub front: front::Metrics,
     /// Those of the door.
     pub door: hub::Metrics,
+    /// Those of the door for runners.
+    pub gha: gha::Metrics,
     /// Those of the cache.
     pub cache: cache::Metrics,
     /// That of the log.
@@ -96,6 +98,7 @@ impl HubMetrics {
             leases,
             front: front::Metrics::register(&mut registry),
             door: hub::Metrics::register(&mut registry),
+            gha: gha::Metrics::register(&mut registry),
             cache: cache::Metrics::register(&mut registry),
             subsumed: Subsumed::register(&mut registry),
             collecting: collecting::Metrics::register(&mut registry),

@@ -17,18 +17,18 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::task::TaskTracker;
 
 pub use self::args::ServeArgs;
-use self::args::{Auth, Storage};
+use self::args::{Auth, OnOff, Storage};
 use self::backends::Backends;
 use self::housekeeping::House;
 use self::identity::Identities;
 use super::{misuse, operate};
-use crate::access::{Access, Keys, Revoked};
+use crate::access::{Access, Keys, Revoked, Shares};
 use crate::cache::collecting::Collecting;
 use crate::cache::guard::Guarded;
 use crate::cache::{Cache, CacheError, LocalCache, Metered};
 use crate::doors::front::{self, Closing};
 use crate::doors::operator::Shown;
-use crate::doors::{admin, hub};
+use crate::doors::{admin, gha, hub};
 use crate::tls::Alpn;
 
 /// How long a start waits to learn whose the layers are.
@@ -122,10 +122,25 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     // Scripts wait for this line; one that has gone away needs none.
     let _ = writeln!(std::io::stdout(), "{ready}");
     let tasks = TaskTracker::new();
+    let uploads = Shares::halved(args.max_uploads);
+    let guarded = Guarded::new(cache, local).counting(metrics.refusals.clone(), metrics.flushes);
+    let runners = gha::router(gha::Config {
+        access: Arc::clone(&access),
+        entries: guarded.entries(),
+        cache: guarded.clone(),
+        base: gha::Base {
+            public: args.public_url,
+            tls: tls.is_some(),
+        },
+        redirect: args.gha_redirect == OnOff::On,
+        uploads: uploads.clone(),
+        tasks: tasks.clone(),
+        metrics: metrics.gha,
+    });
     let calls = hub::open(hub::Config {
         access,
-        cache: Guarded::new(cache, local).counting(metrics.refusals.clone(), metrics.flushes),
-        uploads: args.max_uploads,
+        cache: guarded,
+        uploads,
         tasks: tasks.clone(),
         metrics: metrics.door,
         refusals: metrics.refusals,
@@ -134,7 +149,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         listener,
         tls,
         calls,
-        pages,
+        pages: pages.merge(runners),
         max_connections: args.max_connections,
         max_of_address: args.max_connections_per_address,
         tasks,

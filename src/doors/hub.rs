@@ -13,7 +13,6 @@
 //! | `service` | the methods |
 //! | `reading`, `writing` | the streams of blobs |
 //! | `publishing` | the parts of an export |
-//! | `shares` | what one client may take of what all need |
 //! | `pieces` | the bytes of a blob on the wire, uncopied |
 
 mod call;
@@ -23,7 +22,6 @@ mod publishing;
 mod reading;
 mod screen;
 mod service;
-mod shares;
 mod writing;
 
 use std::sync::Arc;
@@ -36,8 +34,7 @@ pub use self::metrics::Metrics;
 use self::pieces::Uncopied;
 pub use self::screen::Screen;
 use self::service::Service;
-use self::shares::Shares;
-use crate::access::{Access, Refusals};
+use crate::access::{Access, Refusals, Shares};
 use crate::cache::guard::Guarded;
 use crate::cache::wire::{CacheServer, MAX_MESSAGE};
 
@@ -63,9 +60,8 @@ pub struct Config {
     pub access: Arc<Access>,
     /// The engine.
     pub cache: Guarded,
-    /// Uploads at a time, of one client half of that; others wait until one
-    /// ends.
-    pub uploads: usize,
+    /// Uploads at a time; others wait until one ends.
+    pub uploads: Shares,
     /// Where uploads run: they go on until their client ends them.
     pub tasks: TaskTracker,
     /// What is counted.
@@ -79,7 +75,7 @@ pub fn open(config: Config) -> Screen {
     let door = Arc::new(Door {
         access: config.access,
         cache: config.cache,
-        uploads: Shares::halved(config.uploads),
+        uploads: config.uploads,
         messages: Shares::halved(MESSAGES),
         exports: Shares::new(EXPORTS[0], EXPORTS[1]),
         reads: Shares::halved(READS),

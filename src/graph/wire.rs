@@ -24,22 +24,20 @@ pub(super) struct Layer {
     pub(super) blob: Digest,
     /// -1 is the root; absent is 0, which Go omits.
     pub(super) parent: Option<i64>,
-    #[serde(rename = "annotations")]
-    _annotations: Option<Object<LayerAnnotations>>,
+    pub(super) annotations: Option<Object<LayerAnnotations>>,
 }
 
-/// What the object-store exporters add (`LayerAnnotations`), checked for its
-/// types: layerd serves what the manifest says instead.
+/// What the object-store exporters add (`LayerAnnotations`): where there is a
+/// manifest, layerd serves what that says instead.
 #[derive(Debug, Deserialize)]
 pub(super) struct LayerAnnotations {
     #[serde(rename = "mediaType")]
-    _media_type: Option<String>,
+    pub(super) media_type: Option<Box<str>>,
     #[serde(rename = "diffID")]
-    _diff_id: Option<Digest>,
-    #[serde(rename = "size")]
-    _size: Option<u64>,
+    pub(super) diff_id: Option<Digest>,
+    pub(super) size: Option<u64>,
     #[serde(rename = "createdAt")]
-    _created_at: Option<Timestamp>,
+    pub(super) created_at: Option<Timestamp>,
 }
 
 /// A step (`CacheRecord`).

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::blobs::{BlobStore, BlobStream};
 use crate::cache::descriptors::to_descriptor;
 use crate::cache::{Cache as _, CacheError, Document, Lease, LocalCache};
-use crate::catalog::{Catalog, CatalogError, Export, ExportId, Filter};
+use crate::catalog::{Catalog, CatalogError, Export, ExportId, Filter, Kind};
 use crate::digest::Digest;
 use crate::graph::Descriptor;
 use crate::place::Place;
@@ -78,7 +78,7 @@ pub struct Exports {
 }
 
 impl Exports {
-    /// Those that `filter` lets through, whatever its limit.
+    /// Those that `filter` lets through, whatever its limit, entries apart.
     pub async fn open(
         catalog: Arc<dyn Catalog>,
         blobs: Arc<dyn BlobStore>,
@@ -91,7 +91,10 @@ impl Exports {
         let mut exports = Self {
             catalog,
             blobs,
-            filter,
+            filter: Filter {
+                kind: Some(Kind::Cache),
+                ..filter
+            },
             ids: VecDeque::new(),
             is_stale: false,
             found: HashMap::new(),

@@ -117,8 +117,16 @@ async fn unpin(opened: &Opened, holder: PinHolder, blobs: &[Digest]) {
 pub(super) struct Pinned {
     pub(super) ingest: Box<dyn Ingest>,
     pub(super) opened: Arc<Opened>,
-    pub(super) project: ProjectId,
     pub(super) allowance: Option<Allowance>,
+    pub(super) whose: Whose,
+}
+
+/// Who names an upload until something else does.
+pub(super) enum Whose {
+    /// The exports of a project that this process takes.
+    Export(ProjectId),
+    /// A holder of its own, for so long.
+    Holder(PinHolder, Duration),
 }
 
 #[async_trait]
@@ -160,17 +168,22 @@ impl Ingest for Pinned {
         // What is not what it should be is not stored, either.
         if expected.is_none_or(|expected| expected == digest) {
             let catalog = &*self.opened.catalog;
-            let holder = self.opened.uploads.begin(&self.project, digest);
-            let condemned = pin(catalog, holder, &[digest], UPLOADED).await;
+            let (holder, ttl) = match &self.whose {
+                Whose::Export(project) => (self.opened.uploads.begin(project, digest), UPLOADED),
+                Whose::Holder(holder, ttl) => (*holder, *ttl),
+            };
+            let condemned = pin(catalog, holder, &[digest], ttl).await;
             let condemned = condemned.map_err(unpinned)?;
             if !condemned.is_empty() {
                 return Err(unpinned("it is still being removed"));
             }
         }
         let committed = self.ingest.commit(size, expected).await;
-        if committed.is_err() {
+        if committed.is_err()
+            && let Whose::Export(project) = &self.whose
+        {
             // Its pin ends by itself: others may have the same.
-            self.opened.uploads.end(&self.project, &[digest]);
+            self.opened.uploads.end(project, &[digest]);
         }
         let (digest, size) = committed?;
         if let Some(allowance) = self.allowance {

@@ -99,6 +99,13 @@ impl Watch {
         note(known.entry(project.clone()).or_default())
     }
 
+    /// These are no uploads of their own any more.
+    pub(super) fn forget(&self, project: &ProjectId, blobs: &[Digest]) {
+        if let Some(known) = self.known().get_mut(project) {
+            known.pending.named(blobs);
+        }
+    }
+
     fn refused(&self, project: &ProjectId, quota: u64, needed: u64) -> String {
         self.metrics.refused();
         format!(

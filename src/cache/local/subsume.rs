@@ -17,7 +17,7 @@ use super::open::Opened;
 use super::pinning::Names;
 use crate::cache::CacheError;
 use crate::cache::descriptors::to_descriptor;
-use crate::catalog::{CatalogError, Export, ExportId, Filter};
+use crate::catalog::{CatalogError, Export, ExportId, Filter, Kind};
 use crate::digest::{Digest, RecordDigest};
 use crate::graph::{Descriptor, ExportSource, GraphError, Newer, Parsed};
 use crate::place::Place;
@@ -160,6 +160,7 @@ pub(super) async fn find(
         project: Some(place.project.clone()),
         git_ref: Some(place.git_ref.clone()),
         scope: Some(place.scope.clone()),
+        kind: Some(Kind::Cache),
         before: Some(id),
         limit: Some(COMPARED),
         after: None,

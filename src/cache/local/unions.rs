@@ -363,6 +363,8 @@ mod tests {
                 git_ref: git_ref.parse().unwrap(),
                 scope: "s".parse().unwrap(),
             },
+            kind: Default::default(),
+            entry: None,
             builder: "b".to_owned(),
             records: 1,
             layers: 0,

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::{Entry, Limits, Log, Planning, Reason, Victim};
-use crate::catalog::{ExportId, KeptExport};
+use crate::catalog::{ExportId, KeptExport, Kind};
 use crate::digest::Digest;
 use crate::place::Place;
 
@@ -35,6 +35,7 @@ pub fn make_room(
     all.add(&KeptExport {
         id: new,
         place: place.clone(),
+        kind: Kind::Cache,
         time: now,
         used: None,
         blobs: incoming.to_vec(),

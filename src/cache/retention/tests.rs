@@ -23,6 +23,7 @@ fn export(id: i64, project: &str, git_ref: &str, days: i64, blobs: &[(&str, u64)
             git_ref: git_ref.parse().unwrap(),
             scope: Default::default(),
         },
+        kind: Default::default(),
         time: ago(days),
         used: None,
         blobs: blobs
@@ -52,6 +53,28 @@ fn planned(log: &[KeptExport], limits: &Limits, subsumed: &[i64]) -> Plan {
 fn gone(plan: &Plan) -> Vec<(i64, Reason)> {
     let victims = plan.victims.iter();
     victims.map(|victim| (victim.id.0, victim.reason)).collect()
+}
+
+#[test]
+fn the_newest_entry_of_a_default_branch_goes_like_any_other() {
+    let entry = |id, days| KeptExport {
+        kind: Kind::Entry,
+        ..export(id, "p", "main", days, &[(&format!("entry {id}"), 10)])
+    };
+    let cache = export(1, "p", "main", 100, &[("cache", 10)]);
+    let mut log = Log::default();
+    let used = export(4, "p", "dev", 0, &[("used", 10)]);
+    for export in [&cache, &entry(2, 100), &entry(3, 100), &used] {
+        log.add(export);
+    }
+    assert!(log.newest_of_many().is_empty(), "entries are not compared");
+    let limits = Limits {
+        max_age: Some(Duration::from_secs(24 * 3600)),
+        ..Limits::default()
+    };
+    let plan = log.plan(&limits, &HashSet::new(), ago(0));
+    let gone: Vec<i64> = plan.victims.iter().map(|victim| victim.id.0).collect();
+    assert_eq!(gone, [2, 3]);
 }
 
 #[test]

@@ -27,6 +27,8 @@ pub(in crate::catalog) async fn an_export_is_read_back_exactly(catalog: &dyn Cat
         id,
         time: written.time,
         place: written.place,
+        kind: Kind::Cache,
+        entry: None,
         builder: "runner-1".to_owned(),
         records: 3,
         layers: 2,

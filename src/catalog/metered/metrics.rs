@@ -106,6 +106,32 @@ label! {
         KeepUsage = "keep_usage",
         /// And listed.
         Usage = "usage",
+        /// The name of an entry was reserved.
+        Reserve = "reserve",
+        /// An upload for one was looked up.
+        Upload = "upload",
+        /// Or those of a name.
+        Uploads = "uploads",
+        /// A block was added to one.
+        PutBlock = "put_block",
+        /// Its blocks were given their order.
+        OrderBlocks = "order_blocks",
+        /// And listed.
+        Blocks = "blocks",
+        /// An entry was appended.
+        AppendEntry = "append_entry",
+        /// An upload has become something else.
+        CloseUpload = "close_upload",
+        /// Or nothing.
+        DropUpload = "drop_upload",
+        /// An entry was looked for.
+        FindEntry = "find_entry",
+        /// Its layers were.
+        EntryLayers = "entry_layers",
+        /// It was read.
+        NoteEntryUse = "note_entry_use",
+        /// A secret of all hubs was read.
+        Secret = "secret",
     }
 }
 

@@ -6,7 +6,7 @@ use sqlx::{Connection as _, Postgres, Transaction};
 
 use super::{PostgresCatalog, arrays, lock, text};
 use crate::catalog::columns::{milliseconds, nanoseconds};
-use crate::catalog::{CatalogError, ExportId, NewExport, packed};
+use crate::catalog::{CatalogError, ExportId, Kind, NewExport, packed};
 use crate::digest::Digest;
 use crate::step::Step;
 
@@ -14,7 +14,7 @@ use crate::step::Step;
 pub(super) const APPEND: &str = "append";
 
 /// Documents of an export, as they are kept.
-struct Documents {
+pub(super) struct Documents {
     config: Vec<u8>,
     config_digest: Digest,
     manifest: Vec<u8>,
@@ -24,9 +24,19 @@ struct Documents {
 impl PostgresCatalog {
     pub(super) async fn append_export(&self, export: NewExport) -> Result<ExportId, CatalogError> {
         let failed = |error| self.context.of(error);
+        let documents = self.documents(&export).await?;
+        let mut connection = self.connections.one().await?;
+        let project = self.project(&mut connection, &export.place.project).await?;
+        let mut tx = connection.begin().await.map_err(failed)?;
+        let of = (project, Kind::Cache);
+        let (_, id) = self.append_in(&mut tx, of, &export, &documents).await?;
+        tx.commit().await.map_err(failed)?;
+        Ok(id)
+    }
+
+    pub(super) async fn documents(&self, export: &NewExport) -> Result<Documents, CatalogError> {
         let (config, layers) = (export.config.clone(), export.layers.clone());
-        let documents = self
-            .context
+        self.context
             .blocking(move || {
                 let manifest = serde_json::to_vec(&layers)?;
                 Ok(Documents {
@@ -36,14 +46,22 @@ impl PostgresCatalog {
                     manifest_size: manifest.len(),
                 })
             })
-            .await?;
-        let mut connection = self.connections.one().await?;
-        let project = self.project(&mut connection, &export.place.project).await?;
-        let mut tx = connection.begin().await.map_err(failed)?;
-        let key = self.insert(&mut tx, project, &export, &documents).await?;
-        self.insert_steps(&mut tx, (key, project), &export.steps)
-            .await?;
-        self.answer_flushes(&mut tx, project, &export.place).await?;
+            .await
+    }
+
+    /// The key and the number of the export, which is visible when the
+    /// transaction is committed, and that has to be at once.
+    pub(super) async fn append_in(
+        &self,
+        tx: &mut Transaction<'_, Postgres>,
+        (project, kind): (i32, Kind),
+        export: &NewExport,
+        documents: &Documents,
+    ) -> Result<(i64, ExportId), CatalogError> {
+        let failed = |error| self.context.of(error);
+        let key = self.insert(tx, (project, kind), export, documents).await?;
+        self.insert_steps(tx, (key, project), &export.steps).await?;
+        self.answer_flushes(tx, project, &export.place).await?;
         // What was uploaded for this is named by it from now on.
         sqlx::query(
             "DELETE FROM possession WHERE (project, digest, ref) IN (
@@ -54,31 +72,30 @@ impl PostgresCatalog {
         .bind(key)
         .bind(project)
         .bind(export.place.git_ref.as_str())
-        .execute(&mut *tx)
+        .execute(&mut **tx)
         .await
         .map_err(failed)?;
         // Held until this transaction is visible: the next number is given after.
-        self.lock(&mut tx, lock!("pg_advisory_xact_lock"), APPEND)
+        self.lock(tx, lock!("pg_advisory_xact_lock"), APPEND)
             .await?;
         if let Some(began) = export.began {
-            self.not_flushed_since(&mut tx, project, &export.place, began)
+            self.not_flushed_since(tx, project, &export.place, began)
                 .await?;
         }
         let id = sqlx::query_scalar(
             "UPDATE export SET id = nextval('export_id') WHERE key = $1 RETURNING id",
         )
         .bind(key)
-        .fetch_one(&mut *tx)
+        .fetch_one(&mut **tx)
         .await
         .map_err(failed)?;
-        tx.commit().await.map_err(failed)?;
-        Ok(ExportId(id))
+        Ok((key, ExportId(id)))
     }
 
     async fn insert(
         &self,
         tx: &mut Transaction<'_, Postgres>,
-        project: i32,
+        (project, kind): (i32, Kind),
         export: &NewExport,
         documents: &Documents,
     ) -> Result<i64, CatalogError> {
@@ -93,8 +110,8 @@ impl PostgresCatalog {
             .fold(0, |sum: u64, size| sum.saturating_add(*size));
         let key: i64 = sqlx::query_scalar(
             "INSERT INTO export (project, ref, scope, written, builder, records, layers, bytes,
-                 config_digest, config_size, manifest_size, config, manifest)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING key",
+                 config_digest, config_size, manifest_size, config, manifest, kind)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) RETURNING key",
         )
         .bind(project)
         .bind(export.place.git_ref.as_str())
@@ -109,6 +126,7 @@ impl PostgresCatalog {
         .bind(self.context.integer(documents.manifest_size as u64)?)
         .bind(&documents.config)
         .bind(&documents.manifest)
+        .bind(kind.as_column())
         .fetch_one(&mut **tx)
         .await
         .map_err(failed)?;

@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 
 use super::PostgresCatalog;
-use crate::catalog::{CatalogError, ExportId, KeptExport, KeptFilter, ProjectSize, columns};
+use crate::catalog::{CatalogError, ExportId, KeptExport, KeptFilter, Kind, ProjectSize, columns};
 use crate::digest::Digest;
 use crate::place::{Place, ProjectId};
 
-/// A key and an id; project, ref and scope; when it was written and used.
-type Row = (i64, i64, String, String, String, i64, Option<i64>);
+/// A key and an id; project, ref and scope; when it was written and used; its
+/// kind.
+type Row = (i64, i64, String, String, String, i64, Option<i64>, i16);
 
 impl PostgresCatalog {
     /// Two statements: an export whose layers go in between keeps nothing.
@@ -21,7 +22,7 @@ impl PostgresCatalog {
         let failed = |error| self.context.of(error);
         let mut connection = self.connections.one().await?;
         let heads: Vec<Row> = sqlx::query_as(
-            "SELECT key, export.id, project.name, ref, scope, written, used
+            "SELECT key, export.id, project.name, ref, scope, written, used, kind
              FROM export JOIN project ON project.id = export.project
              WHERE retired IS NULL AND export.id > $2
                AND ($1::text IS NULL OR export.project = (SELECT id FROM project WHERE name = $1))
@@ -56,7 +57,7 @@ impl PostgresCatalog {
 
     fn kept_export(
         &self,
-        (_, id, project, git_ref, scope, written, used): Row,
+        (_, id, project, git_ref, scope, written, used, kind): Row,
         blobs: Vec<(Digest, u64)>,
     ) -> Result<KeptExport, CatalogError> {
         let context = &self.context;
@@ -69,6 +70,7 @@ impl PostgresCatalog {
                 git_ref: columns::parsed(context, &git_ref)?,
                 scope: columns::parsed(context, &scope)?,
             },
+            kind: Kind::of_column(kind.into()).map_err(|error| context.corrupt(error))?,
             time: time(written)?,
             used: used.map(time).transpose()?,
             blobs,

@@ -32,7 +32,7 @@ const PURGE: &str = "WITH gone AS (
     SELECT count(*) FROM gone";
 
 /// What has expired; other writers may be at it, too.
-const EXPIRED: [&str; 3] = [
+const EXPIRED: [&str; 4] = [
     "WITH gone AS (DELETE FROM lease WHERE number IN (
              SELECT number FROM lease WHERE expires <= statement_timestamp()
              LIMIT $1 FOR UPDATE SKIP LOCKED)
@@ -56,6 +56,12 @@ const EXPIRED: [&str; 3] = [
          WHERE NOT EXISTS (SELECT 1 FROM layer WHERE layer.digest = gone.digest)
          ORDER BY digest ON CONFLICT DO NOTHING)
      SELECT count(*) FROM gone",
+    // Each may have fifty thousand blocks.
+    "WITH gone AS (DELETE FROM upload WHERE id IN (
+             SELECT id FROM upload WHERE expires <= statement_timestamp()
+             LIMIT least($1, 16) FOR UPDATE SKIP LOCKED)
+         RETURNING 1)
+     SELECT CASE WHEN count(*) < 16 THEN 0 ELSE $1 END FROM gone",
 ];
 
 /// How long one call may be about it that is made for it.

@@ -4,13 +4,39 @@ use jiff::Timestamp;
 use sqlx::{Connection as _, Postgres, QueryBuilder};
 
 use super::PostgresCatalog;
-use crate::catalog::{CatalogError, Export, ExportHead, ExportId, Filter, Layer, columns, packed};
+use crate::catalog::{
+    CatalogError, Export, ExportHead, ExportId, Filter, Kind, Layer, columns, packed,
+};
 use crate::digest::Digest;
+use crate::entry::EntryName;
 use crate::place::Place;
 
 /// An export's number; its project, ref and scope; when it was written and by
-/// whom; its records, layers and bytes.
-type Head = (i64, String, String, String, i64, String, i64, i64, i64);
+/// whom; its records, layers and bytes; its kind, key and version.
+type Head = (
+    i64,
+    String,
+    String,
+    String,
+    i64,
+    String,
+    i64,
+    i64,
+    i64,
+    i16,
+    Option<String>,
+    Option<String>,
+);
+
+/// That, and where it is read.
+macro_rules! head {
+    () => {
+        "SELECT export.id, project.name, export.ref, scope, written, builder, records, layers, bytes,
+                kind, entry.key, entry.version
+         FROM export JOIN project ON project.id = export.project
+         LEFT JOIN entry ON entry.export = export.key"
+    };
+}
 
 /// Digest, size and content of a config; size and content of a manifest; the
 /// key.
@@ -33,10 +59,7 @@ impl PostgresCatalog {
         &self,
         filter: &Filter,
     ) -> Result<Vec<ExportHead>, CatalogError> {
-        let mut query = QueryBuilder::new(
-            "SELECT export.id, project.name, ref, scope, written, builder, records, layers, bytes
-             FROM export JOIN project ON project.id = export.project WHERE retired IS NULL",
-        );
+        let mut query = QueryBuilder::new(concat!(head!(), " WHERE retired IS NULL"));
         narrow(&mut query, filter);
         query.push(" ORDER BY export.id DESC");
         if let Some(limit) = filter.limit {
@@ -71,11 +94,10 @@ impl PostgresCatalog {
             .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             .await
             .map_err(failed)?;
-        let head: Option<Head> = sqlx::query_as(
-            "SELECT export.id, project.name, ref, scope, written, builder, records, layers, bytes
-             FROM export JOIN project ON project.id = export.project
-             WHERE retired IS NULL AND export.id = $1",
-        )
+        let head: Option<Head> = sqlx::query_as(concat!(
+            head!(),
+            " WHERE retired IS NULL AND export.id = $1"
+        ))
         .bind(id.0)
         .fetch_optional(&mut *tx)
         .await
@@ -121,7 +143,27 @@ impl PostgresCatalog {
 
     fn head(&self, head: Head) -> Result<ExportHead, CatalogError> {
         let context = &self.context;
-        let (id, project, git_ref, scope, written, builder, records, layers, bytes) = head;
+        let (
+            id,
+            project,
+            git_ref,
+            scope,
+            written,
+            builder,
+            records,
+            layers,
+            bytes,
+            kind,
+            key,
+            version,
+        ) = head;
+        let entry = match key.zip(version) {
+            Some((key, version)) => Some(EntryName {
+                key: columns::parsed(context, &key)?,
+                version: columns::parsed(context, &version)?,
+            }),
+            None => None,
+        };
         Ok(ExportHead {
             id: ExportId(id),
             time: Timestamp::from_microsecond(written).map_err(|error| context.corrupt(error))?,
@@ -130,6 +172,8 @@ impl PostgresCatalog {
                 git_ref: columns::parsed(context, &git_ref)?,
                 scope: columns::parsed(context, &scope)?,
             },
+            kind: Kind::of_column(kind.into()).map_err(|error| context.corrupt(error))?,
+            entry,
             builder,
             records: context.count(records)?,
             layers: context.count(layers)?,
@@ -149,13 +193,16 @@ fn narrow(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
     }
     if let Some(git_ref) = &filter.git_ref {
         query
-            .push(" AND ref = ")
+            .push(" AND export.ref = ")
             .push_bind(git_ref.as_str().to_owned());
     }
     if let Some(scope) = &filter.scope {
         query
             .push(" AND scope = ")
             .push_bind(scope.as_str().to_owned());
+    }
+    if let Some(kind) = filter.kind {
+        query.push(" AND kind = ").push_bind(kind.as_column());
     }
     if let Some(after) = filter.after {
         query.push(" AND export.id > ").push_bind(after.0);

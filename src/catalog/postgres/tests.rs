@@ -12,6 +12,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use self::server::Postgres;
 use super::*;
 use crate::catalog::conformance::{catalog_conformance, export, place};
+use crate::catalog::entries::{Block, NewUpload};
+use crate::catalog::{Collecting as _, Entries as _};
+use crate::entry::EntryName;
 
 /// One server for all tests; each has a database of its own.
 static SERVER: LazyLock<Postgres> = LazyLock::new(Postgres::start);
@@ -76,6 +79,53 @@ async fn a_changed_config_is_corrupt_and_not_served() {
         matches!(read, Err(CatalogError::Corrupt { .. })),
         "{read:?}"
     );
+}
+
+#[tokio::test]
+async fn uploads_that_nobody_finishes_are_purged_with_their_blocks() {
+    let (_, catalog) = open().await;
+    let upload = NewUpload {
+        project: "p".parse().unwrap(),
+        git_ref: GitRef::default(),
+        name: EntryName {
+            key: "k".parse().unwrap(),
+            version: "v".parse().unwrap(),
+        },
+        alone: true,
+    };
+    let block = Block {
+        name: "a".to_owned(),
+        digest: Digest::of(b"a"),
+        size: 1,
+        start: None,
+        position: None,
+    };
+    for _ in 0..40 {
+        let id = catalog.reserve(&upload).await.unwrap().expect("it is free");
+        catalog.put_block(id, &block, false).await.unwrap();
+        execute(&catalog, "UPDATE upload SET touched = '-infinity'").await;
+    }
+    let kept = catalog.reserve(&upload).await.unwrap().unwrap();
+    execute(
+        &catalog,
+        "UPDATE upload SET expires = statement_timestamp() WHERE blocks > 0",
+    )
+    .await;
+    catalog.purge().await.unwrap();
+    let found = catalog.uploads(&upload.project, &upload.name).await;
+    let found: Vec<_> = found.unwrap().iter().map(|upload| upload.id).collect();
+    assert_eq!(found, [kept]);
+    let mut connection = catalog.connections.one().await.unwrap();
+    for (statement, left) in [
+        ("SELECT count(*) FROM upload", 1),
+        ("SELECT count(*) FROM block", 0),
+    ] {
+        let count: i64 = sqlx::query_scalar(statement)
+            .fetch_one(&mut *connection)
+            .await
+            .unwrap();
+        assert_eq!(count, left, "{statement}");
+    }
 }
 
 #[tokio::test]

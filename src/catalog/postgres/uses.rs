@@ -36,7 +36,7 @@ const RECENT: &str = "SELECT max(recent.id) FROM (
 const OF_REF: &str = "SELECT max(id) FROM (
         SELECT id, scope FROM export
         WHERE project = (SELECT id FROM project WHERE name = $1) AND ref = $2
-            AND retired IS NULL AND id IS NOT NULL
+            AND retired IS NULL AND id IS NOT NULL AND kind = 0
         ORDER BY id DESC LIMIT $3::bigint) AS recent
     GROUP BY scope";
 

@@ -19,7 +19,7 @@ impl SqliteCatalog {
     ) -> Result<Vec<KeptExport>, CatalogError> {
         let failed = |error| self.context.of(error);
         let heads = sqlx::query(
-            "SELECT export.id, project.name AS project, ref, scope, time, used
+            "SELECT export.id, project.name AS project, ref, scope, kind, time, used
              FROM export JOIN project ON project.id = export.project
              WHERE (?1 IS NULL OR project.name = ?1) AND export.id > ?2 AND retired IS NULL
              ORDER BY export.id LIMIT ?3",
@@ -68,6 +68,7 @@ impl SqliteCatalog {
                 git_ref: rows::text(context, row, "ref")?,
                 scope: rows::text(context, row, "scope")?,
             },
+            kind: rows::kind(context, row)?,
             time: time(row.try_get("time").map_err(corrupt)?)?,
             used: used.map(time).transpose()?,
             blobs: Vec::new(),

@@ -37,7 +37,7 @@ macro_rules! unread {
 /// What has ended at `?1`, `?2` rows of each kind, and what becomes a candidate
 /// since that which named it goes: before it goes. A blob that an export names
 /// is left to that.
-const PURGE: [&str; 7] = [
+const PURGE: [&str; 8] = [
     "DELETE FROM lease WHERE id IN (SELECT id FROM lease WHERE expires <= ?1 LIMIT ?2)",
     "INSERT INTO candidate (digest, due) SELECT DISTINCT digest, ?1 FROM (
          SELECT digest FROM possession WHERE expires <= ?1
@@ -61,6 +61,8 @@ const PURGE: [&str; 7] = [
         ") ON CONFLICT DO NOTHING"
     ),
     concat!("DELETE FROM export WHERE id IN (", unread!(), ") AND ?1"),
+    // Each may have fifty thousand blocks.
+    "DELETE FROM upload WHERE id IN (SELECT id FROM upload WHERE expires <= ?1 LIMIT min(?2, 4))",
 ];
 
 impl SqliteCatalog {

@@ -9,7 +9,8 @@ use std::time::Duration;
 use rustix::fs::{Access, access};
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
 };
 use tokio::time::{Instant, sleep};
 
@@ -18,6 +19,13 @@ use crate::catalog::CatalogError;
 use crate::catalog::context::Context;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/catalog/migrations/sqlite");
+
+/// What an older catalog lacks of what a list of exports names.
+const STAND_INS: [&str; 3] = [
+    "PRAGMA temp_store = MEMORY",
+    "CREATE TEMP VIEW export AS SELECT *, 0 AS kind FROM main.export",
+    "CREATE TEMP TABLE entry (export INTEGER PRIMARY KEY, project, ref, key, version, size)",
+];
 
 /// How long a writer waits for another.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -151,7 +159,10 @@ async fn migrate(pool: &SqlitePool, context: &Context) -> Result<(), CatalogErro
 
 /// Opens what nobody may write here: beside live writers where the log and its
 /// shared memory can be read, else as a file that does not change.
-async fn open_for_reading(path: &Path, context: &Context) -> Result<SqlitePool, CatalogError> {
+pub(super) async fn open_for_reading(
+    path: &Path,
+    context: &Context,
+) -> Result<SqlitePool, CatalogError> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let shared = options(path).read_only(true);
     match connect_and_read(shared.clone(), context).await {
@@ -169,6 +180,7 @@ async fn connect_and_read(
     context: &Context,
 ) -> Result<SqlitePool, CatalogError> {
     let pool = pool(READERS)
+        .after_connect(|connection, _| Box::pin(stand_in(connection)))
         .connect_with(options)
         .await
         .map_err(|error| context.of(error))?;
@@ -182,6 +194,24 @@ async fn connect_and_read(
             Err(context.of(error))
         }
     }
+}
+
+/// Has lists of exports work where an older layerd has left the catalog, and
+/// nobody may bring it up to date: what they lack there is put before it, for
+/// this connection alone.
+async fn stand_in(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    let lacks: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE name = 'export')
+             AND NOT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE name = 'entry')",
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    if lacks {
+        for statement in STAND_INS {
+            sqlx::query(statement).execute(&mut *connection).await?;
+        }
+    }
+    Ok(())
 }
 
 fn has_log(path: &Path) -> bool {

@@ -8,8 +8,9 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use crate::catalog::context::Context;
-use crate::catalog::{CatalogError, Export, ExportHead, ExportId, Layer, columns, packed};
+use crate::catalog::{CatalogError, Export, ExportHead, ExportId, Kind, Layer, columns, packed};
 use crate::digest::Digest;
+use crate::entry::EntryName;
 use crate::place::{GitRef, Place};
 use crate::step::Step;
 
@@ -32,6 +33,8 @@ pub(super) fn head(context: &Context, row: &SqliteRow) -> Result<ExportHead, Cat
         id,
         time: Timestamp::from_microsecond(time).map_err(|error| context.corrupt(error))?,
         place,
+        kind: kind(context, row)?,
+        entry: entry(context, row)?,
         builder: row
             .try_get("builder")
             .map_err(|error| context.corrupt(error))?,
@@ -39,6 +42,24 @@ pub(super) fn head(context: &Context, row: &SqliteRow) -> Result<ExportHead, Cat
         layers: count(context, row, "layers")?,
         bytes: count(context, row, "bytes")?,
     })
+}
+
+pub(super) fn kind(context: &Context, row: &SqliteRow) -> Result<Kind, CatalogError> {
+    let column: i64 = row
+        .try_get("kind")
+        .map_err(|error| context.corrupt(error))?;
+    Kind::of_column(column).map_err(|error| context.corrupt(error))
+}
+
+fn entry(context: &Context, row: &SqliteRow) -> Result<Option<EntryName>, CatalogError> {
+    let key: Option<&str> = row.try_get("key").map_err(|error| context.corrupt(error))?;
+    match key {
+        None => Ok(None),
+        Some(key) => Ok(Some(EntryName {
+            key: columns::parsed(context, key)?,
+            version: text(context, row, "version")?,
+        })),
+    }
 }
 
 pub(super) fn export(

@@ -8,6 +8,7 @@ use futures::future::{join_all, try_join_all};
 use tempfile::TempDir;
 
 use super::*;
+use crate::catalog::Entries as _;
 use crate::catalog::conformance::{catalog_conformance, export, place};
 use crate::catalog::ledger::Ledger as _;
 
@@ -241,6 +242,41 @@ async fn a_catalog_that_an_older_version_left_is_read() {
     assert_eq!(catalog.referenced().count().await, 1);
     let read = catalog.get(id).await.unwrap().unwrap();
     assert_eq!((read.layers.len(), read.steps.len()), (1, 0));
+}
+
+#[tokio::test]
+async fn what_an_older_version_left_is_listed_where_nobody_may_write() {
+    let (dir, catalog) = open().await;
+    let new = export(place("p", "main"), &["a"]);
+    let id = catalog.append(new).await.unwrap();
+    for statement in ["DROP TABLE entry", "ALTER TABLE export DROP COLUMN kind"] {
+        let writers = catalog.writers().unwrap();
+        sqlx::query(statement).execute(writers).await.unwrap();
+    }
+    catalog.close().await;
+    let file = SqliteCatalog::path(dir.path());
+    let context = errors::context(&file);
+    let readers = open::open_for_reading(&file, &context).await.unwrap();
+    let pools = Pools {
+        readers,
+        writers: Err(open::Refusal::ReadOnly),
+    };
+    let older = SqliteCatalog {
+        file,
+        pools,
+        context,
+    };
+    let caches = Filter {
+        kind: Some(Kind::Cache),
+        ..Filter::default()
+    };
+    assert_eq!(older.list(&caches).await.unwrap()[0].id, id);
+    assert_eq!(older.count(&caches).await.unwrap(), 1);
+    assert_eq!(older.get(id).await.unwrap().unwrap().layers.len(), 1);
+    let (project, keys) = ("p".parse().unwrap(), ["k".parse().unwrap()]);
+    let (refs, version) = ([GitRef::default()], "v".parse().unwrap());
+    let found = older.find_entry(&project, &refs, &keys, &version);
+    assert_eq!(found.await.unwrap(), None);
 }
 
 #[tokio::test]

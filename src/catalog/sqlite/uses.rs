@@ -35,6 +35,7 @@ const RECENT: &str = "SELECT max(recent.id) FROM (
 const OF_REF: &str = "SELECT max(id) FROM (
         SELECT id, scope FROM export
         WHERE project = (SELECT id FROM project WHERE name = ?1) AND ref = ?2 AND retired IS NULL
+            AND kind = 0
         ORDER BY id DESC LIMIT ?3)
     GROUP BY scope";
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -10,7 +11,7 @@ use serde::Serialize;
 use super::display::{age, print, print_json};
 use super::seen::Seen;
 use crate::cache::look::Difference;
-use crate::catalog::{ExportHead, ExportId};
+use crate::catalog::{ExportHead, ExportId, Kind};
 use crate::graph::{Part, Reason};
 use crate::step::StepName;
 
@@ -62,6 +63,14 @@ pub(super) async fn run(args: DiffArgs) -> anyhow::Result<ExitCode> {
     let both = both.await;
     cache.close().await;
     let (a, b) = both?;
+    for export in [&a, &b] {
+        if export.head.kind != Kind::Cache {
+            bail!(
+                "export {} is an entry of GitHub's cache, which has no steps",
+                export.head.id
+            );
+        }
+    }
     let heads = [a.head.clone(), b.head.clone()];
     let difference = Difference::of(a, b)?;
     let shown = Shown::new(&heads, &difference);

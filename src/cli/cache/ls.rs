@@ -3,12 +3,12 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 
 use super::display::{age, print, print_json, table};
 use super::seen::Seen;
-use crate::catalog::Filter;
+use crate::catalog::{Filter, Kind};
 use crate::place::{GitRef, ProjectId, Scope};
 use crate::units::ByteSize;
 
@@ -17,13 +17,15 @@ use crate::units::ByteSize;
 /// An export is one cache snapshot that one build wrote. Each stands at a
 /// place: a project, a git ref and a scope. An import gets the
 /// union of all that it may see; `layerd cache graph` shows one. An export that
-/// adds nothing to a newer one of its place leaves the log, and this list.
+/// adds nothing to a newer one of its place leaves the log, and this list. What
+/// clients of GitHub's cache save under a key is an export, too.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   layerd cache ls --data-dir /var/lib/layerd
   layerd cache ls --hub https://cache:8700 --hub-token-file admin-token
   layerd cache ls --ref main --limit 5
+  layerd cache ls --kind gha
   layerd cache ls --json | jq '.[].bytes'")]
 pub(super) struct LsArgs {
     #[command(flatten)]
@@ -41,6 +43,11 @@ pub(super) struct LsArgs {
     #[arg(long, value_name = "SCOPE")]
     scope: Option<Scope>,
 
+    /// Only builds' caches, or only entries that clients of GitHub's cache have
+    /// saved.
+    #[arg(long, value_name = "KIND", value_enum, default_value_t)]
+    kind: Shown,
+
     /// At most so many; 0 for all. Unless given, a table has 50 and JSON has
     /// all.
     #[arg(long, value_name = "N")]
@@ -49,6 +56,28 @@ pub(super) struct LsArgs {
     /// Print a JSON array: times in UTC, sizes in bytes.
     #[arg(long)]
     json: bool,
+}
+
+/// Which kinds of exports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Shown {
+    /// What builds have exported.
+    Cache,
+    /// What was saved under a key.
+    Gha,
+    /// Both.
+    #[default]
+    All,
+}
+
+impl Shown {
+    fn kind(self) -> Option<Kind> {
+        match self {
+            Self::Cache => Some(Kind::Cache),
+            Self::Gha => Some(Kind::Entry),
+            Self::All => None,
+        }
+    }
 }
 
 /// Rows of a table unless more are asked for.
@@ -68,6 +97,7 @@ pub(super) async fn run(args: LsArgs) -> anyhow::Result<ExitCode> {
         project: args.project,
         git_ref: args.git_ref,
         scope: args.scope,
+        kind: args.kind.kind(),
         before: None,
         limit,
         after: None,
@@ -85,14 +115,15 @@ pub(super) async fn run(args: LsArgs) -> anyhow::Result<ExitCode> {
     }
     let left_out = all.and_then(|all| left_out(exports.len(), all));
     let now = Timestamp::now();
-    let mut rows = table(
-        [
-            "ID", "AGE", "PROJECT", "REF", "SCOPE", "BUILDER", "RECORDS", "LAYERS", "SIZE",
-        ],
-        &[0, 6, 7, 8],
-    );
+    let keys = exports.iter().any(|export| export.entry.is_some());
+    let mut header = vec![
+        "ID", "AGE", "PROJECT", "REF", "SCOPE", "BUILDER", "RECORDS", "LAYERS", "SIZE",
+    ];
+    header.extend(keys.then_some("KEY"));
+    let mut rows = table(header, &[0, 6, 7, 8]);
     for export in exports {
-        rows.add_row([
+        let key = export.entry.map(|entry| entry.key.to_string());
+        let mut row = vec![
             export.id.to_string(),
             age(export.time, now).to_string(),
             export.place.project.to_string(),
@@ -102,7 +133,9 @@ pub(super) async fn run(args: LsArgs) -> anyhow::Result<ExitCode> {
             export.records.to_string(),
             export.layers.to_string(),
             ByteSize(export.bytes).to_string(),
-        ]);
+        ];
+        row.extend(keys.then(|| key.unwrap_or_default()));
+        rows.add_row(row);
     }
     print(rows.trim_fmt())?;
     if let Some(note) = left_out {
@@ -141,6 +174,20 @@ mod tests {
             let args = Typed::try_parse_from(typed).unwrap().args;
             assert_eq!(args.limit(), limit, "{typed:?}");
         }
+    }
+
+    #[test]
+    fn a_kind_is_chosen_by_its_name_and_none_is_left_out_unless_told() {
+        for (typed, kind) in [
+            (&["ls"][..], None),
+            (&["ls", "--kind", "all"], None),
+            (&["ls", "--kind", "cache"], Some(Kind::Cache)),
+            (&["ls", "--kind", "gha"], Some(Kind::Entry)),
+        ] {
+            let args = Typed::try_parse_from(typed).unwrap().args;
+            assert_eq!(args.kind.kind(), kind, "{typed:?}");
+        }
+        assert!(Typed::try_parse_from(["ls", "--kind", "other"]).is_err());
     }
 
     #[test]

@@ -61,7 +61,8 @@ impl Cache<'_> {
                 let wanted = Wanted::at(&["exports"])
                     .with("project", filter.project.as_ref())
                     .with("ref", filter.git_ref.as_ref())
-                    .with("scope", filter.scope.as_ref());
+                    .with("scope", filter.scope.as_ref())
+                    .with("kind", filter.kind);
                 let limit = filter.limit.map(|limit| limit as usize);
                 Ok((hub.items(wanted, limit).await?, None))
             }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::display::{age, print, print_json, table};
 use super::seen::Seen;
-use crate::catalog::{Export, ExportHead, ExportId, Layer};
+use crate::catalog::{Export, ExportHead, ExportId, Kind, Layer};
 use crate::digest::{Digest, RecordDigest};
 use crate::graph::{Config, Link, Record, blobs};
 use crate::step::{Step, StepName};
@@ -22,7 +22,8 @@ use crate::units::{ByteSize, counted};
 /// (its links) and which layers it gave (its results). Layers are listed as in
 /// the export's manifest; a layer that stands on two others is listed twice.
 /// Steps have the names that the builds which ran them gave them, as far as
-/// those are known.
+/// those are known. Of an entry of GitHub's cache there are its key and its
+/// blocks, as layers.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -46,7 +47,13 @@ pub(super) async fn run(args: ShowArgs) -> anyhow::Result<ExitCode> {
     let export = cache.export(args.id).await;
     cache.close().await;
     let export = export?;
-    let config = Config::parse(&export.config)?;
+    let config = match export.head.kind {
+        Kind::Cache => Config::parse(&export.config)?,
+        Kind::Entry => Config {
+            layers: Vec::new(),
+            records: Vec::new(),
+        },
+    };
     if args.json {
         print_json(&Shown::new(&export, &config))?;
     } else {
@@ -166,6 +173,12 @@ fn print_tables(export: &Export, config: &Config) -> anyhow::Result<()> {
         "project  {}\nref      {}\nscope    {}",
         head.place.project, head.place.git_ref, head.place.scope
     ))?;
+    if let Some(entry) = &head.entry {
+        print(format_args!(
+            "key      {}\nversion  {}",
+            entry.key, entry.version
+        ))?;
+    }
     print(format_args!(
         "holds    {}, {}, {}\n",
         counted(head.records, "record"),
@@ -193,6 +206,9 @@ fn print_tables(export: &Export, config: &Config) -> anyhow::Result<()> {
         ]);
     }
     print(format_args!("{}\n", layers.trim_fmt()))?;
+    if head.kind == Kind::Entry {
+        return Ok(());
+    }
 
     let steps = Steps::new(&export.steps);
     let mut records = table(

@@ -5,8 +5,10 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::blobs::{BlobStore as _, DiskStore};
+use crate::catalog::entries::{Entries as _, NewUpload};
 use crate::catalog::{Layer, NewExport};
 use crate::digest::Digest;
+use crate::entry::EntryName;
 use crate::place::Place;
 
 #[derive(Debug, Parser)]
@@ -101,6 +103,61 @@ async fn a_sound_directory_is_listed_shown_and_checked() {
             "{command:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn an_entry_is_listed_shown_and_checked_and_has_no_steps() {
+    let (dir, digest) = one_export().await;
+    let catalog = SqliteCatalog::open(dir.path()).await.unwrap();
+    let layer = catalog.get(ExportId(1)).await.unwrap().unwrap().layers;
+    let upload = NewUpload {
+        project: Default::default(),
+        git_ref: Default::default(),
+        name: EntryName {
+            key: "npm-1".parse().unwrap(),
+            version: "v1".parse().unwrap(),
+        },
+        alone: true,
+    };
+    let entry = NewExport {
+        place: Place {
+            project: Default::default(),
+            git_ref: Default::default(),
+            scope: "actions-cache".parse().unwrap(),
+        },
+        time: jiff::Timestamp::UNIX_EPOCH,
+        builder: "gha".to_owned(),
+        records: 0,
+        config: "{\"layers\":1}".into(),
+        layers: layer,
+        steps: Vec::new(),
+        began: None,
+    };
+    let id = catalog.reserve(&upload).await.unwrap().unwrap();
+    catalog.append_entry(id, entry, 5).await.unwrap();
+    catalog.close().await;
+    for command in [
+        &["ls"][..],
+        &["ls", "--kind", "gha"],
+        &["ls", "--kind", "cache", "--json"],
+        &["show", "2"],
+        &["show", "2", "--json"],
+        &["graph"],
+        &["fsck"],
+    ] {
+        let ended = typed(&dir, command).await.unwrap();
+        assert_eq!(ended, ExitCode::SUCCESS, "{command:?}");
+    }
+    let error = typed(&dir, &["diff", "1", "2"]).await.unwrap_err();
+    assert!(
+        error.to_string().starts_with("export 2 is an entry"),
+        "{error}"
+    );
+    // Nothing but an entry is there.
+    let graph = ["graph", "--scope", "actions-cache"];
+    assert!(typed(&dir, &graph).await.is_err());
+    std::fs::remove_file(dir.path().join("blobs/sha256").join(digest.hex())).unwrap();
+    assert_eq!(typed(&dir, &["fsck"]).await.unwrap(), ExitCode::FAILURE);
 }
 
 #[tokio::test]

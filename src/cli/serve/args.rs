@@ -11,6 +11,7 @@ use crate::cli::config_file::ConfigArgs;
 use crate::cli::retention::RetentionArgs;
 use crate::cli::tls::TlsArgs;
 use crate::config::MetricsAddress;
+use crate::doors::gha::PublicUrl;
 use crate::units::{parse_duration, parse_size};
 
 /// Serve one cache to the sidecars of many runners.
@@ -84,6 +85,22 @@ pub struct ServeArgs {
 
     #[command(flatten)]
     pub(super) tls: TlsArgs,
+
+    /// Where clients of the GitHub Actions cache reach this hub, where that is
+    /// not what they call it themselves: https://HOST[:PORT]. What they upload
+    /// and download goes to addresses that begin with it.
+    #[arg(long, env = "LAYERD_PUBLIC_URL", value_name = "URL")]
+    pub(super) public_url: Option<PublicUrl>,
+
+    /// Whether such clients are sent to the bucket for what is there in one
+    /// piece. Say `off` where they don't reach it.
+    #[arg(
+        long,
+        env = "LAYERD_GHA_REDIRECT",
+        value_name = "on|off",
+        default_value = "on"
+    )]
+    pub(super) gha_redirect: OnOff,
 
     /// How much of a bucket is kept in --data-dir too, so that layers that are
     /// read often come from there; the least recently used goes first. 0: none.
@@ -193,6 +210,15 @@ pub(super) enum Auth {
     None,
     /// Whoever has a token.
     Token,
+}
+
+/// Whether something is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum OnOff {
+    /// It is.
+    On,
+    /// It is not.
+    Off,
 }
 
 /// Where things are kept.

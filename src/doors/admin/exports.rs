@@ -19,7 +19,7 @@ use super::admitted::{Admin, Unseen};
 use super::asked::{Ask, Named, Nothing};
 use super::told::{Failure, Fault, Page, limit};
 use crate::catalog::ledger::{Action, Details, NewAudit};
-use crate::catalog::{Export, ExportHead, ExportId, Filter, Layer};
+use crate::catalog::{Export, ExportHead, ExportId, Filter, Kind, Layer};
 use crate::digest::{Digest, RecordDigest};
 use crate::place::{GitRef, ProjectId, Scope};
 use crate::step::{Origin, Step, StepName};
@@ -39,6 +39,8 @@ pub(super) struct OfExports {
     /// Only of this scope.
     #[param(value_type = Option<String>)]
     scope: Option<Scope>,
+    /// Only of this kind.
+    kind: Option<Kind>,
     /// Those behind this one: `next` of the page before.
     #[param(value_type = Option<String>)]
     after: Option<i64>,
@@ -63,7 +65,7 @@ pub(super) struct OfParts {
 pub struct ExportDetails {
     /// What it is.
     pub export: ExportHead,
-    /// The digest of its cache config.
+    /// The digest of its cache config, or of what is said of an entry.
     #[schema(value_type = String)]
     pub config: Digest,
 }
@@ -133,6 +135,7 @@ pub(super) async fn list(
                 project,
                 git_ref: asked.git_ref,
                 scope: asked.scope,
+                kind: asked.kind,
                 before: asked.after.map(ExportId),
                 limit: Some(limit),
                 after: None,

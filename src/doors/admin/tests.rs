@@ -22,8 +22,10 @@ use crate::access::{Algorithm, KeyPair, Keys, NewAdminToken, NewToken, Revoked};
 use crate::blobs::DiskStore;
 use crate::cache::LocalCache;
 use crate::cache::retention::Limits;
+use crate::catalog::entries::{AppendedEntry, NewUpload};
 use crate::catalog::{ExportId, NewExport, SqliteCatalog};
 use crate::doors;
+use crate::entry::EntryName;
 use crate::place::Place;
 
 /// A hub's door on a store of its own.
@@ -150,6 +152,21 @@ impl Lab {
     async fn export(&self, project: &str, git_ref: &str) -> ExportId {
         let export = new_export(project, git_ref);
         self.catalog.append(export).await.unwrap()
+    }
+
+    async fn entry(&self, project: &str, git_ref: &str, name: &EntryName) -> ExportId {
+        let upload = NewUpload {
+            project: project.parse().unwrap(),
+            git_ref: git_ref.parse().unwrap(),
+            name: name.clone(),
+            alone: true,
+        };
+        let upload = self.catalog.reserve(&upload).await.unwrap().unwrap();
+        let export = new_export(project, git_ref);
+        match self.catalog.append_entry(upload, export, 0).await.unwrap() {
+            AppendedEntry::Done(id) => id,
+            other => panic!("{other:?}"),
+        }
     }
 }
 

@@ -83,7 +83,7 @@ impl Drop for Asked {
 async fn accompany(
     State(metrics): State<Metrics>,
     route: Option<MatchedPath>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let mut asked = Asked {
@@ -91,14 +91,19 @@ async fn accompany(
         outcome: Outcome::Cancelled,
         metrics,
     };
+    let id = telemetry::request_id(request.headers());
     let span = tracing::info_span!(
         "request",
         method = %request.method(),
         route = asked.route(),
-        request = telemetry::request_id(request.headers()),
+        request = id.as_str(),
         project = tracing::field::Empty,
     );
     telemetry::continued(&span, request.headers());
+    // So that a page knows it by the same one.
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        request.headers_mut().insert(telemetry::REQUEST_ID, id);
+    }
     let answer = next.run(request).instrument(span.clone()).await;
     let status = answer.status();
     asked.outcome = Outcome::of(status);

@@ -1,7 +1,9 @@
 //! One call: who makes it, what it is for, how long it took and how it ended.
 
+use std::any::Any;
 use std::error::Error as _;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::HeaderMap;
@@ -10,8 +12,7 @@ use tracing::Span;
 
 use super::Door;
 use super::metrics::{Method, Metrics, Outcome};
-use super::shares::Client;
-use crate::access::{self, Denied, Pass, Reason};
+use crate::access::{self, Client, Denied, NoRoom, Pass, Reason};
 use crate::cache::CacheError;
 use crate::cache::guard::Guard;
 use crate::cache::wire::{MAX_MESSAGE, Malformed, status_of};
@@ -149,6 +150,19 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Status> {
     };
     let unfit = || Status::unauthenticated("the authorization header is not `Bearer TOKEN`");
     access::bearer(value).map(Some).ok_or_else(unfit)
+}
+
+/// What is kept for an answer until its last byte is on the wire, by whoever
+/// writes it: it is looked for in the extensions of a response.
+pub type Kept = Arc<dyn Any + Send + Sync>;
+
+impl From<NoRoom> for Status {
+    fn from(refused: NoRoom) -> Self {
+        match refused {
+            NoRoom::Closing => Self::unavailable(refused.to_string()),
+            NoRoom::TooMany(_) => Self::resource_exhausted(refused.to_string()),
+        }
+    }
 }
 
 /// Why a token does not count, or not any more, as an answer.

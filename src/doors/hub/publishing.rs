@@ -11,7 +11,7 @@ use tracing::Instrument as _;
 
 use super::call::{Call, about, malformed, unauthenticated, unread};
 use super::service::{Answers, kept};
-use super::shares::{Client, Share, Shares};
+use crate::access::{Client, Share, Shares};
 use crate::cache::guard::Guard;
 use crate::cache::wire::{PublicationReader, missing_parts, published_parts, status_of, v1};
 use crate::cache::{CacheError, Publication};

@@ -13,10 +13,10 @@ use tonic::{Response, Status};
 use tracing::Instrument as _;
 
 use super::Door;
-use super::call::{Call, malformed, refused, unauthenticated};
+use super::call::{Call, Kept, malformed, refused, unauthenticated};
 use super::pieces::uncopied;
 use super::service::Answers;
-use super::shares::{Client, Kept, Share};
+use crate::access::{Client, Share};
 use crate::blobs::{BlobError, BlobStream};
 use crate::cache::CacheError;
 use crate::cache::guard::Guard;

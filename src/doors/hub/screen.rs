@@ -103,7 +103,7 @@ impl Service<Request<Incoming>> for Screen {
                 // As long as the message is on its way.
                 let room = match room.take_within(TURN, &client, 1, "calls").await {
                     Ok(room) => room,
-                    Err(status) => return Ok(status.into_http()),
+                    Err(refused) => return Ok(Status::from(refused).into_http()),
                 };
                 let mut answering = std::pin::pin!(routes.call(request));
                 tokio::select! {

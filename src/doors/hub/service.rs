@@ -11,12 +11,12 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument as _;
 
 use super::Door;
-use super::call::{about, malformed, refused};
+use super::call::{Kept, about, malformed, refused};
 use super::publishing::publish;
 use super::reading::read;
 use super::screen::taken;
-use super::shares::{Client, Kept, Share};
 use super::writing::write;
+use crate::access::{Client, Share};
 use crate::cache::guard::Guard;
 use crate::cache::wire::{self, CacheService, Malformed, v1};
 use crate::cache::{Flush, LookedUp, Saving};

@@ -16,7 +16,7 @@ use super::Door;
 use super::call::{Call, about, malformed, refused, unauthenticated, unread};
 use super::metrics::Counted;
 use super::service::{Answers, place_of};
-use super::shares::{Client, Share};
+use crate::access::{Client, Share};
 use crate::blobs::Ingest;
 use crate::cache::CacheError;
 use crate::cache::guard::Guard;

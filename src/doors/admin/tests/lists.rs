@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::entry::EntryName;
 
 #[tokio::test]
 async fn pages_have_all_of_2500_exports_each_once() {
@@ -43,6 +44,46 @@ async fn pages_have_all_of_2500_exports_each_once() {
     }
     let behind = lab.get("/v1/exports?after=-5", &token).await;
     assert_eq!(behind.json["items"].as_array().unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn exports_are_listed_by_kind_and_entries_with_their_keys() {
+    let lab = Lab::new().await;
+    let build = lab.export("a", "main").await;
+    let name = EntryName {
+        key: "npm-1".parse().unwrap(),
+        version: "v1".parse().unwrap(),
+    };
+    let entry = lab.entry("a", "main", &name).await;
+    let token = lab.admin(Some("a"));
+    for (kind, expected) in [
+        ("", vec![entry, build]),
+        ("?kind=cache", vec![build]),
+        ("?kind=entry", vec![entry]),
+    ] {
+        let page = lab.get(&format!("/v1/exports{kind}"), &token).await;
+        let items = page.json["items"].as_array().unwrap();
+        let ids: Vec<_> = items.iter().map(|item| item["id"].as_i64()).collect();
+        let expected: Vec<_> = expected.iter().map(|id| Some(id.0)).collect();
+        assert_eq!(ids, expected, "{kind}");
+        for item in items {
+            match item["id"].as_i64() == Some(entry.0) {
+                true => {
+                    assert_eq!(item["kind"], "entry");
+                    assert_eq!(item["entry"]["key"], "npm-1");
+                    assert_eq!(item["entry"]["version"], "v1");
+                }
+                false => {
+                    assert_eq!(item["kind"], "cache");
+                    assert!(item.get("entry").is_none());
+                }
+            }
+        }
+    }
+    let told = lab.get("/v1/exports?kind=gha", &token).await;
+    assert_eq!(told.status.as_u16(), 400);
+    let told = lab.get(&format!("/v1/exports/{entry}"), &token).await;
+    assert_eq!(told.json["export"]["entry"]["key"], "npm-1");
 }
 
 #[tokio::test]

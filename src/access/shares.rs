@@ -1,22 +1,17 @@
 //! Room that all clients share, and of which one alone can't take everything.
 
-use std::any::Any;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tonic::Status;
 
-use crate::access::{Grant, RefPattern};
+use super::grant::Grant;
+use super::pattern::RefPattern;
 
 /// Clients that are remembered before those that have nothing are forgotten.
 const REMEMBERED: usize = 256;
-
-/// What is kept for an answer until its last byte is on the wire, by whoever
-/// writes it: it is looked for in the extensions of a response.
-pub type Kept = Arc<dyn Any + Send + Sync>;
 
 /// Whom a share is for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -32,15 +27,27 @@ impl Client {
     /// Whoever was granted this, and comes from there.
     pub fn of(grant: &Grant, peer: Option<SocketAddr>) -> Self {
         match grant.project() {
+            // Nobody vouches for what it says: it may be another one each time.
+            _ if grant.subject().is_empty() => Self::At(peer.map(|peer| peer.ip())),
             Some(project) => Self::Bearer(
                 project.to_string(),
                 grant.subject().to_owned(),
                 grant.write().to_vec(),
             ),
-            None if grant.subject().is_empty() => Self::At(peer.map(|peer| peer.ip())),
             None => Self::Bearer(String::new(), grant.subject().to_owned(), Vec::new()),
         }
     }
+}
+
+/// Why there is no room.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoRoom {
+    /// Whoever has it lets nobody in any more.
+    #[error("the hub is closing")]
+    Closing,
+    /// Others have all of it, for longer than one may wait.
+    #[error("too many {0} at once: try again")]
+    TooMany(String),
 }
 
 /// So much room; clones are the same.
@@ -78,9 +85,9 @@ impl Shares {
 
     /// So much of it, as soon as it is free; for what is more than a client can
     /// have, all that it can.
-    pub async fn take(&self, client: &Client, many: usize) -> Result<Share, Status> {
+    pub async fn take(&self, client: &Client, many: usize) -> Result<Share, NoRoom> {
         let many = u32::try_from(many.clamp(1, self.0.most)).unwrap_or(u32::MAX);
-        let closing = |_| Status::unavailable("the hub is closing");
+        let closing = |_| NoRoom::Closing;
         // Whoever waits for its own share keeps nothing from the others.
         let own = self.own(client).acquire_many_owned(many).await;
         let own = own.map_err(closing)?;
@@ -99,11 +106,9 @@ impl Shares {
         client: &Client,
         many: usize,
         what: &str,
-    ) -> Result<Share, Status> {
+    ) -> Result<Share, NoRoom> {
         let taken = tokio::time::timeout(limit, self.take(client, many)).await;
-        taken.map_err(|_| {
-            Status::resource_exhausted(format!("too many {what} at once: try again"))
-        })?
+        taken.map_err(|_| NoRoom::TooMany(what.to_owned()))?
     }
 
     /// The same, if it is free now.
@@ -161,8 +166,7 @@ mod tests {
         let limit = Duration::from_millis(1);
         let refused = shares.take_within(limit, &client("b"), 1, "reads").await;
         let refused = refused.unwrap_err();
-        assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
-        assert_eq!(refused.message(), "too many reads at once: try again");
+        assert_eq!(refused.to_string(), "too many reads at once: try again");
         drop(held);
         let taken = shares.take_within(limit, &client("b"), 1, "reads").await;
         taken.unwrap();

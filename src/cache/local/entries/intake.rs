@@ -1,0 +1,228 @@
+//! Uploads as they come: names that are reserved, and pieces of what is to
+//! become something.
+//!
+//! A piece is a blob, hashed as it comes and pinned for the upload before it is
+//! stored. So any hub can take any piece, nothing of it is in the memory of one,
+//! and what is never finished is left to those who collect.
+
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _};
+
+use crate::access::Grant;
+use crate::blobs::Ingest;
+use crate::cache::CacheError;
+use crate::cache::entries::{
+    EntryError, EntryName, MAX_BLOCK_NAME, MAX_BLOCKS, MAX_ENTRY, Piece, Reserved, SCOPE, UploadId,
+};
+use crate::cache::local::LocalCache;
+use crate::cache::local::open::Opened;
+use crate::cache::local::pinning::{Pinned, Whose};
+use crate::catalog::entries::{Block, NewUpload, Put, UPLOAD_KEPT, Upload};
+use crate::place::{Place, ProjectId};
+
+impl LocalCache {
+    pub(in crate::cache) async fn reserve_entry(
+        &self,
+        place: &Place,
+        name: &EntryName,
+        alone: bool,
+    ) -> Result<Reserved, CacheError> {
+        let opened = self.opener.opened_for_writing().await?;
+        let upload = NewUpload {
+            project: place.project.clone(),
+            git_ref: place.git_ref.clone(),
+            name: name.clone(),
+            alone,
+        };
+        let reserved = opened.catalog.reserve(&upload).await?;
+        Ok(reserved.map_or(Reserved::Exists, Reserved::Upload))
+    }
+
+    pub(in crate::cache) async fn upload(
+        &self,
+        id: UploadId,
+    ) -> Result<Option<Upload>, CacheError> {
+        let opened = self.opener.opened().await?;
+        Ok(opened.catalog.upload(id).await?)
+    }
+
+    /// The upload of that name that is meant, of those for refs that `grant` lets
+    /// write: one that is open and has as much as is said, or else one that
+    /// was finished with that, or else any.
+    pub(in crate::cache) async fn upload_named(
+        &self,
+        project: &ProjectId,
+        name: &EntryName,
+        size: Option<u64>,
+        grant: &Grant,
+    ) -> Result<Option<Upload>, CacheError> {
+        let opened = self.opener.opened().await?;
+        let mut uploads = opened.catalog.uploads(project, name).await?;
+        uploads.retain(|upload| grant.may_write(&upload.git_ref));
+        let fits = |upload: &Upload| match upload.became {
+            None => size.is_none_or(|size| size == upload.bytes),
+            Some((_, became)) => size.is_none_or(|size| size == became),
+        };
+        let rank = |upload: &Upload| match (fits(upload), upload.became.is_none()) {
+            (true, true) => 0,
+            (true, false) => 1,
+            (false, true) => 2,
+            (false, false) => 3,
+        };
+        Ok(uploads.into_iter().min_by_key(rank))
+    }
+
+    pub(in crate::cache) async fn put_piece(
+        &self,
+        id: UploadId,
+        piece: Piece<'_>,
+        length: Option<u64>,
+        body: impl Stream<Item = io::Result<Bytes>> + Send,
+    ) -> Result<(), EntryError> {
+        let opened = self.opener.opened_for_writing().await?;
+        let upload = self.open_upload(id).await?;
+        let (name, start) = match piece {
+            Piece::Block(name) => (checked(name)?.to_owned(), None),
+            Piece::At(start) => (format!("{start:020}"), Some(start)),
+            Piece::Whole => ("whole".to_owned(), None),
+        };
+        let alone = piece == Piece::Whole;
+        if length.is_some_and(|length| length > MAX_ENTRY)
+            || start.is_some_and(|start| start > MAX_ENTRY)
+        {
+            return Err(EntryError::TooLarge);
+        }
+        if !alone && upload.blocks > MAX_BLOCKS as u64 {
+            return Err(EntryError::TooManyBlocks);
+        }
+        let ingest = self.ingest_piece(&opened, &upload, &name).await?;
+        let (digest, size) = take_in(ingest, length, body).await?;
+        let block = Block {
+            name,
+            digest,
+            size,
+            start,
+            position: alone.then_some(0),
+        };
+        match opened.catalog.put_block(id, &block, alone).await? {
+            Put::Done => Ok(()),
+            Put::Closed => Err(EntryError::Closed),
+            Put::Full => Err(EntryError::TooManyBlocks),
+            Put::TooLarge => Err(EntryError::TooLarge),
+        }
+    }
+
+    pub(in crate::cache) async fn put_list(
+        &self,
+        id: UploadId,
+        names: &[String],
+    ) -> Result<(), EntryError> {
+        if names.len() > MAX_BLOCKS {
+            return Err(EntryError::TooManyBlocks);
+        }
+        let mut sorted: Vec<&str> = names.iter().map(String::as_str).collect();
+        sorted.sort_unstable();
+        if let Some(twice) = sorted.windows(2).find(|two| two[0] == two[1]) {
+            let why = format!("the list names block {:?} twice", twice[0]);
+            return Err(EntryError::Invalid(why));
+        }
+        self.open_upload(id).await?;
+        let opened = self.opener.opened_for_writing().await?;
+        match opened.catalog.order_blocks(id, names).await? {
+            None => Ok(()),
+            Some(unknown) => Err(EntryError::UnknownBlock(unknown)),
+        }
+    }
+
+    async fn open_upload(&self, id: UploadId) -> Result<Upload, EntryError> {
+        match self.upload(id).await? {
+            None => Err(EntryError::NoUpload),
+            Some(upload) if upload.became.is_some() => Err(EntryError::Closed),
+            Some(upload) => Ok(upload),
+        }
+    }
+
+    async fn ingest_piece(
+        &self,
+        opened: &Arc<Opened>,
+        upload: &Upload,
+        name: &str,
+    ) -> Result<Box<dyn Ingest>, CacheError> {
+        let place = Place {
+            project: upload.project.clone(),
+            git_ref: upload.git_ref.clone(),
+            scope: SCOPE.parse().unwrap_or_default(),
+        };
+        // Neither a project nor a ref holds a NUL.
+        let name = format!(
+            "{}\0{}\0upload {} {name}",
+            place.project, place.git_ref, upload.id
+        );
+        let allowance = self.allowance(opened, &place).await?;
+        let ingest = opened.blobs.ingest(&name, None).await?;
+        Ok(Box::new(Pinned {
+            ingest,
+            opened: Arc::clone(opened),
+            allowance,
+            whose: Whose::Holder(upload.id.holder(), UPLOAD_KEPT),
+        }))
+    }
+}
+
+fn checked(name: &str) -> Result<&str, EntryError> {
+    let is_name =
+        !name.is_empty() && name.len() <= MAX_BLOCK_NAME && !name.chars().any(char::is_control);
+    match is_name {
+        true => Ok(name),
+        false => Err(EntryError::Invalid(format!(
+            "a block's id has 1 to {MAX_BLOCK_NAME} bytes and no control characters"
+        ))),
+    }
+}
+
+/// Stores what comes. What is not all that was announced is not stored.
+async fn take_in(
+    mut ingest: Box<dyn Ingest>,
+    length: Option<u64>,
+    body: impl Stream<Item = io::Result<Bytes>> + Send,
+) -> Result<(crate::digest::Digest, u64), EntryError> {
+    let limit = length.unwrap_or(MAX_ENTRY);
+    if ingest.offset() > 0 {
+        // Whoever sends it again begins at its beginning.
+        ingest.restart().await?;
+    }
+    let mut body = pin!(body);
+    let failed = loop {
+        let chunk = match body.next().await {
+            None => break None,
+            Some(Err(error)) => break Some(EntryError::Body(error)),
+            Some(Ok(chunk)) => chunk,
+        };
+        let size = ingest.offset().saturating_add(chunk.len() as u64);
+        if size > limit {
+            break Some(match length {
+                Some(expected) => EntryError::WrongSize {
+                    expected,
+                    actual: size,
+                },
+                None => EntryError::TooLarge,
+            });
+        }
+        if let Err(error) = ingest.write(chunk).await {
+            break Some(error.into());
+        }
+    };
+    match failed {
+        None => Ok(ingest.commit(length, None).await?),
+        Some(error) => {
+            if let Err(left) = ingest.abort().await {
+                tracing::debug!(error = %left, "what came of a block is left to housekeeping");
+            }
+            Err(error)
+        }
+    }
+}

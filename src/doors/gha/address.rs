@@ -1,0 +1,194 @@
+//! Addresses that whoever has them may use: signed, for one thing, and for a
+//! while.
+//!
+//! `BASE/gha/up/WHAT?se=UNTIL&sig=SIGNATURE` takes an upload, `/gha/down/…`
+//! gives bytes. `WHAT` says all that a hub has to know, so that any of them can
+//! answer. It has three segments, since Azure's clients read an account, a
+//! container and a blob into it; they also sort the query, write it anew and
+//! add to it, so that the values are signed and not how they are written. The
+//! signature is called as Azure calls its own: GitHub's client masks that in
+//! its logs.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use jiff::Timestamp;
+use ring::hmac;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use url::form_urlencoded;
+
+/// How long an address can be used: as long as what it is about is kept for
+/// whoever was given it.
+pub const LIFETIME: Duration = Duration::from_secs(2 * 3600);
+/// The longest that is looked at, in bytes.
+const MAX_WHAT: usize = 24 << 10;
+
+/// What an address is for: one is never good for the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Bytes come in.
+    Up,
+    /// Bytes go out.
+    Down,
+}
+
+impl Way {
+    fn segment(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// Why an address is not followed. Which of them it was is not for the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadAddress {
+    /// Its time is over.
+    #[error("the address has expired: ask for another one")]
+    Expired,
+    /// It was not made here, or it was changed.
+    #[error("the signature of the address is wrong or missing")]
+    Signature,
+}
+
+/// Signs addresses, and knows them again.
+pub struct Signer(hmac::Key);
+
+impl Signer {
+    /// By a secret that all hubs of one catalog have.
+    pub fn new(secret: &[u8; 32]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
+    }
+
+    /// The address of `what`, below `base`.
+    pub fn address(&self, base: &str, way: Way, what: &impl Serialize, now: Timestamp) -> String {
+        // Names and numbers always become JSON.
+        let what = BASE64.encode(serde_json::to_vec(what).unwrap_or_default());
+        let until = now.as_second().saturating_add_unsigned(LIFETIME.as_secs());
+        let signature = hmac::sign(&self.0, &signed(way, &what, until));
+        let signature = hex::encode(signature);
+        let way = way.segment();
+        format!("{base}/gha/{way}/{what}?se={until}&sig={signature}")
+    }
+
+    /// What an address is about, if it counts at `now`.
+    pub fn read<T: DeserializeOwned>(
+        &self,
+        way: Way,
+        what: &str,
+        query: &str,
+        now: Timestamp,
+    ) -> Result<T, BadAddress> {
+        if what.len() > MAX_WHAT {
+            return Err(BadAddress::Signature);
+        }
+        let value = |name| single(query, name).ok_or(BadAddress::Signature);
+        let until = value("se")?.parse().map_err(|_| BadAddress::Signature)?;
+        let signature = hex::decode(value("sig")?).map_err(|_| BadAddress::Signature)?;
+        hmac::verify(&self.0, &signed(way, what, until), &signature)
+            .map_err(|_| BadAddress::Signature)?;
+        if now.as_second() > until {
+            return Err(BadAddress::Expired);
+        }
+        let what = BASE64.decode(what).map_err(|_| BadAddress::Signature)?;
+        serde_json::from_slice(&what).map_err(|_| BadAddress::Signature)
+    }
+}
+
+/// What the signature is of. No part has a line break.
+fn signed(way: Way, what: &str, until: i64) -> Vec<u8> {
+    let way = way.segment();
+    format!("layerd gha 1\n{way}\n{what}\n{until}").into_bytes()
+}
+
+/// The value of a parameter that is there once.
+pub fn single(query: &str, name: &str) -> Option<String> {
+    let mut values = form_urlencoded::parse(query.as_bytes());
+    let (_, value) = values.find(|(other, _)| other == name)?;
+    let others = values.any(|(other, _)| other == name);
+    (!others).then(|| value.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn taken(address: &str) -> (&str, &str) {
+        let (path, query) = address.split_once('?').unwrap();
+        (path.rsplit('/').next().unwrap(), query)
+    }
+
+    fn read(signer: &Signer, way: Way, address: &str) -> Result<String, BadAddress> {
+        let (what, query) = taken(address);
+        signer.read(way, what, query, NOW)
+    }
+
+    #[test]
+    fn an_address_is_good_for_what_it_was_made_for_however_its_query_is_written() {
+        let signer = Signer::new(&[7; 32]);
+        let address = signer.address("http://hub", Way::Up, &"thing", NOW);
+        assert!(address.starts_with("http://hub/gha/up/"), "{address}");
+        assert_eq!(read(&signer, Way::Up, &address).unwrap(), "thing");
+        let (what, query) = taken(&address);
+        let (until, signature) = query.split_once('&').unwrap();
+        for query in [
+            format!("blockid=YQ%3D%3D&comp=block&{signature}&{until}"),
+            format!("{until}&{signature}&timeout=30"),
+            query.replace("se=", "%73e="),
+        ] {
+            let found: Result<String, _> = signer.read(Way::Up, what, &query, NOW);
+            assert_eq!(found.unwrap(), "thing", "{query}");
+        }
+    }
+
+    #[test]
+    fn what_was_changed_or_made_elsewhere_is_not_followed() {
+        let signer = Signer::new(&[7; 32]);
+        let address = signer.address("http://hub", Way::Up, &"thing", NOW);
+        assert_eq!(
+            read(&signer, Way::Down, &address),
+            Err(BadAddress::Signature)
+        );
+        let other = Signer::new(&[8; 32]);
+        assert_eq!(read(&other, Way::Up, &address), Err(BadAddress::Signature));
+        let (what, query) = taken(&address);
+        let elsewhere = BASE64.encode("\"other\"");
+        let later = query.replace("se=7200", "se=7201");
+        assert_ne!(later, query);
+        let twice = format!("{query}&sig=00");
+        let cut = &query[..query.len() - 2];
+        for (what, query) in [
+            (elsewhere.as_str(), query),
+            (what, later.as_str()),
+            (what, &twice),
+            (what, cut),
+            (what, "se=7200"),
+            (what, "se=7200&sig="),
+            (what, "se=7200&sig=zz"),
+            (what, "sig=00&se=x"),
+            (what, ""),
+            ("", query),
+        ] {
+            let found: Result<String, _> = signer.read(Way::Up, what, query, NOW);
+            assert_eq!(found, Err(BadAddress::Signature), "{what} {query}");
+        }
+    }
+
+    #[test]
+    fn it_ends() {
+        let signer = Signer::new(&[7; 32]);
+        let address = signer.address("http://hub", Way::Down, &1, NOW);
+        let (what, query) = taken(&address);
+        let at = |seconds| -> Result<u8, _> {
+            let now = Timestamp::from_second(seconds).unwrap();
+            signer.read(Way::Down, what, query, now)
+        };
+        assert_eq!(at(7200), Ok(1));
+        assert_eq!(at(7201), Err(BadAddress::Expired));
+    }
+}
