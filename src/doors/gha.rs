@@ -67,6 +67,8 @@ const MESSAGES: [usize; 2] = [512, 256];
 /// Memory for indexes that are worked on, in KiB, and how much of it one client
 /// has: the largest has to fit.
 const INDEXES: [usize; 2] = [96 << 10, 72 << 10];
+/// Indexes that are put together, or are on their way out, at a time.
+const UNIONS: usize = 16;
 /// What is downloaded at a time: what a client does not read takes about a MiB.
 const READS: usize = 128;
 
@@ -105,6 +107,7 @@ struct Door {
     messages: Shares,
     indexes: Shares,
     reads: Shares,
+    unions: Shares,
     tasks: TaskTracker,
     metrics: Metrics,
 }
@@ -141,6 +144,7 @@ pub fn router(config: Config) -> Router {
         messages: Shares::new(MESSAGES[0], MESSAGES[1]),
         indexes: Shares::new(INDEXES[0], INDEXES[1]),
         reads: Shares::halved(READS),
+        unions: Shares::halved(UNIONS),
         tasks: config.tasks,
         metrics: config.metrics,
     });

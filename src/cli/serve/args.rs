@@ -87,7 +87,7 @@ pub struct ServeArgs {
     pub(super) tls: TlsArgs,
 
     /// Where clients of the GitHub Actions cache reach this hub, where that is
-    /// not what they call it themselves: https://HOST[:PORT]. What they upload
+    /// not what they call it themselves: https://HOST:PORT. What they upload
     /// and download goes to addresses that begin with it.
     #[arg(long, env = "LAYERD_PUBLIC_URL", value_name = "URL")]
     pub(super) public_url: Option<PublicUrl>,

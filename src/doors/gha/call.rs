@@ -82,6 +82,8 @@ impl Call {
         match work.instrument(self.span.clone()).await {
             Ok(Told { outcome, response }) => {
                 self.outcome = outcome;
+                let outcome = outcome.name();
+                tracing::debug!(parent: &self.span, outcome, "a runner's request was answered");
                 response
             }
             Err(failure) => {

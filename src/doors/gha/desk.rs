@@ -98,6 +98,15 @@ pub struct Readable {
     project: ProjectId,
     git_ref: GitRef,
     bytes: Held,
+    /// Of the memory for indexes, until the last byte is sent.
+    room: Option<Share>,
+}
+
+impl Readable {
+    /// What is to be kept as long as it is read.
+    pub fn room(&mut self) -> Option<Share> {
+        self.room.take()
+    }
 }
 
 enum Held {
@@ -337,7 +346,12 @@ impl Door {
     }
 
     /// What can be read at an address.
-    pub(super) async fn readable(&self, what: &str, query: &str) -> Result<Readable, Failure> {
+    pub(super) async fn readable(
+        &self,
+        what: &str,
+        query: &str,
+        parts: &Parts,
+    ) -> Result<Readable, Failure> {
         let signer = self.signer().await?;
         let known: Known = signer.read(Way::Down, what, query, Timestamp::now())?;
         about("project", known.project.as_str());
@@ -346,6 +360,7 @@ impl Door {
         let Known {
             project, git_ref, ..
         } = known;
+        let mut room = None;
         let stored = |etag, reader: Option<Reader>| match reader {
             Some(reader) => Ok((etag, reader.size(), Held::Stored(reader))),
             None => Err(Failure::new(Kind::Missing, "it is not there any more")),
@@ -374,6 +389,9 @@ impl Door {
                     readable: Some(readable),
                     ..Want::all_of(place)
                 };
+                let client = self.client(&project, &git_ref, parts);
+                let turn = self.unions.take_within(TURN, &client, 1, "indexes");
+                room = Some(turn.await?);
                 let index = self.entries.index(want).await?;
                 let text = "there is nothing to be seen any more";
                 let index = index.ok_or_else(|| Failure::new(Kind::Missing, text))?;
@@ -387,6 +405,7 @@ impl Door {
             project,
             git_ref,
             bytes,
+            room,
         })
     }
 

@@ -47,7 +47,7 @@ pub async fn get(
     call.answer(async {
         let (parts, _) = request.into_parts();
         let query = parts.uri.query().unwrap_or_default();
-        let readable = door.readable(&what, query).await?;
+        let mut readable = door.readable(&what, query, &parts).await?;
         if let Some(location) = elsewhere(&door, &parts, &readable).await? {
             return Ok(location);
         }
@@ -66,7 +66,8 @@ pub async fn get(
         };
         *response.status_mut() = status;
         describe(response.headers_mut(), &readable, status, span);
-        response.extensions_mut().insert(Arc::new(turn) as Kept);
+        let kept: Kept = Arc::new((turn, readable.room()));
+        response.extensions_mut().insert(kept);
         Ok(Told::ok(response))
     })
     .await

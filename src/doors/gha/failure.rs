@@ -182,7 +182,7 @@ impl Failure {
 
     /// As an answer to those.
     pub fn answer(&self, dialect: Dialect) -> Response {
-        let (status, twirp, azure) = self.kind.told();
+        let (status, _, azure) = self.kind.told();
         let body = self.body(dialect);
         let mut response = (status, body.to_string()).into_response();
         let headers = response.headers_mut();
@@ -196,7 +196,6 @@ impl Failure {
         if matches!(self.kind, Kind::Busy | Kind::Unavailable) {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("2"));
         }
-        tracing::debug!(code = twirp, why = self.message, "refused");
         response
     }
 

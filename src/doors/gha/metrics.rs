@@ -57,6 +57,13 @@ label! {
     }
 }
 
+impl Outcome {
+    /// How it is written in logs.
+    pub fn name(self) -> &'static str {
+        self.value()
+    }
+}
+
 label! {
     /// Whither bytes go.
     Direction as "direction" {
