@@ -54,7 +54,10 @@ impl ServerTls {
         };
         let mut config = builder
             .with_single_cert(chain(&self.cert)?, key(&self.key)?)
-            .map_err(TlsError::config)?;
+            .map_err(|error| {
+                let (cert, key) = (self.cert.display(), self.key.display());
+                TlsError::config(format!("{cert} with {key}: {error}"))
+            })?;
         config.alpn_protocols = self.alpn.names();
         Ok(config)
     }

@@ -22,6 +22,8 @@ use tokio::sync::{Mutex, oneshot};
 use super::address::HubAddress;
 use crate::tls::Connector;
 
+/// What is said of whoever accepts a connection, and ends it.
+pub(super) const CLOSED: &str = "it closed the connection at once: is it a hub, spoken to by http:// or https:// as it listens, and does it ask for --hub-cert?";
 /// How long connecting may take, the first word of the other side included.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// What one stream may have under way: a fast peer far away stays busy.
@@ -158,9 +160,7 @@ where
             tracing::debug!(%error, "a connection to a hub ended");
         }
     });
-    heard
-        .await
-        .map_err(|_| "it closed the connection at once: is it a hub?".to_owned())?;
+    heard.await.map_err(|_| CLOSED.to_owned())?;
     Ok(sender)
 }
 

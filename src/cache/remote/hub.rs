@@ -14,7 +14,7 @@ use tonic::{Code, Status};
 
 use super::address::HubAddress;
 use super::breaker::{Breaker, Change};
-use super::connection::{Connection, Wire, begun_small};
+use super::connection::{self, Connection, Wire, begun_small};
 use super::metrics::{Method, Metrics, Outcome};
 use super::token::TokenSource;
 use crate::access::Secret;
@@ -339,6 +339,10 @@ impl Ending {
     fn of(status: Status) -> Self {
         let said = match status.message() {
             "" => format!("{:?}", status.code()),
+            // In tonic's words: there is a connection, and it was closed.
+            said if said.starts_with("Service was not ready") => {
+                return Self::Broken(connection::CLOSED.to_owned());
+            }
             said => said.to_owned(),
         };
         match status.code() {

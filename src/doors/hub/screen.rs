@@ -15,9 +15,9 @@ use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::Notify;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
+use tonic::{Code, Status};
 
 use super::Door;
 use super::call::{Call, unread};
@@ -124,7 +124,11 @@ impl Service<Request<Incoming>> for Screen {
             let response = answering.await?;
             if let Some((mut call, _)) = begun.take() {
                 let status = Status::from_header_map(response.headers());
-                let status = status.unwrap_or_else(|| Status::unimplemented("no such method"));
+                let status = status.unwrap_or_else(|| Status::unimplemented(""));
+                let status = match (status.code(), status.message()) {
+                    (Code::Unimplemented, "") => Status::unimplemented("no such method"),
+                    _ => status,
+                };
                 return Ok(call.ended(unread(status)).into_http());
             }
             Ok(response)
