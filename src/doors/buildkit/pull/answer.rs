@@ -14,13 +14,19 @@ pub fn no_such_key() -> Response<Body> {
 /// For a layer that could not be read for so long that its build waits no
 /// more: nothing that the importer asks again for.
 pub fn given_up() -> Response<Body> {
-    refused(StatusCode::GONE, "CacheCanNotBeReadSeeTheProgress")
+    let why = "the cached layer can't be read: the build's progress says why";
+    error(StatusCode::GONE, "LayerGivenUp", why)
 }
 
 /// An error in S3's form.
 pub fn refused(status: StatusCode, code: &'static str) -> Response<Body> {
-    let xml =
-        format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code></Error>");
+    error(status, code, code)
+}
+
+fn error(status: StatusCode, code: &'static str, message: &'static str) -> Response<Body> {
+    let xml = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>"
+    );
     let mut response = whole(Bytes::from(xml), "application/xml");
     *response.status_mut() = status;
     response
