@@ -176,7 +176,10 @@ where
             None => self.converse(stream).await,
             Some(tls) => match tls.accept(stream).await {
                 Ok(stream) => self.converse(stream).await,
-                Err(error) => Err(error.into()),
+                Err(error) => {
+                    tracing::info!(%peer, %error, "a client was turned away: no agreement on TLS");
+                    return;
+                }
             },
         };
         if let Err(error) = ended {

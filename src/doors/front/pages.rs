@@ -1,6 +1,8 @@
 //! What all pages have in common: each request has a number, a span and a
 //! count, a body has a limit, and what is not there is told as JSON.
 
+use std::net::SocketAddr;
+
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::middleware::{self, Next};
@@ -98,6 +100,10 @@ async fn accompany(
         route = asked.route(),
         request = id.as_str(),
         project = tracing::field::Empty,
+        peer = request
+            .extensions()
+            .get::<SocketAddr>()
+            .map(tracing::field::display),
     );
     telemetry::continued(&span, request.headers());
     // So that a page knows it by the same one.
