@@ -28,6 +28,9 @@ async fn audit(gate: &Gate, arguments: &[&str]) -> Vec<Value> {
     serde_json::from_str(&listed.stdout).unwrap()
 }
 
+/// The id of a token, as ours are.
+const OTHER: &str = "0123456789abcdef0123456789abcdef";
+
 #[tokio::test]
 async fn a_revoked_token_is_refused_by_every_hub_and_its_streams_end() {
     let gate = Gate::new().await;
@@ -36,7 +39,7 @@ async fn a_revoked_token_is_refused_by_every_hub_and_its_streams_end() {
     let arguments = ["--auth", "token", "--token-key-file", &keys];
     let second = second.arguments(arguments).start().await;
     let leaked = signed("first", &with(claims(&["**"], &["**"]), "jti", "leaked"));
-    let other = signed("first", &with(claims(&["**"], &["**"]), "jti", "other"));
+    let other = signed("first", &with(claims(&["**"], &["**"]), "jti", OTHER));
     let mut clients = Vec::new();
     for hub in [&gate.hub, &second] {
         let mut client = hub.client(Some(&leaked)).await;
@@ -85,7 +88,7 @@ async fn a_revoked_token_is_refused_by_every_hub_and_its_streams_end() {
     assert_eq!(revoked[0]["details"]["token"], "leaked");
     assert_eq!(revoked[0]["details"]["why"], "in a log");
     assert_eq!(revoked[0]["actor"]["kind"], "user");
-    let by_id = ["token", "revoke", "--data-dir", &dir, "other"];
+    let by_id = ["token", "revoke", "--data-dir", &dir, OTHER];
     layerd(by_id).await.ok();
     let refused = until("it is revoked", async || writable(&mut others).await.err()).await;
     assert_eq!(refused.code(), Code::Unauthenticated);

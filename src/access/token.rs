@@ -45,6 +45,17 @@ pub const MAX_PATTERNS: usize = 100;
 /// The longest subject, in bytes.
 pub(super) const MAX_SUBJECT: usize = 256;
 
+/// Bytes of the id of a token that is made here.
+const ID: usize = 16;
+
+/// Whether a token that is made here could have that id.
+pub fn is_id(text: &str) -> bool {
+    text.len() == 2 * ID
+        && text
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// What a token is to grant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewToken {
@@ -113,7 +124,7 @@ pub enum MintError {
 /// Signs a token.
 pub(super) fn mint(key: &Key, new: &NewToken, now: Timestamp) -> Result<Minted, MintError> {
     new.check()?;
-    let id = hex::encode(rand::random::<[u8; 16]>());
+    let id = hex::encode(rand::random::<[u8; ID]>());
     sign(key, &Claims::new(new, id.clone(), now), id)
 }
 
@@ -124,7 +135,7 @@ pub(super) fn mint_admin(
     now: Timestamp,
 ) -> Result<Minted, MintError> {
     check_times_and_subject(new.lifetime, &new.subject)?;
-    let id = hex::encode(rand::random::<[u8; 16]>());
+    let id = hex::encode(rand::random::<[u8; ID]>());
     sign(key, &Claims::of_admin(new, id.clone(), now), id)
 }
 

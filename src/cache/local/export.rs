@@ -26,6 +26,7 @@ impl LocalCache {
         let sizes = BTreeMap::from_iter(manifest.sizes()?);
         let blobs = sizes.keys().copied().collect();
         let names = Names::pin(&opened, &export.place.project, blobs).await?;
+        let named: Vec<Digest> = sizes.keys().copied().collect();
         let place = export.place.clone();
         let appended = self
             .append_named(&opened, &names, export, (manifest, config), &sizes)
@@ -35,6 +36,9 @@ impl LocalCache {
             appended,
             Ok(_) | Err(CacheError::Exhausted(_) | CacheError::Flushed(_))
         );
+        if ended && appended.is_err() {
+            self.watch.forget(&place.project, &named);
+        }
         self.subsuming.let_go(Arc::clone(&opened), names, ended);
         let (id, published) = appended?;
         self.grown.notify_one();

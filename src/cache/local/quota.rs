@@ -24,13 +24,15 @@ use crate::cache::retention::{Limits, NoRoom, Victim, make_room};
 use crate::catalog::{ExportId, KeptExport, KeptFilter};
 use crate::digest::Digest;
 use crate::moment::Moment;
-use crate::place::{Place, ProjectId};
+use crate::place::{GitRef, Place, ProjectId};
 use crate::units::ByteSize;
 
 /// How long what was looked up is believed.
 const BELIEVED: Duration = Duration::from_secs(5);
 /// Projects that are remembered.
 const MAX_PROJECTS: usize = 10_000;
+/// Refs of a project whose uploads are remembered.
+const MAX_REFS: usize = 1_000;
 
 /// The quotas of one process.
 #[derive(Clone, Debug)]
@@ -48,9 +50,33 @@ struct Known {
     quota: Option<(Moment, Option<u64>)>,
     /// Bytes of its exports, at most.
     used: Option<(Moment, u64)>,
-    pending: Arc<Pending>,
+    /// Of each ref, so that none takes the room of another.
+    pending: HashMap<GitRef, Arc<Pending>>,
     /// Held while an export makes room for itself.
     turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Known {
+    /// Those of a ref.
+    fn pending_of(&mut self, git_ref: &GitRef) -> Arc<Pending> {
+        if !self.pending.contains_key(git_ref) {
+            let now = Moment::now();
+            self.pending.retain(|_, pending| {
+                pending.expire(now);
+                pending.bytes() > 0
+            });
+            if self.pending.len() >= MAX_REFS {
+                self.pending.clear();
+            }
+        }
+        Arc::clone(self.pending.entry(git_ref.clone()).or_default())
+    }
+
+    fn named<'a>(&self, blobs: impl IntoIterator<Item = &'a Digest> + Clone) {
+        for pending in self.pending.values() {
+            pending.named(blobs.clone());
+        }
+    }
 }
 
 impl Default for Watch {
@@ -102,7 +128,7 @@ impl Watch {
     /// These are no uploads of their own any more.
     pub(super) fn forget(&self, project: &ProjectId, blobs: &[Digest]) {
         if let Some(known) = self.known().get_mut(project) {
-            known.pending.named(blobs);
+            known.named(blobs);
         }
     }
 
@@ -133,14 +159,12 @@ impl Allowance {
     /// Whether an upload of that size can be of any use.
     pub(super) fn check(&self, size: u64) -> Result<(), BlobError> {
         let needed = self.pending.bytes().saturating_add(size);
-        match needed > self.quota {
-            true => Err(BlobError::Refused(self.watch.refused(
-                &self.project,
-                self.quota,
-                needed,
-            ))),
-            false => Ok(()),
+        if needed <= self.quota {
+            return Ok(());
         }
+        self.pending.forgive(Moment::now());
+        let refused = self.watch.refused(&self.project, self.quota, needed);
+        Err(BlobError::Refused(refused))
     }
 
     pub(super) fn uploaded(&self, digest: Digest, size: u64) {
@@ -170,7 +194,7 @@ impl LocalCache {
         let project = place.project.clone();
         let pending = self
             .watch
-            .note(&project, |known| Arc::clone(&known.pending));
+            .note(&project, |known| known.pending_of(&place.git_ref));
         pending.expire(Moment::now());
         Ok(Some(Allowance {
             watch: self.watch.clone(),
@@ -240,11 +264,10 @@ impl LocalCache {
                 }
             }
         }
-        let pending = self.watch.note(&place.project, |known| {
+        self.watch.note(&place.project, |known| {
             known.used = used;
-            Arc::clone(&known.pending)
+            known.named(sizes.keys());
         });
-        pending.named(sizes.keys());
     }
 
     /// How many bytes the project has without those that go, at most; and those.

@@ -80,10 +80,11 @@ fn blob_file(dir: &TempDir, content: &str) -> std::path::PathBuf {
 }
 
 async fn upload(cache: &LocalCache, project: &str, content: &str) -> Digest {
-    let mut ingest = cache
-        .ingest(&place(project, "main"), content, None)
-        .await
-        .unwrap();
+    upload_to(cache, place(project, "main"), content).await
+}
+
+async fn upload_to(cache: &LocalCache, place: Place, content: &str) -> Digest {
+    let mut ingest = cache.ingest(&place, content, None).await.unwrap();
     ingest
         .write(Bytes::copy_from_slice(content.as_bytes()))
         .await

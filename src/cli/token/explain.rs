@@ -75,6 +75,8 @@ enum Signature {
 /// The token as JSON.
 #[derive(Serialize)]
 struct Shown<'a> {
+    /// Whether it administers, and reads and writes nothing.
+    admin: bool,
     project: Option<&'a ProjectId>,
     read: &'a [RefPattern],
     write: &'a [RefPattern],
@@ -116,6 +118,7 @@ pub(super) async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
     };
     if args.json {
         print_json(&Shown {
+            admin: said.grant.is_admin(),
             project: said.grant.project(),
             read: said.grant.read(),
             write: said.grant.write(),
@@ -203,8 +206,16 @@ fn print_lines(
     if let Some(project) = grant.project() {
         line("project", project)?;
     }
-    line("read", &listed(grant.read()))?;
-    line("write", &listed(grant.write()))?;
+    if grant.is_admin() {
+        let of = match grant.project() {
+            Some(_) => "of that project: its settings, flushes, tokens and log",
+            None => "of ALL PROJECTS: settings, flushes, tokens and the log of each",
+        };
+        line("admin", &of)?;
+    } else {
+        line("read", &listed(grant.read()))?;
+        line("write", &listed(grant.write()))?;
+    }
     line("subject", &grant.subject())?;
     line("id", &grant.id())?;
     line(

@@ -10,15 +10,12 @@ use serde::Serialize;
 use super::display::{print, print_json};
 use super::from_stdin;
 use crate::access::Secret;
-use crate::access::token::read_unverified;
+use crate::access::token::{is_id, read_unverified};
 use crate::catalog::ledger::NewRevocation;
 use crate::cli::hub_api::Wanted;
 use crate::cli::hub_args::HubArgs;
 use crate::cli::stored::{Stored, typist};
 use crate::doors::admin::{RevokeRequest, RevokedToken};
-
-/// The longest id of a token, in bytes.
-const MAX_ID: usize = 256;
 
 /// Have all hubs refuse a token from now on.
 ///
@@ -73,8 +70,10 @@ pub(super) async fn run(args: RevokeArgs) -> anyhow::Result<ExitCode> {
     };
     let grant = said.as_ref().map(|said| &said.grant);
     let id = grant.map_or(given, |grant| grant.id());
-    if id.is_empty() || id.len() > MAX_ID || id.chars().any(char::is_control) {
-        bail!("this is neither a token nor the id of one");
+    if grant.is_none() && !is_id(id) {
+        bail!(
+            "this is neither a token nor the id of one, which has 32 hexadecimal digits (`layerd token explain` shows it)"
+        );
     }
     let expires = grant.and_then(|grant| grant.expires());
     match args.hub.api()? {
@@ -113,7 +112,7 @@ pub(super) async fn run(args: RevokeArgs) -> anyhow::Result<ExitCode> {
     }
     let of = subject.map_or_else(String::new, |subject| format!(" of {subject}"));
     print(format_args!(
-        "token {id}{of} is revoked: every hub of this store refuses it from now on"
+        "token {id}{of} is revoked: every hub of this store refuses it within a second"
     ))?;
     if expires.is_some_and(|expires| expires < Timestamp::now()) {
         print("it had expired already")?;

@@ -14,15 +14,12 @@ use super::Office;
 use super::admitted::{Admin, no_project};
 use super::asked::{Ask, Json, Nothing};
 use super::told::{Failure, Fault, Page, limit};
-use crate::access::token::read_unverified;
+use crate::access::token::{is_id, read_unverified};
 use crate::access::{Grant, NewAdminToken, NewToken, RefPattern};
 use crate::catalog::ledger::{
     Action, Details, MAX_PAGE, NewAudit, NewRevocation, Revision, Revocation,
 };
 use crate::place::ProjectId;
-
-/// The longest id of a token, in bytes.
-const MAX_ID: usize = 256;
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -266,8 +263,10 @@ pub(super) async fn revoke(
                     "whose token that is can't be told by its id: give the token itself",
                 ));
             }
-            if id.is_empty() || id.len() > MAX_ID || id.chars().any(char::is_control) {
-                return Err(Failure::request("that is no id of a token"));
+            if !is_id(id) {
+                return Err(Failure::request(
+                    "that is no id of a token, which has 32 hexadecimal digits",
+                ));
             }
             RevokedToken {
                 id: id.clone(),

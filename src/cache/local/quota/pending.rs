@@ -18,7 +18,10 @@ const PENDING: Duration = Duration::from_secs(3600);
 /// more.
 const MAX_UPLOADS: usize = 100_000;
 
-/// The uploads of one project.
+/// How often what is there counts no more since one was refused beside it.
+const FORGIVEN: Duration = Duration::from_secs(300);
+
+/// The uploads of one ref of a project.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     /// Of all of them; written where the lock is held.
@@ -31,6 +34,7 @@ struct Uploads {
     sizes: HashMap<Digest, (u64, Moment)>,
     /// Oldest first; one that was noted again stands there twice.
     order: VecDeque<(Moment, Digest)>,
+    forgiven: Option<Moment>,
 }
 
 impl Pending {
@@ -54,6 +58,19 @@ impl Pending {
         let mut uploads = self.uploads();
         for digest in blobs {
             self.take(&mut uploads, digest);
+        }
+    }
+
+    /// One more was refused: what came for the same export is of no use any
+    /// more, and a smaller one may come next. Now and then, that is: who never
+    /// exports would fill the store.
+    pub(super) fn forgive(&self, now: Moment) {
+        let mut uploads = self.uploads();
+        if uploads.forgiven.is_none_or(|at| at + FORGIVEN <= now) {
+            uploads.forgiven = Some(now);
+            uploads.sizes.clear();
+            uploads.order.clear();
+            self.bytes.store(0, Ordering::Relaxed);
         }
     }
 
@@ -111,6 +128,19 @@ mod tests {
         pending.expire(now + PENDING);
         assert_eq!(pending.bytes(), 0);
         assert!(pending.uploads().order.is_empty());
+    }
+
+    #[test]
+    fn what_was_refused_once_stands_in_nobodys_way_for_an_hour() {
+        let (pending, now) = (Pending::default(), Moment::now());
+        pending.add(blob(1), 10, now);
+        pending.forgive(now);
+        assert_eq!(pending.bytes(), 0);
+        pending.add(blob(2), 7, now);
+        pending.forgive(now + FORGIVEN / 2);
+        assert_eq!(pending.bytes(), 7, "not at once again");
+        pending.forgive(now + FORGIVEN);
+        assert_eq!(pending.bytes(), 0);
     }
 
     #[test]

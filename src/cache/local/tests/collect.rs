@@ -297,6 +297,28 @@ async fn older_exports_make_room_in_a_quota_and_what_never_fits_is_refused() {
 }
 
 #[tokio::test]
+async fn uploads_that_came_to_nothing_keep_no_smaller_export_out_nor_one_of_another_ref() {
+    let (_dir, cache) = with_quota(12);
+    for content in ["12345", "67890"] {
+        upload(&cache, "p", content).await;
+    }
+    let mut ingest = cache
+        .ingest(&place("p", "main"), "third", None)
+        .await
+        .unwrap();
+    ingest
+        .write(Bytes::from_static(b"abcde"))
+        .await
+        .unwrap_err();
+    ingest.abort().await.unwrap();
+    publish(&cache, place("p", "main"), &["abcdefgh"]).await;
+    for content in ["54321", "09876"] {
+        upload_to(&cache, place("p", "dev"), content).await;
+    }
+    publish(&cache, place("p", "main"), &["main branch"]).await;
+}
+
+#[tokio::test]
 async fn a_quota_of_nothing_takes_nothing() {
     let (_dir, cache) = with_quota(0);
     let refused = cache.writable(&place("p", "main")).await.unwrap_err();

@@ -131,7 +131,7 @@ async fn a_token_is_revoked_by_itself_or_by_its_id() {
         .ask("POST", path, Some(&own), Some(json!({"token": token})))
         .await;
     assert_eq!(told.status, StatusCode::OK, "{}", told.json);
-    let by_id = json!({"id": "0123"});
+    let by_id = json!({"id": "0123456789abcdef0123456789abcdef"});
     let told = lab.ask("POST", path, Some(&own), Some(by_id.clone())).await;
     assert_eq!(told.status, StatusCode::FORBIDDEN);
     let told = lab.ask("POST", path, Some(&all), Some(by_id)).await;
