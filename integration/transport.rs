@@ -117,7 +117,7 @@ async fn an_address_that_nobody_can_pull_from_is_an_error_that_says_what_to_do()
         let arguments = ["sidecar", "--metrics=off", "--listen", &listen];
         let pull = ["--pull-listen", everywhere];
         let refused = layerd([&arguments[..], &pull].concat()).await;
-        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert_eq!(refused.code, Some(2), "{refused:?}");
         for part in [everywhere, "--pull-listen", "--pull-advertise"] {
             assert!(refused.stderr.contains(part), "{}", refused.stderr);
         }

@@ -326,7 +326,12 @@ async fn a_data_directory_stays_sound_while_it_is_collected() {
             for statement in &FORGOTTEN[..if all { 4 } else { 3 }] {
                 let statement = statement.replace("{past}", "1");
                 let done = sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&pool);
-                done.await.expect("it is forgotten");
+                match done.await {
+                    // Where no engine has come through to the database yet.
+                    Err(sqlx::Error::Database(error))
+                        if error.code().as_deref() == Some("42P01") => {}
+                    done => drop(done.expect("it is forgotten")),
+                }
             }
         })
     });
@@ -405,7 +410,12 @@ async fn shared(url: &str, direct: &str, prefix: &str, weather: &Weather) {
             for statement in &FORGOTTEN[..if all { 4 } else { 3 }] {
                 let statement = statement.replace("{past}", "to_timestamp(0)");
                 let done = sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&pool);
-                done.await.expect("it is forgotten");
+                match done.await {
+                    // Where no engine has come through to the database yet.
+                    Err(sqlx::Error::Database(error))
+                        if error.code().as_deref() == Some("42P01") => {}
+                    done => drop(done.expect("it is forgotten")),
+                }
             }
         })
     });

@@ -53,12 +53,13 @@ pub(super) const HOLDS: &str =
             AND expires > statement_timestamp())
     LIMIT 1";
 
-/// The next page of what exports name, and of what was uploaded.
+/// The next page of what was uploaded, and then of what exports name: an append
+/// takes away what was uploaded for it as it names it.
 pub(super) const PAGES: [&str; 2] = [
-    "SELECT digest, max(size) FROM layer WHERE digest > $1
-     GROUP BY digest ORDER BY digest LIMIT $2",
     "SELECT digest, max(size) FROM possession
      WHERE digest > $1 AND expires > statement_timestamp()
+     GROUP BY digest ORDER BY digest LIMIT $2",
+    "SELECT digest, max(size) FROM layer WHERE digest > $1
      GROUP BY digest ORDER BY digest LIMIT $2",
 ];
 

@@ -222,8 +222,8 @@ async fn look_ups_that_every_build_does_use_an_index() {
         (given(holding::REFS), "export_by_"),
         (given(holding::REFS), "export_retired_by_ref"),
         (given(holding::REFS), "possession_pkey"),
-        (given(holding::PAGES[0]), "layer_by_digest"),
-        (given(holding::PAGES[1]), "possession_by_digest"),
+        (given(holding::PAGES[1]), "layer_by_digest"),
+        (given(holding::PAGES[0]), "possession_by_digest"),
         (given(steps::OF_RESULTS), "step_by_record"),
     ] {
         let plan: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("EXPLAIN {query}")))

@@ -1,5 +1,9 @@
 //! Which blobs a project holds, by its exports or by having uploaded them: a row
 //! for a project and a blob, until it expires.
+//!
+//! An append takes away what was uploaded for it as it names it. So whoever asks
+//! for both asks first for what was uploaded: what is not there any more is
+//! named by then.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -55,19 +59,18 @@ impl SqliteCatalog {
         project: &ProjectId,
         digest: &Digest,
     ) -> Result<Option<u64>, CatalogError> {
+        let possessed = self.possessed((project, None), &[*digest]).await?;
+        if let Some((_, size)) = possessed.first() {
+            return Ok(Some(*size));
+        }
         let row: Option<SqliteRow> = sqlx::query(HOLDS)
             .bind(&digest.as_bytes()[..])
             .bind(project.as_str())
             .fetch_optional(self.readers())
             .await
             .map_err(|error| self.context.of(error))?;
-        match row {
-            Some(row) => rows::count(&self.context, &row, "size").map(Some),
-            None => {
-                let possessed = self.possessed((project, None), &[*digest]).await?;
-                Ok(possessed.first().map(|(_, size)| *size))
-            }
-        }
+        let size = row.map(|row| rows::count(&self.context, &row, "size"));
+        size.transpose()
     }
 
     pub(super) async fn held_of(
@@ -75,13 +78,14 @@ impl SqliteCatalog {
         project: &ProjectId,
         digests: &[Digest],
     ) -> Result<Vec<Digest>, CatalogError> {
+        let possessed = self.possessed((project, None), digests).await?;
         let rows = sqlx::query(HELD)
             .bind(rows::hexes(digests))
             .bind(project.as_str())
             .fetch_all(self.readers())
             .await
             .map_err(|error| self.context.of(error))?;
-        self.with_possessed(&rows, (project, None), digests).await
+        self.together(possessed, &rows)
     }
 
     pub(super) async fn held_by(
@@ -90,6 +94,7 @@ impl SqliteCatalog {
         refs: &[GitRef],
         digests: &[Digest],
     ) -> Result<Vec<Digest>, CatalogError> {
+        let possessed = self.possessed((project, Some(refs)), digests).await?;
         let rows = sqlx::query(VISIBLE)
             .bind(rows::hexes(digests))
             .bind(project.as_str())
@@ -97,40 +102,23 @@ impl SqliteCatalog {
             .fetch_all(self.readers())
             .await
             .map_err(|error| self.context.of(error))?;
-        let of = (project, Some(refs));
-        self.with_possessed(&rows, of, digests).await
+        self.together(possessed, &rows)
     }
 
-    /// The digests of these rows, and those of the others that were uploaded.
-    async fn with_possessed(
-        &self,
-        rows: &[SqliteRow],
-        of: (&ProjectId, Option<&[GitRef]>),
-        digests: &[Digest],
-    ) -> Result<Vec<Digest>, CatalogError> {
+    /// The digests that were uploaded, and those of rows, each once.
+    fn together(&self, possessed: Page, rows: &[SqliteRow]) -> Result<Vec<Digest>, CatalogError> {
         let mut held: BTreeSet<Digest> = rows
             .iter()
             .map(|row| rows::digest(&self.context, row, "digest"))
             .collect::<Result<_, _>>()?;
-        let others: Vec<Digest> = digests
-            .iter()
-            .filter(|digest| !held.contains(digest))
-            .copied()
-            .collect();
-        let possessed = self.possessed(of, &others).await?;
         held.extend(possessed.into_iter().map(|(digest, _)| digest));
         Ok(held.into_iter().collect())
     }
 
     pub(super) async fn refs_of(&self, project: &ProjectId) -> Result<Vec<GitRef>, CatalogError> {
         let failed = |error| self.context.of(error);
-        let rows = sqlx::query(REFS)
-            .bind(project.as_str())
-            .fetch_all(self.readers())
-            .await
-            .map_err(failed)?;
-        let git_ref = |row| rows::text(&self.context, row, "ref");
-        let mut refs: BTreeSet<GitRef> = rows.iter().map(git_ref).collect::<Result<_, _>>()?;
+        let git_ref = |row: &SqliteRow| rows::text(&self.context, row, "ref");
+        let mut refs: BTreeSet<GitRef> = BTreeSet::new();
         if self.keeps_possession().await? {
             let rows = sqlx::query(POSSESSORS)
                 .bind(project.as_str())
@@ -141,6 +129,14 @@ impl SqliteCatalog {
             for row in &rows {
                 refs.insert(git_ref(row)?);
             }
+        }
+        let rows = sqlx::query(REFS)
+            .bind(project.as_str())
+            .fetch_all(self.readers())
+            .await
+            .map_err(failed)?;
+        for row in &rows {
+            refs.insert(git_ref(row)?);
         }
         Ok(refs.into_iter().collect())
     }
@@ -160,13 +156,13 @@ impl SqliteCatalog {
     }
 
     pub(super) async fn page_after(&self, last: Option<Digest>) -> Result<Page, CatalogError> {
+        let mut pages = self.possessed_after(last).await?;
         let named = sqlx::query(PAGE_AFTER)
             .bind(last.map_or_else(Vec::new, |digest| digest.as_bytes().to_vec()))
             .bind(PAGE)
             .fetch_all(self.readers())
             .await
             .map_err(|error| self.context.of(error))?;
-        let mut pages = self.possessed_after(last).await?;
         for row in &named {
             pages.push(rows::blob(&self.context, row)?);
         }
