@@ -122,7 +122,7 @@ pub struct ServeArgs {
         long,
         env = "LAYERD_MAX_UPLOADS",
         value_name = "N",
-        default_value_t = 24,
+        default_value_t = 8,
         value_parser = at_least_one
     )]
     pub(super) max_uploads: usize,
