@@ -5,6 +5,15 @@ use std::path::{Path, PathBuf};
 use crate::harness::{Build, Buildkitd, Client, Lab, Metrics, Sidecar, until};
 use crate::peers::Kind;
 
+/// What the sidecar of a cold runner finds there.
+#[derive(Clone, Copy)]
+pub enum Store<'a> {
+    /// A data directory, which the one that exported has filled.
+    Shared(&'a Path),
+    /// A hub at this URL, and a data directory of its own with nothing in it.
+    Hub(&'a str),
+}
+
 /// One that has built nothing. What it holds is in a folder of its own, which
 /// is gone when it is dropped.
 pub struct Cold {
@@ -16,13 +25,13 @@ pub struct Cold {
 }
 
 impl Cold {
-    /// Starts what `kind` needs, with `data` as the sidecar's data directory.
-    pub async fn start(kind: Kind, data: &Path) -> Self {
+    /// Starts what `kind` needs, with `store` for its sidecar.
+    pub async fn start(kind: Kind, store: Store<'_>) -> Self {
         let lab = Lab::new();
         let buildkitd = lab.buildkitd("cold").start().await;
         wake(&lab, &buildkitd).await;
         let sidecar = match kind.is_ours() {
-            true => Some(sidecar(&lab, &buildkitd, kind, data).await),
+            true => Some(sidecar(&lab, &buildkitd, kind, store).await),
             false => None,
         };
         let address = sidecar
@@ -85,15 +94,19 @@ async fn wake(lab: &Lab, buildkitd: &Buildkitd) {
 
 /// A sidecar that knows how imports are to travel: it tries its port when it
 /// starts, which is no part of a build.
-async fn sidecar(lab: &Lab, buildkitd: &Buildkitd, kind: Kind, data: &Path) -> Sidecar {
+async fn sidecar(lab: &Lab, buildkitd: &Buildkitd, kind: Kind, store: Store<'_>) -> Sidecar {
     let carrier = match kind {
         Kind::Session => "session",
         _ => "auto",
     };
     let spec = lab.sidecar("cold").buildkitd(&buildkitd.address);
-    let spec = spec.data_dir(data).arguments(["--import-carrier", carrier]);
+    let spec = spec.arguments(["--import-carrier", carrier]);
+    let spec = match store {
+        Store::Shared(data) => spec.data_dir(data),
+        Store::Hub(url) => spec.arguments(["--hub", url]),
+    };
     let sidecar = spec.start().await;
-    if kind == Kind::Pull {
+    if kind != Kind::Session {
         until("the sidecar has tried its port", async || {
             let tried = "buildkitd reaches the pull endpoint";
             sidecar.log().contains(tried).then_some(())

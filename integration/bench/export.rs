@@ -10,7 +10,14 @@ use crate::report::timed;
 use crate::section::Section;
 use crate::turns::turns;
 
-const KINDS: [Kind; 4] = [Kind::Local, Kind::Registry, Kind::S3, Kind::Pull];
+const KINDS: [Kind; 6] = [
+    Kind::Local,
+    Kind::Registry,
+    Kind::S3,
+    Kind::Gha,
+    Kind::Pull,
+    Kind::Hub,
+];
 const TIME: &str = "wall time";
 const LOCAL: &str = Kind::Local.name();
 const REGISTRY: &str = Kind::Registry.name();
@@ -31,7 +38,7 @@ pub async fn first(scale: Scale) -> Section {
         let lab = Lab::new();
         let layers = Layers::new(&lab, scale);
         let peers = Peers::start(&lab).await;
-        let cold = Cold::start(kind, &peers.data).await;
+        let cold = Cold::start(kind, peers.store(kind)).await;
         timed(&cold.client, &layers.build()).await.all_ran(STEPS);
         let export = peers.export(kind, "first", layers.build());
         let timed = timed(&cold.client, &export).await;

@@ -3,7 +3,7 @@
 use layerd::cache::Documents;
 
 use crate::Scale;
-use crate::cold::Cold;
+use crate::cold::{Cold, Store};
 use crate::harness::{Lab, neighbours};
 use crate::layers::{self, Layers, STEPS};
 use crate::peers::Kind;
@@ -54,7 +54,7 @@ pub async fn measure(scale: Scale) -> Section {
             OWN => ("type=gha-compatible,fallback=refs/heads/main", &own),
             _ => ("type=gha-compatible", &cut),
         };
-        let cold = Cold::start(Kind::Pull, &data).await;
+        let cold = Cold::start(Kind::Pull, Store::Shared(&data)).await;
         let cold = match row {
             AT_ONCE => cold,
             _ => cold.united().await,

@@ -10,14 +10,16 @@ use crate::report::timed;
 use crate::section::Section;
 use crate::turns::turns;
 
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 9] = [
     Kind::None,
     Kind::Inline,
     Kind::Local,
     Kind::Registry,
     Kind::S3,
+    Kind::Gha,
     Kind::Session,
     Kind::Pull,
+    Kind::Hub,
 ];
 const NO_OUTPUT: &str = "no output";
 const EXPORT: &str = "no output, exported again";
@@ -32,7 +34,8 @@ pub async fn measure(scale: Scale) -> Section {
         "{}. A cold runner imports what another one exported with `mode=max`: a buildkitd that \
          has built nothing but one line, and for `gha-compatible` a sidecar in front of it, with \
          the data directory of the first one and `--import-carrier auto`, where no other carrier \
-         is named. Every step comes from the cache, except where there is none. Exporting again \
+         is named. Of a hub: neither sidecar has the other's data directory, but both have that \
+         hub; `gha` is stock BuildKit's, with no sidecar and the hub as GitHub's service. Every step comes from the cache, except where there is none. Exporting again \
          goes to where the import came from, with `mode=max`; reading out is `--output type=local`.",
         layers::ABOUT
     );
@@ -48,7 +51,7 @@ pub async fn measure(scale: Scale) -> Section {
         if want == EXPORT && matches!(kind, Kind::None | Kind::Inline) {
             continue;
         }
-        let cold = Cold::start(kind, &peers.data).await;
+        let cold = Cold::start(kind, peers.store(kind)).await;
         let build = peers.import(kind, PLACE, layers.build());
         let build = match want {
             EXPORT => peers.export(kind, PLACE, build),
@@ -68,15 +71,14 @@ pub async fn measure(scale: Scale) -> Section {
             layers.assert_is_result(&cold.out());
         }
         if let Some(metrics) = cold.metrics().await {
-            let carrier = if kind == Kind::Pull {
-                "pull"
-            } else {
-                "session"
+            let carrier = match kind {
+                Kind::Session => "session",
+                _ => "pull",
             };
             let imports =
                 format!(r#"layerd_imports_total{{carrier="{carrier}",outcome="served"}}"#);
             assert_eq!(metrics.value(&imports), 1.0, "imports of {kind:?}");
-            if (kind, want) == (Kind::Pull, EXPORT) {
+            if matches!(kind, Kind::Pull | Kind::Hub) && want == EXPORT {
                 read += metrics.value(r#"layerd_blob_seconds_count{direction="read"}"#);
             }
         }
@@ -91,10 +93,18 @@ async fn fill(lab: &Lab, peers: &Peers, layers: &Layers) {
     let runner = lab.runner("writer", &peers.data).await;
     let straight = lab.buildctl(&runner.buildkitd.address);
     let through = lab.buildctl(runner.address());
+    let sidecar = lab.sidecar("hubs").buildkitd(&runner.buildkitd.address);
+    let sidecar = sidecar.arguments(["--hub", peers.hub.url()]);
+    let sidecar = sidecar.start().await;
+    let to_hub = lab.buildctl(sidecar.address());
     timed(&straight, &layers.build()).await.all_ran(STEPS);
     // Both carriers of ours import from one place.
     for kind in KINDS.into_iter().filter(|kind| *kind != Kind::Session) {
-        let client: &Client = if kind.is_ours() { &through } else { &straight };
+        let client: &Client = match kind {
+            Kind::Hub => &to_hub,
+            kind if kind.is_ours() => &through,
+            _ => &straight,
+        };
         let export: Build = peers.export(kind, PLACE, layers.build());
         timed(client, &export)
             .await

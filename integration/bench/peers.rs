@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::harness::{Build, Lab, Registry};
+use crate::cold::Store;
+use crate::harness::{Build, Hub, Lab, Registry, runtime_token};
 use crate::s3::S3;
 
 /// A way to keep a build's cache.
@@ -18,10 +19,14 @@ pub enum Kind {
     Local,
     /// In a bucket.
     S3,
+    /// With a server of GitHub's protocol, which is layerd's hub here.
+    Gha,
     /// In layerd's data directory, imported over the session.
     Session,
     /// The same, pulled from the sidecar.
     Pull,
+    /// In a hub: a cold runner's sidecar has nothing either.
+    Hub,
 }
 
 impl Kind {
@@ -33,14 +38,16 @@ impl Kind {
             Self::Registry => "`registry`",
             Self::Local => "`local`",
             Self::S3 => "`s3`",
+            Self::Gha => "`gha`, of a layerd hub",
             Self::Session => "`gha-compatible`, session",
             Self::Pull => "`gha-compatible`",
+            Self::Hub => "`gha-compatible`, of a hub",
         }
     }
 
     /// Whether a sidecar serves it.
     pub fn is_ours(self) -> bool {
-        matches!(self, Self::Session | Self::Pull)
+        matches!(self, Self::Session | Self::Pull | Self::Hub)
     }
 }
 
@@ -49,8 +56,10 @@ pub struct Peers {
     registry: Registry,
     s3: S3,
     local: PathBuf,
-    /// The data directory of the sidecars.
+    /// The data directory of the sidecars that share one.
     pub data: PathBuf,
+    /// The hub of those that have one, and of `gha`.
+    pub hub: Hub,
 }
 
 impl Peers {
@@ -61,6 +70,15 @@ impl Peers {
             s3: S3::start(lab.folder("s3")).await,
             local: lab.folder("local"),
             data: lab.folder("data"),
+            hub: lab.hub("hub").start().await,
+        }
+    }
+
+    /// Where the sidecars of this kind keep what builds leave.
+    pub fn store(&self, kind: Kind) -> Store<'_> {
+        match kind {
+            Kind::Hub => Store::Hub(self.hub.url()),
+            _ => Store::Shared(&self.data),
         }
     }
 
@@ -77,7 +95,8 @@ impl Peers {
             Kind::Registry => self.registry_entry(place),
             Kind::Local => format!("type=local,dest={}", self.local.join(place).display()),
             Kind::S3 => self.s3.entry(place),
-            Kind::Session | Kind::Pull => ours(place),
+            Kind::Gha => self.gha_entry(place),
+            Kind::Session | Kind::Pull | Kind::Hub => ours(place),
         };
         build.cache_to(&format!("{entry},mode=max"))
     }
@@ -90,9 +109,16 @@ impl Peers {
             Kind::Registry => self.registry_entry(place),
             Kind::Local => format!("type=local,src={}", self.local.join(place).display()),
             Kind::S3 => self.s3.entry(place),
-            Kind::Session | Kind::Pull => ours(place),
+            Kind::Gha => self.gha_entry(place),
+            Kind::Session | Kind::Pull | Kind::Hub => ours(place),
         };
         build.cache_from(&entry)
+    }
+
+    fn gha_entry(&self, place: &str) -> String {
+        let url = self.hub.url();
+        let token = runtime_token("bench-gha", &[("refs/heads/main", 3)]);
+        format!("type=gha,url={url}/,url_v2={url}/,token={token},version=2,scope={place}")
     }
 
     fn registry_entry(&self, place: &str) -> String {

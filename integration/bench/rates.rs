@@ -135,7 +135,7 @@ async fn round(order: &[Job], section: &mut Section) {
     for sharing in ALL {
         for job in JOBS.into_iter().chain([MERGE]) {
             let column = if job == MERGE { MERGED } else { TIPS };
-            let cold = Cold::start(sharing.kind, &peers.data).await;
+            let cold = Cold::start(sharing.kind, peers.store(sharing.kind)).await;
             let build = sharing.import(&peers, job.branch, job.build(&lab));
             let build = build.output_folder(&cold.out());
             let outcome = cold.client.build(&build).await.ok();
@@ -161,7 +161,7 @@ async fn write(lab: &Lab, peers: &Peers, job: Job, made: &mut Made) {
         if ALL.iter().find(same) != Some(&sharing) {
             continue;
         }
-        let cold = Cold::start(sharing.kind, &peers.data).await;
+        let cold = Cold::start(sharing.kind, peers.store(sharing.kind)).await;
         let build = sharing.export(peers, job.branch, job.build(lab));
         let build = match sharing.kind.is_ours() {
             true => build.output_folder(&cold.out()),

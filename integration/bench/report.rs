@@ -127,7 +127,7 @@ impl Timed {
         let exported = match kind {
             Kind::None => true,
             Kind::Inline => self.done.contains("preparing layers for inline cache"),
-            Kind::Session | Kind::Pull => self.any_told("layerd: exported "),
+            Kind::Session | Kind::Pull | Kind::Hub => self.any_told("layerd: exported "),
             _ => self
                 .done
                 .iter()
