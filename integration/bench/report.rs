@@ -127,6 +127,7 @@ impl Timed {
         let exported = match kind {
             Kind::None => true,
             Kind::Inline => self.done.contains("preparing layers for inline cache"),
+            Kind::Gha => self.done.contains("exporting to GitHub Actions Cache"),
             Kind::Session | Kind::Pull | Kind::Hub => self.any_told("layerd: exported "),
             _ => self
                 .done
