@@ -58,20 +58,28 @@ pub async fn begin(client: &mut HubClient, first: v1::WriteBlobRequest) -> Resul
 impl Begun {
     /// Where pieces go on from; none where the blob is there.
     pub async fn offset(&mut self) -> Result<Option<u64>, Status> {
-        let first = self.answers.message().await?.and_then(|answer| answer.part);
-        match first {
+        match self.answer().await? {
             Some(Answer::Offset(offset)) => Ok(Some(offset)),
             Some(Answer::Stored(_)) => Ok(None),
-            None => Err(Status::unknown("no first answer")),
+            other => Err(Status::unknown(format!("{other:?} at the beginning"))),
         }
     }
 
     /// The size of the blob, once it is stored.
     pub async fn stored(&mut self) -> Result<u64, Status> {
-        let last = self.answers.message().await?.and_then(|answer| answer.part);
-        match last {
+        match self.answer().await? {
             Some(Answer::Stored(Stored { size })) => Ok(size),
             other => Err(Status::unknown(format!("{other:?} at the end"))),
+        }
+    }
+
+    /// What the hub says next, but that it has no place yet.
+    async fn answer(&mut self) -> Result<Option<Answer>, Status> {
+        loop {
+            match self.answers.message().await?.and_then(|answer| answer.part) {
+                Some(Answer::Waiting(_)) => {}
+                other => return Ok(other),
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use tonic::Code;
 use super::ask::{described, export, look_up, noise, publication, publish};
 use super::blobs::{begin, commit, open, piece};
 use super::{place, upload};
-use crate::harness::{Hub, Lab, Metrics, until};
+use crate::harness::{Build, Hub, Lab, Metrics, Runner, until};
 
 /// What a client of HTTP/2 says first: the preface, and empty settings.
 const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -120,6 +120,51 @@ async fn silent_uploads_give_their_places_up_and_go_on() {
 }
 
 #[tokio::test]
+async fn uploads_that_crawl_let_the_others_pass_and_come_to_their_end() {
+    let lab = Lab::new();
+    let hub = lab.hub("one").start().await;
+    let main = place("p", "main");
+    let (done, passed) = tokio::sync::watch::channel(false);
+    let mut crawling = JoinSet::new();
+    // All places that one client can have.
+    for seed in 0..4 {
+        let (mut client, main, passed) = (hub.client(None).await, main.clone(), passed.clone());
+        crawling.spawn(async move {
+            let content = noise(seed, 40_000_000);
+            let (digest, size) = described(&content);
+            let mut begun = begin(&mut client, open(&main, &digest)).await.unwrap();
+            assert_eq!(begun.offset().await.unwrap(), Some(0));
+            for at in (0..content.len()).step_by(100_000) {
+                let next = content.slice(at..content.len().min(at + 100_000));
+                begun.pieces.send(piece(next)).await.unwrap();
+                if !*passed.borrow() {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+            begun.pieces.send(commit(&digest, size)).await.unwrap();
+            assert_eq!(begun.stored().await.unwrap(), size);
+        });
+    }
+    until("they have all places", async || {
+        (gauge(&hub, "layerd_hub_uploads").await == 4.0).then_some(())
+    })
+    .await;
+    // A sidecar, that would take a hub which says nothing for a sick one.
+    let sidecar = lab
+        .sidecar("one")
+        .arguments(["--hub", hub.url(), "--project", "p"]);
+    let runner = Runner::start(lab.buildkitd("one"), sidecar).await;
+    let build = Build::of(&lab.context("multistage"))
+        .cache_to("type=gha-compatible,ref=main,mode=max,ignore-error=false");
+    let outcome = lab.buildctl(runner.address()).build(&build).await.ok();
+    outcome.assert_no_warning();
+    done.send(true).unwrap();
+    while let Some(ended) = crawling.join_next().await {
+        ended.expect("it came to its end");
+    }
+}
+
+#[tokio::test]
 async fn an_export_that_stays_silent_lets_the_others_in() {
     let lab = Lab::new();
     let hub = lab.hub("one").start().await;
@@ -152,7 +197,7 @@ async fn an_export_that_stays_silent_lets_the_others_in() {
         if let Ok(answer) = ended {
             // It said nothing, or found no room.
             let code = answer.unwrap_err().code();
-            let refused = matches!(code, Code::DeadlineExceeded | Code::Unavailable);
+            let refused = matches!(code, Code::DeadlineExceeded | Code::ResourceExhausted);
             assert!(refused, "{code:?}");
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -58,6 +59,7 @@ struct Shared {
     all: Arc<Semaphore>,
     /// What one client has at most.
     most: usize,
+    waiting: AtomicUsize,
     own: Mutex<HashMap<Client, Arc<Semaphore>>>,
 }
 
@@ -79,6 +81,7 @@ impl Shares {
         Self(Arc::new(Shared {
             all: Arc::new(Semaphore::new(all)),
             most,
+            waiting: AtomicUsize::new(0),
             own: Mutex::default(),
         }))
     }
@@ -88,6 +91,7 @@ impl Shares {
     pub async fn take(&self, client: &Client, many: usize) -> Result<Share, NoRoom> {
         let many = u32::try_from(many.clamp(1, self.0.most)).unwrap_or(u32::MAX);
         let closing = |_| NoRoom::Closing;
+        let _waiting = Waiting::begin(&self.0);
         // Whoever waits for its own share keeps nothing from the others.
         let own = self.own(client).acquire_many_owned(many).await;
         let own = own.map_err(closing)?;
@@ -119,6 +123,11 @@ impl Shares {
         })
     }
 
+    /// Whether anybody waits for some of it.
+    pub fn is_wanted(&self) -> bool {
+        self.0.waiting.load(Ordering::Relaxed) > 0
+    }
+
     fn own(&self, client: &Client) -> Arc<Semaphore> {
         let mut own = self.0.own.lock().unwrap_or_else(PoisonError::into_inner);
         if own.len() >= REMEMBERED {
@@ -127,6 +136,22 @@ impl Shares {
         }
         let made = || Arc::new(Semaphore::new(self.0.most));
         Arc::clone(own.entry(client.clone()).or_insert_with(made))
+    }
+}
+
+/// Counts who waits.
+struct Waiting<'a>(&'a Shared);
+
+impl<'a> Waiting<'a> {
+    fn begin(shared: &'a Shared) -> Self {
+        shared.waiting.fetch_add(1, Ordering::Relaxed);
+        Self(shared)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -150,11 +175,14 @@ mod tests {
         ];
         assert!(shares.try_take(&a).is_none());
         let mut waiting = Box::pin(shares.take(&a, 1));
+        assert!(!shares.is_wanted());
         assert!(waiting.as_mut().now_or_never().is_none());
+        assert!(shares.is_wanted());
         let others = shares.take(&client("b"), 2).await.unwrap();
         assert!(shares.try_take(&client("c")).is_none(), "all is taken");
         drop(held);
         waiting.await.unwrap();
+        assert!(!shares.is_wanted());
         drop(others);
         assert!(shares.try_take(&client("c")).is_some());
     }

@@ -8,7 +8,7 @@
 //!
 //! | question | file |
 //! |---|---|
-//! | which address is asked? | `hub`, `breaker`, `connection` |
+//! | which address is asked? | `hub`, `breaker`, `connection`, `failure` |
 //! | which other hubs may a build name? | `elsewhere` |
 //! | by whose token? | `token` |
 //! | where does a blob come from? | `near`, `routes`, `download` |
@@ -23,6 +23,7 @@ mod connection;
 mod download;
 mod elsewhere;
 mod exchange;
+mod failure;
 mod flush;
 mod holding;
 mod hub;
@@ -51,10 +52,11 @@ use tonic::Status;
 pub use self::address::{HubAddress, InvalidHubAddress};
 pub use self::elsewhere::Allowed;
 pub use self::exchange::Given;
+use self::failure::Failure;
 pub use self::flush::flush;
 use self::holding::Holding;
 pub use self::hub::Hub;
-use self::hub::{Call, Caller, Failure};
+use self::hub::{Call, Caller};
 pub use self::identity::Identity;
 use self::ingest::RemoteIngest;
 use self::leases::{Heartbeat, Leases};
@@ -84,6 +86,9 @@ const LOOK_UP: Duration = Duration::from_millis(4800);
 const WRITABLE: Duration = Duration::from_millis(1800);
 /// How long a hub may be away before no build asks that a second time.
 const AWAY: Duration = Duration::from_secs(5);
+/// How long a hub that is there may take nothing of a build's export before that
+/// is given up.
+const STUCK: Duration = Duration::from_secs(20);
 /// How long small questions may take.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Projects that are remembered to have been asked about.
@@ -109,13 +114,14 @@ struct Kept {
 }
 
 impl RemoteCache {
-    /// The cache of `hub` for the bearer of `token`, behind `near`; an upload
-    /// that fails is tried again for `patience`.
+    /// The cache of `hub` for the bearer of `token`, behind `near`; an export
+    /// that fails is tried again for `patience`, and no longer than a build ought
+    /// to wait for that.
     pub fn new(hub: Arc<Hub>, token: TokenSource, near: Near, patience: Duration) -> Self {
         Self {
             caller: Caller::new(hub, token),
             near,
-            patience,
+            patience: patience.min(STUCK),
             leases: Leases::default(),
             holding: Holding::default(),
             verified: Verified::default(),

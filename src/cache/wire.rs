@@ -20,7 +20,7 @@ pub use self::export::{
     steps_parts,
 };
 pub use self::import::{ImportReader, import_parts, nothing};
-pub use self::status::{error_of, status_of};
+pub use self::status::{busy, busy_for, error_of, status_of};
 pub use self::v1::cache_client::CacheClient;
 pub use self::v1::cache_server::{Cache as CacheService, CacheServer};
 use super::{Flush, Form, Limits, MAX_STEPS, Saving, Want};

@@ -13,7 +13,8 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use http::{StatusCode, header};
 use tonic::Streaming;
 
-use super::hub::{Call, Caller, Failure};
+use super::failure::Failure;
+use super::hub::{Call, Caller};
 use super::metrics::Method;
 use crate::blobs::{BlobError, BlobStream};
 use crate::cache::CacheError;

@@ -12,7 +12,8 @@ use tower_service::Service as _;
 use url::form_urlencoded;
 
 use super::connection::Wire;
-use super::hub::{Call, Ending, Failure, Hub};
+use super::failure::{Ending, Failure};
+use super::hub::{Call, Hub};
 use super::metrics;
 use crate::access::Secret;
 

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::hub::{Call, Caller, Failure, Hub};
+use super::failure::Failure;
+use super::hub::{Call, Caller, Hub};
 use super::metrics::Method;
 use super::{LIMIT, TokenSource};
 use crate::cache::wire::v1;

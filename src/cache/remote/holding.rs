@@ -11,7 +11,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use super::hub::{Call, Caller, Failure};
+use super::failure::Failure;
+use super::hub::{Call, Caller};
 use super::metrics::Method;
 use super::routes::Route;
 use crate::cache::CacheError;

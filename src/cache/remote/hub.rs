@@ -14,13 +14,12 @@ use tonic::{Code, Status};
 
 use super::address::HubAddress;
 use super::breaker::{Breaker, Change};
-use super::connection::{self, Connection, Wire, begun_small};
+use super::connection::{Connection, Wire};
+use super::failure::{Ending, Failure};
 use super::metrics::{Method, Metrics, Outcome};
 use super::token::TokenSource;
 use crate::access::Secret;
-use crate::cache::CacheError;
-use crate::cache::wire::{CacheClient, MAX_MESSAGE, error_of};
-use crate::digest::Digest;
+use crate::cache::wire::{CacheClient, MAX_MESSAGE};
 use crate::telemetry;
 use crate::tls::Connector;
 
@@ -38,6 +37,8 @@ pub struct Hub {
     preferred: AtomicUsize,
     /// That none has answered; none while one does.
     silence: Mutex<Option<Silence>>,
+    /// When it took bytes of any upload last.
+    moved: Mutex<Instant>,
     metrics: Metrics,
 }
 
@@ -50,35 +51,6 @@ struct Silence {
 struct Peer {
     connection: Connection,
     breaker: Mutex<Breaker>,
-}
-
-/// Why there is no answer.
-#[derive(Clone, Debug)]
-pub(super) enum Failure {
-    /// A hub said so, and would say so again.
-    Refused(Box<Status>),
-    /// Nobody could be asked, or nobody answered: why, address by address.
-    Unreachable(String),
-}
-
-impl Failure {
-    /// Of a stream that was open.
-    pub(super) fn of(status: Status) -> Self {
-        match Ending::of(status) {
-            Ending::Refused(status) => Self::Refused(status),
-            Ending::Failed(why) | Ending::Said(why) | Ending::Broken(why) => {
-                Self::Unreachable(format!("the hub: {why}"))
-            }
-        }
-    }
-
-    /// In the engine's words; `about` is the blob that was asked for, if any.
-    pub(super) fn cache_error(&self, about: Option<Digest>) -> CacheError {
-        match self {
-            Self::Refused(status) => error_of(status, about),
-            Self::Unreachable(why) => CacheError::Unavailable(why.clone()),
-        }
-    }
 }
 
 impl Hub {
@@ -96,6 +68,7 @@ impl Hub {
             peers: addresses.into_iter().map(peer).collect(),
             preferred: AtomicUsize::new(0),
             silence: Mutex::default(),
+            moved: Mutex::new(Instant::now()),
             metrics,
         }
     }
@@ -138,6 +111,24 @@ impl Hub {
     pub(super) fn trouble(&self) -> Option<String> {
         let silence = self.silence();
         silence.as_ref().map(|silence| silence.why.clone())
+    }
+
+    /// It took bytes of an upload, just now.
+    pub(super) fn moves(&self) {
+        *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Ends once it has taken nothing of any upload for so long, and not before
+    /// that much has passed since that time.
+    pub(super) async fn until_stuck(&self, since: Instant, patience: Duration) {
+        loop {
+            let moved = *self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+            let left = patience.saturating_sub(moved.max(since).elapsed());
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left).await;
+        }
     }
 
     fn silence(&self) -> MutexGuard<'_, Option<Silence>> {
@@ -186,6 +177,7 @@ impl Hub {
         let count = self.peers.len();
         let mut troubles = Vec::new();
         let mut heard = false;
+        let mut busy = None;
         for turn in 0..count {
             let at = (first + turn) % count;
             let Some(peer) = self.peers.get(at) else {
@@ -224,6 +216,12 @@ impl Hub {
                     self.heard(at);
                     return Err(Failure::Refused(status));
                 }
+                Ending::Busy(why, pause) => {
+                    attempt.refused();
+                    heard = true;
+                    busy = Some(pause);
+                    troubles.push(format!("the hub {address}: {why}"));
+                }
                 Ending::Broken(why) => {
                     peer.connection.distrust().await;
                     troubles.push(attempt.failed(&why));
@@ -245,7 +243,11 @@ impl Hub {
                 why: why.clone(),
             })
         };
-        Err(Failure::Unreachable(why))
+        drop(silence);
+        Err(match busy {
+            Some(pause) => Failure::Busy(why, pause),
+            None => Failure::Unreachable(why),
+        })
     }
 }
 
@@ -291,8 +293,8 @@ impl Caller {
         &self.hub
     }
 
-    /// Asks; `send` is done anew at every address, and with another token where
-    /// the hub refuses one that can be had anew.
+    /// Asks; `send` is done anew at every address, while the hub is busy, and with
+    /// another token where it refuses one that can be had anew.
     pub(super) async fn call<Q, A, F, Answer>(
         &self,
         call: Call,
@@ -314,6 +316,13 @@ impl Caller {
             let call = Call::within(call.method, rest());
             let answer = self.hub.call(call, token.as_ref(), request.clone(), &send);
             let answer = answer.await;
+            if let Err(Failure::Busy(_, pause)) = &answer
+                && let pause = pause.mul_f64(rand::random_range(0.5..1.5))
+                && pause < rest()
+            {
+                tokio::time::sleep(pause).await;
+                continue;
+            }
             let refused = matches!(&answer, Err(Failure::Refused(status)) if status.code() == Code::Unauthenticated);
             if !refused || !again || !token.is_some_and(|token| self.token.refused(&token)) {
                 return answer;
@@ -323,58 +332,9 @@ impl Caller {
     }
 }
 
-/// How an attempt went wrong.
-pub(super) enum Ending {
-    /// The hub says no.
-    Refused(Box<Status>),
-    /// There is no connection.
-    Failed(String),
-    /// The hub says that it can't.
-    Said(String),
-    /// The connection is no good, most likely.
-    Broken(String),
-}
-
-impl Ending {
-    fn of(status: Status) -> Self {
-        let said = match status.message() {
-            "" => format!("{:?}", status.code()),
-            // In tonic's words: there is a connection, and it was closed.
-            said if said.starts_with("Service was not ready") => {
-                return Self::Broken(connection::CLOSED.to_owned());
-            }
-            said => said.to_owned(),
-        };
-        match status.code() {
-            Code::Unavailable
-            | Code::Unknown
-            | Code::Internal
-            | Code::Cancelled
-            | Code::DeadlineExceeded
-            | Code::Aborted => match std::error::Error::source(&status) {
-                Some(source) => Self::Broken(innermost(source)),
-                None => Self::Said(said),
-            },
-            _ => Self::Refused(Box::new(status)),
-        }
-    }
-}
-
-/// What lies at the bottom of an error says most.
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or(&text);
-    format!("the connection broke: {}", begun_small(text))
-}
-
 /// Puts the token and the trace into a request.
 fn furnish(metadata: &mut MetadataMap, token: Option<&Secret>) {
-    let headers = std::mem::take(metadata).into_headers();
-    let mut headers = headers;
+    let mut headers = std::mem::take(metadata).into_headers();
     if let Some(token) = token
         && let Ok(mut value) = HeaderValue::try_from(format!("Bearer {}", token.expose()))
     {

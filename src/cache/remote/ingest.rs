@@ -5,14 +5,15 @@
 //! from there; where the disk fails, the hub alone has it.
 
 use std::io;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::hub::{Caller, Failure};
+use super::failure::Failure;
+use super::hub::Caller;
 use super::near::Near;
 use super::routes::blob_error;
 use super::upload::{self, Ended, Opened, Subject};
@@ -35,6 +36,8 @@ pub(super) struct RemoteIngest {
     live: Option<Live>,
     /// The hub has it by now.
     stored: bool,
+    /// When the hub took something of it last, or began.
+    fed_at: Instant,
     started_at: SystemTime,
     updated_at: SystemTime,
 }
@@ -86,6 +89,7 @@ impl RemoteIngest {
             disk,
             live,
             stored: false,
+            fed_at: Instant::now(),
             started_at: SystemTime::now(),
             updated_at: SystemTime::now(),
         }
@@ -97,6 +101,7 @@ impl RemoteIngest {
             return;
         };
         if live.feed(fed).await {
+            self.fed_at = Instant::now();
             self.live = Some(live);
         } else if live.task.is_finished() {
             self.ended(live.end().await);
@@ -131,7 +136,7 @@ impl RemoteIngest {
             self.near.tier.disk(),
             &self.subject,
             (digest, size),
-            self.patience,
+            (self.fed_at, self.patience),
         );
         sent.await.map_err(|error| blob_error(digest, error))
     }
@@ -188,7 +193,7 @@ async fn follow(
                 skipped -= known;
                 let known = usize::try_from(known).unwrap_or(usize::MAX);
                 drop(bytes.split_to(known));
-                match upload.send(&bytes).await {
+                match upload.send(caller.hub(), &bytes).await {
                     Ok(()) => {}
                     Err(Ended::Stored) => return Ok(()),
                     Err(Ended::Broken(failure)) => return Err(failure),
@@ -320,7 +325,13 @@ impl Ingest for RemoteIngest {
             this.feed(Fed::Commit(digest, length)).await;
         }
         if let Some(live) = this.live.take() {
-            this.ended(live.end().await);
+            let hub = this.caller.hub();
+            let stuck =
+                hub.until_stuck(this.fed_at, upload::attempt_patience(this.patience, length));
+            tokio::select! {
+                ended = live.end() => this.ended(ended),
+                () = stuck => tracing::debug!("the hub does not end an upload"),
+            }
         }
         if !this.stored {
             if !on_disk {

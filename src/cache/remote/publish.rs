@@ -6,7 +6,8 @@ use futures::stream;
 use tokio::time::{Instant, sleep};
 use tonic::{Code, Status, Streaming};
 
-use super::hub::{Call, Caller, Failure};
+use super::failure::Failure;
+use super::hub::{Call, Caller};
 use super::metrics::Method;
 use super::upload::{self, Subject};
 use super::{RemoteCache, holding, strange};
@@ -17,12 +18,15 @@ use crate::digest::Digest;
 
 /// How long a hub may take.
 const LIMIT: Duration = Duration::from_secs(30);
+/// How long it has at least, where little of the patience is left.
+const LEAST: Duration = Duration::from_secs(5);
 /// The first pause after a failure, and the longest.
 pub(super) const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 
 /// Publishes, and tries again while the hub can't be asked for less than
-/// `patience`, and is not gone altogether. An export that arrived although no answer came back is there
-/// twice then, and the hub drops the one that says nothing more.
+/// `patience`, and is not gone altogether. An export that arrived although no
+/// answer came back is there twice then, and the hub drops the one that says
+/// nothing more.
 pub(super) async fn publish(
     caller: &Caller,
     export: &Publication,
@@ -31,9 +35,11 @@ pub(super) async fn publish(
     let [mut pause, longest] = PAUSES;
     let since = Instant::now();
     loop {
-        match attempt(caller, export).await {
+        // Whoever has no patience gets an answer, if there is one.
+        let limit = LIMIT.min(patience.saturating_sub(since.elapsed()).max(LEAST));
+        match attempt(caller, export, limit).await {
             Ok(published) => return published,
-            Err(Failure::Unreachable(why))
+            Err(Failure::Unreachable(why) | Failure::Busy(why, _))
                 if since.elapsed() < patience && !caller.hub().is_gone() =>
             {
                 tracing::debug!(why, "an export is sent again");
@@ -48,8 +54,9 @@ pub(super) async fn publish(
 async fn attempt(
     caller: &Caller,
     export: &Publication,
+    limit: Duration,
 ) -> Result<Result<Published, CacheError>, Failure> {
-    let call = Call::within(Method::Publish, LIMIT);
+    let call = Call::within(Method::Publish, limit);
     let messages = wire::publication_parts(export);
     caller
         .call(call, messages, |client, request| async move {
@@ -98,13 +105,14 @@ impl RemoteCache {
             let (true, Some(size)) = (known || export.uploaded.contains(digest), size) else {
                 return Err(CacheError::Missing(missing.to_vec()));
             };
+            let patience = (std::time::Instant::now(), self.patience);
             let _pin = self.near.tier.pin(digest).await;
             let subject = Subject {
                 place: export.place.clone(),
                 name: digest.to_string(),
                 digest: Some(*digest),
             };
-            upload::from_disk(&self.caller, disk, &subject, (digest, size), self.patience).await?;
+            upload::from_disk(&self.caller, disk, &subject, (digest, size), patience).await?;
         }
         Ok(())
     }

@@ -11,7 +11,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::hub::{Failure, Hub};
+use super::failure::Failure;
+use super::hub::Hub;
 use super::identity::Identity;
 use crate::access::Secret;
 

@@ -4,7 +4,8 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::hub::{Failure, Hub};
+use super::failure::Failure;
+use super::hub::Hub;
 use super::identity::Identity;
 use super::renewing::Renewing;
 use crate::access::{Secret, SecretError};

@@ -1,31 +1,34 @@
 //! A blob's bytes to a hub: opened, resumed where the hub is, committed.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tonic::codec::CompressionEncoding;
 use tonic::{Code, Status, Streaming};
 
-use super::hub::{Call, Caller, Failure};
+use super::failure::Failure;
+use super::hub::{Call, Caller, Hub};
 use super::metrics::Method;
 use crate::blobs::{BlobError, BlobStore as _, DiskStore};
 use crate::cache::CacheError;
 use crate::cache::wire::v1::write_blob_request::{Commit, Open, Part, Piece};
-use crate::cache::wire::v1::write_blob_response::{Part as Answer, Stored};
+use crate::cache::wire::v1::write_blob_response::Part as Answer;
 use crate::cache::wire::{self, PIECE, joined, v1};
 use crate::digest::Digest;
 use crate::place::Place;
 
-/// How long a hub may take to answer the first message: longer than it has a
-/// client wait its turn.
-const LIMIT: Duration = Duration::from_secs(12);
-/// How long it may take no piece.
+/// How long a hub may say nothing where it has to, be it that all its places are
+/// taken.
+const LIMIT: Duration = Duration::from_secs(10);
+/// How long it may take no piece, unless it says that the upload waits.
 const STALL: Duration = Duration::from_secs(10);
-/// How long it may take to make a blob durable: it may have to copy it.
-const COMMIT: Duration = Duration::from_secs(60);
+/// How long it may take to make a blob durable,
+const COMMIT: Duration = Duration::from_secs(20);
+/// and one second more for so many bytes of it: it may have to copy them.
+const COPIED: u64 = 32 << 20;
 /// Pieces that wait to be sent.
 const WAITING: usize = 4;
 /// The first pause after a failure, and the longest.
@@ -63,7 +66,7 @@ pub(super) enum Ended {
 }
 
 /// Opens or resumes an upload, whose bytes are compressed on their way where
-/// that pays.
+/// that pays; ends when there is a place for it, however late.
 pub(super) async fn open(
     caller: &Caller,
     subject: &Subject,
@@ -78,7 +81,7 @@ pub(super) async fn open(
         })),
     };
     let call = Call::within(Method::WriteBlob, LIMIT);
-    caller
+    let (mut upload, mut answer) = caller
         .call(call, first, move |mut client, request| async move {
             if compress {
                 client = client.send_compressed(CompressionEncoding::Zstd);
@@ -92,65 +95,97 @@ pub(super) async fn open(
             let request = tonic::Request::from_parts(metadata, extensions, all);
             let mut answers = client.write_blob(request).await?.into_inner();
             let answer = answers.message().await?.and_then(|answer| answer.part);
-            match answer {
-                Some(Answer::Offset(offset)) => {
-                    Ok(Opened::At(offset, Box::new(Upload { pieces, answers })))
-                }
-                Some(Answer::Stored(Stored { .. })) => Ok(Opened::Stored),
-                None => Err(Status::unavailable("it ended an upload without a word")),
-            }
+            let answer =
+                answer.ok_or_else(|| Status::unavailable("it ended an upload without a word"))?;
+            Ok((Box::new(Upload { pieces, answers }), answer))
         })
-        .await
+        .await?;
+    loop {
+        match answer {
+            Answer::Offset(offset) => return Ok(Opened::At(offset, upload)),
+            Answer::Stored(_) => return Ok(Opened::Stored),
+            Answer::Waiting(_) => answer = upload.answer(LIMIT).await?,
+        }
+    }
 }
 
 impl Upload {
-    /// Sends the next bytes, as fast as the hub takes them.
-    pub(super) async fn send(&mut self, bytes: &Bytes) -> Result<(), Ended> {
+    /// Sends the next bytes to that hub, as fast as it takes them.
+    pub(super) async fn send(&mut self, hub: &Hub, bytes: &Bytes) -> Result<(), Ended> {
         for at in (0..bytes.len()).step_by(PIECE) {
             let bytes = bytes.slice(at..bytes.len().min(at + PIECE));
             let crc32c = wire::checksum(&bytes);
             self.say(Part::Piece(Piece { bytes, crc32c })).await?;
+            hub.moves();
         }
         Ok(())
     }
 
     /// Ends it: the hub then has the blob.
     pub(super) async fn commit(mut self, digest: &Digest, size: u64) -> Result<(), Failure> {
+        let limit = attempt_patience(COMMIT, size);
         let digest = joined([digest]);
-        match self.say(Part::Commit(Commit { digest, size })).await {
-            Ok(()) => {}
-            Err(Ended::Stored) => return Ok(()),
-            Err(Ended::Broken(failure)) => return Err(failure),
-        }
-        match self.answer(COMMIT).await {
+        let ended = match self.say(Part::Commit(Commit { digest, size })).await {
+            Ok(()) => self.ended(limit).await,
+            Err(ended) => ended,
+        };
+        match ended {
             Ended::Stored => Ok(()),
             Ended::Broken(failure) => Err(failure),
         }
     }
 
+    /// Gives the hub a part; it may say meanwhile that the upload waits.
     async fn say(&mut self, part: Part) -> Result<(), Ended> {
         let message = v1::WriteBlobRequest { part: Some(part) };
-        match timeout(STALL, self.pieces.send(message)).await {
-            Ok(Ok(())) => Ok(()),
-            // The hub has hung up, and says why.
-            Ok(Err(_)) => Err(self.answer(LIMIT).await),
-            Err(_) => Err(Ended::Broken(silent(STALL))),
+        loop {
+            let answer = tokio::select! {
+                biased;
+                place = timeout(STALL, self.pieces.reserve()) => match place {
+                    Ok(Ok(place)) => {
+                        place.send(message);
+                        return Ok(());
+                    }
+                    // The hub has hung up, and says why.
+                    Ok(Err(_)) => None,
+                    Err(_) => return Err(Ended::Broken(silent(STALL))),
+                },
+                answer = self.answers.message() => Some(answer),
+            };
+            match answer.map(said) {
+                None => return Err(self.ended(LIMIT).await),
+                Some(Ok(Answer::Waiting(_))) => {}
+                Some(Ok(Answer::Stored(_))) => return Err(Ended::Stored),
+                Some(Ok(Answer::Offset(_))) => return Err(Ended::Broken(strayed())),
+                Some(Err(failure)) => return Err(Ended::Broken(failure)),
+            }
         }
     }
 
-    async fn answer(&mut self, limit: Duration) -> Ended {
-        let answer = match timeout(limit, self.answers.message()).await {
-            Ok(answer) => answer,
-            Err(_) => return Ended::Broken(silent(limit)),
-        };
-        match answer.map(|answer| answer.and_then(|answer| answer.part)) {
-            Ok(Some(Answer::Stored(Stored { .. }))) => Ended::Stored,
-            Ok(_) => Ended::Broken(Failure::Unreachable(
-                "the hub ended an upload without a word".to_owned(),
-            )),
-            Err(status) => Ended::Broken(Failure::of(status)),
+    async fn ended(&mut self, limit: Duration) -> Ended {
+        loop {
+            match self.answer(limit).await {
+                Ok(Answer::Waiting(_)) => {}
+                Ok(Answer::Stored(_)) => return Ended::Stored,
+                Ok(Answer::Offset(_)) => return Ended::Broken(strayed()),
+                Err(failure) => return Ended::Broken(failure),
+            }
         }
     }
+
+    async fn answer(&mut self, limit: Duration) -> Result<Answer, Failure> {
+        let answer = timeout(limit, self.answers.message()).await;
+        said(answer.map_err(|_| silent(limit))?)
+    }
+}
+
+fn said(answer: Result<Option<v1::WriteBlobResponse>, Status>) -> Result<Answer, Failure> {
+    let part = answer.map_err(Failure::of)?.and_then(|answer| answer.part);
+    part.ok_or_else(|| Failure::Unreachable("the hub ended an upload without a word".to_owned()))
+}
+
+fn strayed() -> Failure {
+    Failure::Unreachable("the hub began an upload a second time".to_owned())
 }
 
 fn silent(limit: Duration) -> Failure {
@@ -158,27 +193,39 @@ fn silent(limit: Duration) -> Failure {
     Failure::Unreachable(format!("the hub took nothing of an upload for {seconds} s"))
 }
 
+/// How long nothing may move in an attempt with a blob of that size: nothing
+/// does while it is made durable.
+pub(super) fn attempt_patience(patience: Duration, size: u64) -> Duration {
+    patience.max(LIMIT) + Duration::from_secs(size / COPIED)
+}
+
 /// Uploads a blob that is on `disk`, whatever of it the hub has; tried again
-/// while the hub fails for less than `patience` with no byte in between, and is
-/// not gone altogether.
+/// while the hub fails, until it has taken nothing of any upload for `patience`
+/// since then, or is gone altogether.
 pub(super) async fn from_disk(
     caller: &Caller,
     disk: &DiskStore,
     subject: &Subject,
     (digest, size): (&Digest, u64),
-    patience: Duration,
+    (since, patience): (Instant, Duration),
 ) -> Result<(), CacheError> {
+    let hub = caller.hub();
+    let stuck = attempt_patience(patience, size);
     let [mut pause, longest] = PAUSES;
-    let mut since = Instant::now();
     let mut best = 0;
     let mut forgiven = false;
+    let mut last = silent(stuck);
     loop {
         let mut sent = 0;
-        let failure = match attempt(caller, disk, subject, (digest, size), &mut sent).await? {
-            Ok(()) => return Ok(()),
-            Err(failure) => failure,
+        let trying = attempt(caller, disk, subject, (digest, size), &mut sent);
+        let failure = tokio::select! {
+            biased;
+            tried = trying => match tried? {
+                Ok(()) => return Ok(()),
+                Err(failure) => failure,
+            },
+            () = hub.until_stuck(since, stuck) => return Err(last.cache_error(None)),
         };
-        let error = failure.cache_error(None);
         // What stood there under that name may have been wrong; the hub has
         // dropped it.
         let wrong =
@@ -191,15 +238,18 @@ pub(super) async fn from_disk(
         forgiven |= wrong;
         if sent > best {
             best = sent;
-            since = Instant::now();
             pause = PAUSES[0];
         }
-        if refused || since.elapsed() >= patience || caller.hub().is_gone() {
-            return Err(error);
+        if refused || hub.is_gone() {
+            return Err(failure.cache_error(None));
         }
-        tracing::debug!(blob = %digest, %error, "an upload is taken up again");
-        sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
-        pause = (pause * 2).min(longest);
+        tracing::debug!(blob = %digest, ?failure, "an upload is taken up again");
+        last = failure;
+        let rest = pause.mul_f64(rand::random_range(0.5..1.0));
+        tokio::select! {
+            () = sleep(rest) => pause = (pause * 2).min(longest),
+            () = hub.until_stuck(since, patience) => return Err(last.cache_error(None)),
+        }
     }
 }
 
@@ -220,7 +270,7 @@ async fn attempt(
     let mut bytes = disk.read(digest, offset, size - offset).await?;
     while let Some(chunk) = bytes.next().await {
         let chunk = chunk?;
-        match upload.send(&chunk).await {
+        match upload.send(caller.hub(), &chunk).await {
             Ok(()) => *sent += chunk.len() as u64,
             Err(Ended::Stored) => return Ok(Ok(())),
             Err(Ended::Broken(failure)) => return Ok(Err(failure)),

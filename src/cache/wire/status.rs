@@ -1,11 +1,36 @@
 //! Errors of the engine as gRPC statuses, and back: one table, read both ways.
 
+use std::time::Duration;
+
+use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
 use crate::blobs::BlobError;
 use crate::cache::CacheError;
 use crate::catalog::CatalogError;
 use crate::digest::Digest;
+
+/// When a call may be made again: what gRPC's own retries go by.
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+/// The pause before that, and what it is at most, whatever a hub says.
+const PAUSES: [Duration; 2] = [Duration::from_millis(300), Duration::from_secs(5)];
+
+/// What a hub answers that has too much of it at once: nothing was done.
+pub fn busy(text: String) -> Status {
+    let mut status = Status::resource_exhausted(text);
+    let pause = MetadataValue::from(PAUSES[0].as_millis() as u32);
+    status.metadata_mut().insert(PUSHBACK, pause);
+    status
+}
+
+/// After which pause the call may be made again, where that is all it says.
+pub fn busy_for(status: &Status) -> Option<Duration> {
+    if status.code() != Code::ResourceExhausted {
+        return None;
+    }
+    let pause = status.metadata().get(PUSHBACK)?.to_str().ok()?;
+    Some(Duration::from_millis(pause.parse().ok()?).min(PAUSES[1]))
+}
 
 /// What a hub answers where its engine says this.
 pub fn status_of(error: &CacheError) -> Status {
@@ -52,6 +77,22 @@ pub fn error_of(status: &Status, about: Option<Digest>) -> CacheError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_busy_is_told_from_who_has_no_room_left() {
+        let busy = busy("too many reads at once".to_owned());
+        assert_eq!(busy_for(&busy), Some(PAUSES[0]));
+        assert_eq!(
+            busy_for(&status_of(&CacheError::Exhausted(String::new()))),
+            None
+        );
+        let mut endless = busy.clone();
+        let years = MetadataValue::from(u64::MAX);
+        endless.metadata_mut().insert(PUSHBACK, years);
+        assert_eq!(busy_for(&endless), Some(PAUSES[1]));
+        let unavailable = Status::with_metadata(Code::Unavailable, "", busy.metadata().clone());
+        assert_eq!(busy_for(&unavailable), None);
+    }
 
     #[test]
     fn what_may_pass_is_not_taken_for_what_never_will() {

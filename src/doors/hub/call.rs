@@ -15,7 +15,7 @@ use super::metrics::{Method, Metrics, Outcome};
 use crate::access::{self, Client, Denied, NoRoom, Pass, Reason};
 use crate::cache::CacheError;
 use crate::cache::guard::Guard;
-use crate::cache::wire::{MAX_MESSAGE, Malformed, status_of};
+use crate::cache::wire::{MAX_MESSAGE, Malformed, busy, status_of};
 use crate::place::ProjectId;
 use crate::telemetry;
 
@@ -160,7 +160,7 @@ impl From<NoRoom> for Status {
     fn from(refused: NoRoom) -> Self {
         match refused {
             NoRoom::Closing => Self::unavailable(refused.to_string()),
-            NoRoom::TooMany(_) => Self::resource_exhausted(refused.to_string()),
+            NoRoom::TooMany(_) => busy(refused.to_string()),
         }
     }
 }

@@ -16,8 +16,9 @@ use crate::cache::guard::Guard;
 use crate::cache::wire::{PublicationReader, missing_parts, published_parts, status_of, v1};
 use crate::cache::{CacheError, Publication};
 
-/// How long an export may wait for the memory that it takes.
-const ROOM: Duration = Duration::from_secs(45);
+/// How long an export may wait for the memory that it takes, before its client
+/// is told to try again.
+const ROOM: Duration = Duration::from_secs(5);
 /// How long a client may take over the parts of an export, once it has that.
 const PUBLISHING: Duration = Duration::from_secs(30);
 /// How long it may say nothing meanwhile: it holds memory.
@@ -78,8 +79,7 @@ async fn publication(
     let first = next(&mut messages).await?;
     let mut export = PublicationReader::begin(first).map_err(malformed)?;
     let kib = usize::try_from(export.memory() >> 10).unwrap_or(usize::MAX);
-    let room = tokio::time::timeout(ROOM, room.take(client, kib)).await;
-    let room = room.map_err(|_| Status::unavailable("too many exports at once: try again"))??;
+    let room = room.take_within(ROOM, client, kib, "exports").await?;
     let rest = async {
         while let Some(message) = next(&mut messages).await? {
             export.take(message).map_err(malformed)?;

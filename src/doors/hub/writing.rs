@@ -1,8 +1,13 @@
 //! A blob, on its way in.
 //!
 //! So many blobs come in at a time, the others wait: what a client has sent is
-//! then held up by flow control, and takes no memory here.
+//! then held up by flow control, and takes no memory here. Who waits is told so,
+//! again and again, and knows that this hub is well. A client that sends nothing,
+//! or little while others wait, gives its place up and waits for it again, with
+//! all that it has sent kept.
 
+use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +26,7 @@ use crate::blobs::Ingest;
 use crate::cache::CacheError;
 use crate::cache::guard::Guard;
 use crate::cache::wire::v1::write_blob_request::{Commit, Open, Part, Piece};
-use crate::cache::wire::v1::write_blob_response::{Part as Answer, Stored};
+use crate::cache::wire::v1::write_blob_response::{Part as Answer, Stored, Waiting};
 use crate::cache::wire::{self, v1};
 use crate::digest::Digest;
 use crate::place::Place;
@@ -32,6 +37,10 @@ const SILENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_secs(5);
 /// Bytes in a second that keep a place; less counts as a pause.
 const LEAST: u64 = 16 << 10;
+/// The same while others wait.
+const LEAST_WANTED: u64 = 2 << 20;
+/// After how long who waits for a place is told so, and how often then.
+const WAITING: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(2)];
 /// The largest blob, in bytes.
 const MAX_BLOB: u64 = 1 << 38;
 /// Bytes of the name that an upload is resumed by.
@@ -137,10 +146,12 @@ impl Upload {
         name: &str,
         expected: Option<Digest>,
     ) -> Result<Seat, Status> {
-        let slot = tokio::select! {
-            slot = self.door.uploads.take(&self.client, 1) => slot?,
-            // Whoever has gone away waits for nothing.
-            () = self.answers.closed() => return Err(Status::cancelled("the client went away")),
+        let slot = {
+            let taking = pin!(self.door.uploads.take(&self.client, 1));
+            tokio::select! {
+                slot = taking => slot?,
+                Err(gone) = self.keep_waiting() => return Err(gone),
+            }
         };
         let ingest = self.guard.ingest(place, name, expected).await;
         Ok(Seat {
@@ -148,6 +159,22 @@ impl Upload {
             _slot: slot,
             _counted: self.door.metrics.uploading(),
         })
+    }
+
+    /// Says that there is no place yet, until the client has gone away: who has
+    /// waits for nothing.
+    async fn keep_waiting(&self) -> Result<Infallible, Status> {
+        let [mut pause, next] = WAITING;
+        loop {
+            if tokio::time::timeout(pause, self.answers.closed())
+                .await
+                .is_ok()
+            {
+                return Err(Status::cancelled("the client went away"));
+            }
+            self.say(Answer::Waiting(Waiting {})).await?;
+            pause = next;
+        }
     }
 
     async fn held(&self, place: &Place, digest: Digest) -> Result<Option<u64>, Status> {
@@ -160,7 +187,11 @@ impl Upload {
     async fn fill(&mut self, ingest: &mut dyn Ingest) -> Result<Option<Commit>, Status> {
         let (began, start) = (Instant::now(), ingest.offset());
         loop {
-            let least = began.elapsed().saturating_sub(PAUSE).as_secs() * LEAST;
+            let least = match self.door.uploads.is_wanted() {
+                true => LEAST_WANTED,
+                false => LEAST,
+            };
+            let least = began.elapsed().saturating_sub(PAUSE).as_secs() * least;
             if ingest.offset().saturating_sub(start) < least {
                 return Ok(None);
             }

@@ -4,7 +4,7 @@
 //! may pass is tried again.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -22,7 +22,7 @@ use crate::digest::Digest;
 /// Blobs that are uploaded at a time for one export.
 const PARALLEL: usize = 4;
 /// How long one upload may fail before its export waits for another turn.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 /// How often what a hub misses is sent in one turn.
 const ROUNDS: usize = 3;
 /// How often it is looked what other processes and time have left.
@@ -150,7 +150,8 @@ async fn send(inner: &Inner, waiting: &Waiting, blobs: &[Digest]) -> Result<(), 
                 name: digest.to_string(),
                 digest: Some(digest),
             };
-            upload::from_disk(caller, disk, &subject, (&digest, size), PATIENCE).await
+            let patience = (Instant::now(), PATIENCE);
+            upload::from_disk(caller, disk, &subject, (&digest, size), patience).await
         })
         .buffer_unordered(PARALLEL)
         .try_collect::<Vec<()>>()

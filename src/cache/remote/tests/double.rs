@@ -18,7 +18,7 @@ use super::super::*;
 use crate::blobs::{BlobStore as _, DiskStore};
 use crate::cache::LocalCache;
 use crate::cache::wire::v1::write_blob_request::Part;
-use crate::cache::wire::v1::write_blob_response::{Part as Answer, Stored};
+use crate::cache::wire::v1::write_blob_response::{Part as Answer, Stored, Waiting};
 use crate::cache::wire::{CacheServer, CacheService, PIECE, PublicationReader, status_of};
 use crate::catalog::ledger::Actor;
 
@@ -36,6 +36,10 @@ pub struct Seen {
     pub uploaded: HashMap<ProjectId, BTreeSet<Digest>>,
     /// What every call is answered.
     pub denies: Option<Status>,
+    /// How many calls find it busy before one does not.
+    pub busy: u64,
+    /// How often each upload is told that it waits.
+    pub waits: u64,
 }
 
 /// The double; clones are the same.
@@ -85,6 +89,10 @@ impl Double {
         let token = token.map(|token| token.to_str().unwrap().to_owned());
         let mut seen = self.seen();
         seen.tokens.insert(token);
+        if let Some(busy) = seen.busy.checked_sub(1) {
+            seen.busy = busy;
+            return Err(wire::busy("too many calls at once: try again".to_owned()));
+        }
         match &seen.denies {
             Some(status) => Err(status.clone()),
             None => Ok(()),
@@ -131,6 +139,10 @@ impl Double {
             say(Answer::Stored(Stored { size })).await;
             return Ok(());
         }
+        let waits = self.seen().waits;
+        for _ in 0..waits {
+            say(Answer::Waiting(Waiting {})).await;
+        }
         let ingest = self.cache.ingest(&place, &open.name, None).await;
         let mut ingest = ingest.map_err(|error| status_of(&error))?;
         let offset = ingest.offset();
@@ -138,6 +150,9 @@ impl Double {
         while let Some(message) = pieces.message().await? {
             match message.part {
                 Some(Part::Piece(piece)) => {
+                    for _ in 0..waits {
+                        say(Answer::Waiting(Waiting {})).await;
+                    }
                     assert_eq!(crc_fast::crc32_iscsi(&piece.bytes), piece.crc32c);
                     ingest.write(piece.bytes).await.unwrap();
                 }

@@ -206,6 +206,36 @@ async fn a_hub_that_says_no_is_not_asked_again() {
     assert_eq!(host.metrics.count(Method::Writable), 1);
 }
 
+#[tokio::test]
+async fn a_hub_that_is_busy_is_asked_again_and_is_not_taken_for_a_sick_one() {
+    let lab = Lab::new().await;
+    let host = lab.host().await;
+    lab.double.seen().waits = 20;
+    for (call, asked) in calls(&host.cache) {
+        lab.double.seen().busy = 2;
+        if let Err(error) = asked.await {
+            // Of an export with nothing in it.
+            assert_eq!(call, "publish", "{error}");
+            assert!(!matches!(error, CacheError::Unavailable(_)), "{error}");
+        }
+        assert_eq!(lab.double.seen().busy, 0, "{call}");
+    }
+    host.upload(&content(3, 5_000_000)).await;
+    assert_eq!(host.metrics.breakers_open(), 0);
+    assert!(host.cache.trouble().is_none());
+}
+
+#[tokio::test]
+async fn a_hub_that_stays_busy_is_given_up_in_its_own_words() {
+    let lab = Lab::new().await;
+    let host = Host::of([lab.address()], Duration::ZERO).await;
+    lab.double.seen().busy = u64::MAX;
+    let error = host.cache.writable(&Place::default()).await.unwrap_err();
+    let error = error.to_string();
+    assert!(error.contains("too many calls at once"), "{error}");
+    assert_eq!(host.metrics.breakers_open(), 0);
+}
+
 async fn until_open(host: &Host) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while host.metrics.breakers_open() == 0 {
