@@ -77,6 +77,6 @@ pub use self::sidecar::{Sidecar, SidecarSpec};
 pub use self::tap::{Tap, Tapped};
 pub use self::tls::Tls;
 pub use self::tools::{BuildKit, oracle as oracle_command};
-pub use self::toxic::{Toxic, ToxicProxy};
+pub use self::toxic::{Toxic, ToxicProxy, Way};
 pub use self::tree::tree;
 pub use self::wait::{DEADLINE, until};

@@ -1,11 +1,11 @@
 //! A hub that is down, slow, breaks off, lies or restarts costs hits, and never
 //! a build.
 
-use std::net::SocketAddr;
 use std::path::Path;
 
 use crate::harness::{
-    Build, Hub, Lab, MULTISTAGE_STEPS, Outcome, Runner, Toxic, ToxicProxy, tree, until,
+    Build, Hub, Lab, MULTISTAGE_STEPS, Outcome, Postgres, Runner, Toxic, ToxicProxy, Way, objects,
+    tree, until,
 };
 
 const TO: &str = "type=gha-compatible,mode=max";
@@ -34,8 +34,7 @@ async fn build(lab: &Lab, runner: &Runner, out: &str) -> Outcome {
 }
 
 async fn between(hub: &Hub) -> ToxicProxy {
-    let address: SocketAddr = hub.address().parse().unwrap();
-    ToxicProxy::start(address).await
+    ToxicProxy::before(hub.url()).await.0
 }
 
 fn same(lab: &Lab, one: &str, other: &str) -> bool {
@@ -124,6 +123,77 @@ async fn an_export_whose_hub_goes_away_is_given_up() {
     is_given_up(Toxic::Reset).await;
 }
 
+/// An export whose hub is well, and what it keeps exports in falls silent.
+async fn is_given_up_where(lab: &Lab, hub: &Hub, proxy: &ToxicProxy, bytes: u64) {
+    let one = runner(lab, "one", hub.url()).await;
+    let exporting = Build::of(&lab.context("big")).cache_to(TO);
+    let client = lab.buildx(one.address()).await;
+    let exporting = client.build(&exporting);
+    let falling_silent = async {
+        until("the export is on its way", async || {
+            (proxy.up() > bytes).then_some(())
+        })
+        .await;
+        proxy.set(Toxic::Hang);
+    };
+    let (outcome, ()) = tokio::join!(exporting, falling_silent);
+    outcome.ok().assert_warned("cache not exported");
+}
+
+#[tokio::test]
+async fn an_export_whose_bucket_falls_silent_is_given_up() {
+    let lab = Lab::new();
+    let store = objects::s3().await.s3_store("falls-silent");
+    let (proxy, blobs) = ToxicProxy::before(&store).await;
+    let hub = lab.hub("hub").arguments(["--blobs", &blobs]).start().await;
+    proxy.set(Toxic::Slow(40_000_000));
+    is_given_up_where(&lab, &hub, &proxy, 20_000_000).await;
+}
+
+#[tokio::test]
+async fn an_export_whose_database_falls_silent_is_given_up() {
+    let lab = Lab::new();
+    let postgres = Postgres::start_with_tls();
+    postgres.database("silent");
+    let (proxy, catalog) = ToxicProxy::before(&postgres.tls_url("silent")).await;
+    let hub = lab.hub("hub").arguments(["--catalog", &catalog]);
+    let hub = hub.start().await;
+    let before = proxy.up();
+    is_given_up_where(&lab, &hub, &proxy, before + 2_000).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_off_in_an_upload_is_overcome() {
+    is_exported(Toxic::Cut(Way::Up, 3_000_000)).await;
+}
+
+#[tokio::test]
+async fn a_wrong_byte_in_an_upload_is_overcome() {
+    is_exported(Toxic::Flip(Way::Up, 3_000_000)).await;
+}
+
+/// What goes wrong on its way to the hub is sent again, and comes out right.
+async fn is_exported(toxic: Toxic) {
+    let lab = Lab::new();
+    let hub = lab.hub("hub").start().await;
+    let proxy = between(&hub).await;
+    let one = runner(&lab, "one", &format!("http://{}", proxy.address())).await;
+    proxy.set(toxic);
+    let strict = format!("{TO},ignore-error=false");
+    let exported = Build::of(&lab.context("big")).cache_to(&strict);
+    let client = lab.buildx(one.address()).await;
+    client.build(&exported).await.ok().assert_no_warning();
+    assert!(proxy.up() > 100_000_000, "{} bytes were sent", proxy.up());
+    let cold = runner(&lab, "cold", hub.url()).await;
+    let out = lab.path("out");
+    let imported = Build::of(&lab.context("big"))
+        .cache_from(FROM)
+        .output_folder(&out);
+    let client = lab.buildx(cold.address()).await;
+    client.build(&imported).await.ok().assert_all_cached(3);
+    assert_eq!(out.join("big.bin").metadata().unwrap().len(), 128 << 20);
+}
+
 #[tokio::test]
 async fn a_hub_that_resets_connections_costs_hits_alone() {
     let outcome = costs_hits_alone(Toxic::Reset).await;
@@ -133,12 +203,12 @@ async fn a_hub_that_resets_connections_costs_hits_alone() {
 
 #[tokio::test]
 async fn a_hub_that_breaks_off_in_its_first_answer_costs_hits_alone() {
-    costs_hits_alone(Toxic::Cut(200)).await;
+    costs_hits_alone(Toxic::Cut(Way::Down, 200)).await;
 }
 
 #[tokio::test]
 async fn a_wrong_byte_in_the_first_answer_costs_hits_alone() {
-    costs_hits_alone(Toxic::Flip(300)).await;
+    costs_hits_alone(Toxic::Flip(Way::Down, 300)).await;
 }
 
 /// What was promised is read all the same, with the right bytes.
@@ -155,12 +225,12 @@ async fn is_overcome(toxic: Toxic) {
 
 #[tokio::test]
 async fn a_connection_that_breaks_off_in_a_layer_is_overcome() {
-    is_overcome(Toxic::Cut(100_000)).await;
+    is_overcome(Toxic::Cut(Way::Down, 100_000)).await;
 }
 
 #[tokio::test]
 async fn a_wrong_byte_in_a_layer_is_overcome() {
-    is_overcome(Toxic::Flip(200_000)).await;
+    is_overcome(Toxic::Flip(Way::Down, 200_000)).await;
 }
 
 #[tokio::test]
@@ -239,7 +309,7 @@ async fn an_export_that_need_not_wait_survives_a_restart_of_its_sidecar() {
     let buildkitd = lab.buildkitd("one").start().await;
     let mut sidecar = spec.clone().buildkitd(&buildkitd.address).start().await;
     // The hub takes exports when the build asks, and goes down before it has it.
-    proxy.set(Toxic::Cut(2_000));
+    proxy.set(Toxic::Cut(Way::Down, 2_000));
     let building = Build::of(&lab.context("multistage"))
         .cache_to(TO)
         .output_folder(&lab.path("first"));

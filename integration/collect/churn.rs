@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 
 use super::faults::Unreliable;
 use super::world::{export, some, somewhere};
-use crate::harness::{Lab, Postgres, Toxic, ToxicProxy, objects, until};
+use crate::harness::{Lab, Postgres, Toxic, ToxicProxy, Way, objects, until};
 
 /// Engines that share the store, as processes would.
 const ENGINES: usize = 3;
@@ -357,7 +357,7 @@ impl Weather {
                 0 => Toxic::Reset,
                 1 => Toxic::Refuse,
                 2 => Toxic::Hang,
-                _ => Toxic::Cut(random.random_range(1..20_000)),
+                _ => Toxic::Cut(Way::Down, random.random_range(1..20_000)),
             };
             proxy.set(toxic);
             tokio::time::sleep(Duration::from_millis(random.random_range(1..40))).await;
@@ -384,11 +384,7 @@ async fn a_database_and_a_bucket_stay_sound_while_they_are_collected() {
 async fn nothing_is_lost_while_the_database_is_lost_now_and_then() {
     let postgres = Postgres::start_with_tls();
     let url = postgres.database("collect");
-    let secured = postgres.tls_url("collect");
-    let server = secured.split(['@', '/']).find_map(|part| part.parse().ok());
-    let server: std::net::SocketAddr = server.expect("an address and a port");
-    let proxy = ToxicProxy::start(server).await;
-    let by_proxy = secured.replace(&server.to_string(), &proxy.address().to_string());
+    let (proxy, by_proxy) = ToxicProxy::before(&postgres.tls_url("collect")).await;
     shared(&by_proxy, &url, "collect-foul", &Weather::Foul(proxy)).await;
 }
 

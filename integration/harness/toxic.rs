@@ -27,20 +27,22 @@ pub enum Toxic {
     Hang,
     /// So many bytes pass in a second, each way.
     Slow(u64),
-    /// Connections end once so many bytes have come from the server since this
-    /// was set, in all; later ones pass.
-    Cut(u64),
-    /// The byte that comes from the server after so many, since this was set,
-    /// is another one; all others pass.
-    Flip(u64),
+    /// Connections end once so many bytes have gone that way since this was set,
+    /// in all; later ones pass.
+    Cut(Way, u64),
+    /// The byte that goes that way after so many, since this was set, is another
+    /// one; all others pass.
+    Flip(Way, u64),
     /// Connections are reset.
     Reset,
 }
 
 /// Which way bytes go.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// To the server.
     Up,
+    /// From it.
     Down,
 }
 
@@ -60,6 +62,16 @@ struct Shared {
     accepted: AtomicU64,
 }
 
+impl Shared {
+    /// Bytes that went that way since the toxic was set.
+    fn passed(&self, way: Way) -> &AtomicU64 {
+        match way {
+            Way::Up => &self.up,
+            Way::Down => &self.down,
+        }
+    }
+}
+
 impl ToxicProxy {
     /// A proxy of `server`, on a free port of loopback, that passes all.
     pub async fn start(server: SocketAddr) -> Self {
@@ -77,6 +89,17 @@ impl ToxicProxy {
             shared,
             accepting: accepting.abort_handle(),
         }
+    }
+
+    /// A proxy of the server that stands in `url` with its address and port, and
+    /// that URL by way of the proxy.
+    pub async fn before(url: &str) -> (Self, String) {
+        let words = &mut url.split(['@', '/', '&']);
+        let server = words.find_map(|word| word.parse().ok());
+        let server: SocketAddr = server.expect("an address and a port");
+        let proxy = Self::start(server).await;
+        let by_proxy = url.replace(&server.to_string(), &proxy.address.to_string());
+        (proxy, by_proxy)
     }
 
     /// Where clients connect.
@@ -166,7 +189,7 @@ async fn pump(way: Way, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared:
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 usize::try_from(rate / 50).unwrap().max(1)
             }
-            Toxic::Pass | Toxic::Cut(_) | Toxic::Flip(_) => buffer.len(),
+            Toxic::Pass | Toxic::Cut(..) | Toxic::Flip(..) => buffer.len(),
         };
         let most = most.min(buffer.len());
         let read = tokio::select! {
@@ -180,25 +203,23 @@ async fn pump(way: Way, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared:
             Ok(0) | Err(_) => return,
             Ok(length) => length,
         };
-        if way == Way::Up {
-            shared.up.fetch_add(length as u64, Ordering::SeqCst);
-        }
-        if way == Way::Down {
-            let before = shared.down.fetch_add(length as u64, Ordering::SeqCst);
-            let now = *toxic.borrow();
-            match now {
-                Toxic::Cut(after) if before >= after + CUT => {}
-                Toxic::Cut(after) if before + length as u64 > after => {
-                    length = usize::try_from(after.saturating_sub(before)).unwrap();
-                    shared.down.store(after + CUT, Ordering::SeqCst);
-                    let _ = to.write_all(&buffer[..length]).await;
-                    return;
-                }
-                Toxic::Flip(at) if (before..before + length as u64).contains(&at) => {
-                    buffer[usize::try_from(at - before).unwrap()] ^= 1;
-                }
-                _ => {}
+        let passed = shared.passed(way);
+        let before = passed.fetch_add(length as u64, Ordering::SeqCst);
+        let now = *toxic.borrow();
+        match now {
+            Toxic::Cut(cut, after) if cut != way || before >= after + CUT => {}
+            Toxic::Cut(_, after) if before + length as u64 > after => {
+                length = usize::try_from(after.saturating_sub(before)).unwrap();
+                passed.store(after + CUT, Ordering::SeqCst);
+                let _ = to.write_all(&buffer[..length]).await;
+                return;
             }
+            Toxic::Flip(flipped, at)
+                if flipped == way && (before..before + length as u64).contains(&at) =>
+            {
+                buffer[usize::try_from(at - before).unwrap()] ^= 1;
+            }
+            _ => {}
         }
         if to.write_all(&buffer[..length]).await.is_err() {
             return;

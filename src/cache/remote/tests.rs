@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use tonic::Status;
 
 use self::double::Double;
-use self::toxic::{Toxic, ToxicProxy};
+use self::toxic::{Toxic, ToxicProxy, Way};
 use super::*;
 use crate::access::Secret;
 use crate::blobs::{TierMetrics, TierOptions};

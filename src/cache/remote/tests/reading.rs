@@ -33,7 +33,10 @@ async fn a_read_that_breaks_off_goes_on_where_it_was() {
     let lab = Lab::new().await;
     let layer = content(1, 4_000_000);
     let (reader, digest, _import) = importing(&lab, &layer).await;
-    for toxic in [Toxic::Cut(1_000_000), Toxic::Cut(2_000_000)] {
+    for toxic in [
+        Toxic::Cut(Way::Down, 1_000_000),
+        Toxic::Cut(Way::Down, 2_000_000),
+    ] {
         reader.near.tier.remove(&digest).await.unwrap();
         lab.proxy.set(toxic);
         assert_eq!(reader.whole(&digest).await.unwrap(), layer, "{toxic:?}");
@@ -56,7 +59,7 @@ async fn a_wrong_byte_is_found_and_fetched_anew() {
     let (reader, digest, _import) = importing(&lab, &layer).await;
     for at in [0, 5, 14, 100, 50_000, 999_999] {
         reader.near.tier.remove(&digest).await.unwrap();
-        lab.proxy.set(Toxic::Flip(at));
+        lab.proxy.set(Toxic::Flip(Way::Down, at));
         assert_eq!(reader.whole(&digest).await.unwrap(), layer, "{at}");
     }
 }

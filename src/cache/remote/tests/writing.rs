@@ -14,7 +14,7 @@ async fn hub_has(lab: &Lab, layer: &Bytes) -> bool {
 
 #[tokio::test]
 async fn an_upload_that_breaks_half_way_still_publishes() {
-    for toxic in [Toxic::Reset, Toxic::Refuse, Toxic::Cut(0)] {
+    for toxic in [Toxic::Reset, Toxic::Refuse, Toxic::Cut(Way::Down, 0)] {
         let lab = Lab::new().await;
         let host = lab.host().await;
         let layer = content(1, 8_000_000);
