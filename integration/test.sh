@@ -32,5 +32,6 @@ step cargo test --locked --test integration
 LAYERD_IMPORT_CARRIER=session step cargo test --locked --test integration -- story:: places:: imports:: parallel:: failopen:: union:: --skip history::
 if [ -n "$full" ]; then
   LAYERD_SOAK_MINUTES=30 step cargo test --locked --test integration -- --nocapture soak::
-  LAYERD_HUB_FULL=1 step cargo test --locked --test integration -- --nocapture --test-threads=1 hub:: collect::churn
+  # Entries of 5 GB of which each is there twice: 15 GB of disk.
+  LAYERD_HUB_FULL=1 step cargo test --locked --test integration -- --nocapture --test-threads=1 hub:: collect::churn gha::memory gha::large
 fi

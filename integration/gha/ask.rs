@@ -180,6 +180,15 @@ impl Ask {
         assert!(id.parse::<u64>().is_ok(), "{id}");
     }
 
+    /// Begins a download, with these headers.
+    pub async fn open(&self, url: &str, headers: &[(&str, &str)]) -> reqwest::Response {
+        let mut request = self.client.get(url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.send().await.unwrap()
+    }
+
     /// Downloads, with these headers.
     pub async fn get(&self, url: &str, headers: &[(&str, &str)]) -> Answer {
         self.request(Method::GET, url, headers, Bytes::new()).await
