@@ -56,6 +56,8 @@ impl Ask {
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(layerd::tls::no_client().unwrap())
             .redirect(reqwest::redirect::Policy::none())
+            // Who waits for a turn is not read from, for longer than it allows.
+            .tcp_user_timeout(None)
             .no_proxy()
             .build();
         Self {

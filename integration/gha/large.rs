@@ -75,9 +75,21 @@ async fn comes_and_goes(spec: HubSpec, fsck: &[&str]) {
     };
     let mut putting = JoinSet::new();
     for block in 0..BLOCKS {
-        let (ask, url, body) = (ask.clone(), Arc::clone(&url), made(&noise, block, size));
+        let (ask, url, noise) = (ask.clone(), Arc::clone(&url), noise.clone());
         putting.spawn(async move {
-            ask.put_block(&url, &block.to_string(), body).await.is(201);
+            let name = block.to_string();
+            // One that has waited for a minute is told to come again, as all
+            // clients do.
+            let send = async || {
+                let body = made(&noise, block, size);
+                ask.put_block(&url, &name, body).await
+            };
+            let mut answer = send().await;
+            while answer.status == 503 {
+                println!("block {block} comes again");
+                answer = send().await;
+            }
+            answer.is(201);
         });
     }
     all(putting).await;

@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use super::buildkit::{MAIN, gha, out};
 use crate::harness::{
-    Build, Hub, Lab, MULTISTAGE_STEPS, Metrics, Outcome, layerd, runtime_token, trusting_buildkitd,
+    Build, Fate, Hub, Lab, MULTISTAGE_STEPS, Metrics, Outcome, layerd, runtime_token,
+    trusting_buildkitd,
 };
 
 /// Indexes that came without a signature, and are part of a union.
@@ -48,8 +49,12 @@ async fn build(
 ) -> (Outcome, String) {
     let daemon = lab.buildkitd(name).program(trusting_buildkitd());
     let daemon = daemon.config(config).start().await;
-    let mut build =
-        Build::of(&lab.context("multistage")).output_folder(&lab.path(name).join("out"));
+    let context = lab.path("contexts/multistage");
+    let context = match context.exists() {
+        true => context,
+        false => lab.context("multistage"),
+    };
+    let mut build = Build::of(&context).output_folder(&lab.path(name).join("out"));
     if let Some(from) = from {
         build = build.cache_from(from);
     }
@@ -100,11 +105,21 @@ async fn signs_and_verifies(version: u8) {
     second.assert_all_cached(MULTISTAGE_STEPS);
     assert!(out(&lab, "one") == out(&lab, "two"), "{log}");
 
-    // Who signs again, and what is signed anew is what is found next.
-    let (third, _) = build(&lab, "three", &signs("three"), Some(&entry), Some(&entry)).await;
+    // The same index once more has its signature already, as it would have at
+    // GitHub: BuildKit takes that for an error, which it can be told to ignore.
+    let lenient = format!("{entry},ignore-error=true");
+    let (third, _) = build(&lab, "three", &signs("three"), Some(&entry), Some(&lenient)).await;
     third.ok().assert_all_cached(MULTISTAGE_STEPS);
     let (fourth, _) = build(&lab, "four", &verifies, Some(&entry), None).await;
     fourth.ok().assert_all_cached(MULTISTAGE_STEPS);
+    // Another index is signed anew, and found before the first.
+    std::fs::write(lab.path("contexts/multistage/src/main.txt"), "changed").unwrap();
+    let (fifth, _) = build(&lab, "five", &signs("five"), Some(&entry), Some(&entry)).await;
+    let fifth = fifth.ok();
+    let ran = fifth.progress.steps();
+    assert!(ran.values().any(|fate| *fate == Fate::Ran), "{ran:?}");
+    let (sixth, _) = build(&lab, "six", &verifies, Some(&entry), None).await;
+    sixth.ok().assert_all_cached(MULTISTAGE_STEPS);
     assert_eq!(united(&hub).await, 0.0, "{version}");
 }
 

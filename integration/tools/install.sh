@@ -83,21 +83,31 @@ versitygw() {
 # BuildKit's daemon with another idea of whose signatures count: GitHub's can't
 # be had by a test. All else is as released (harness/tools.rs looks for it).
 trusting_buildkitd() {
-  local out json source policy
-  out="$tools/trusting-buildkitd-$BUILDKIT_VERSION-$(cat "$here/trusting/"* | sha256sum | cut -c1-16)"
+  local out sources=$scratch/trusting policy
+  out="$tools/trusting-buildkitd-$BUILDKIT_VERSION-$(sha256sum "$here/trusting/trusting.go" | cut -c1-16)"
   if [ -e "$out/buildkitd" ]; then return; fi
   say "building buildkitd $BUILDKIT_VERSION for signatures of tests (once)"
-  json=$(cd "$scratch" && go mod download -json "github.com/moby/buildkit@$BUILDKIT_VERSION")
-  source=$(sed -n 's/^[[:space:]]*"Dir": "\(.*\)",\{0,1\}$/\1/p' <<<"$json")
-  policy=$(cd "$source" && GOFLAGS= go list -mod=readonly -m -f '{{.Dir}}' github.com/moby/policy-helpers)
-  sed 's/^func (v \*Verifier) VerifyArtifact(/func (v *Verifier) verifiedBySigstore(/' "$policy/verifier.go" >"$scratch/verifier.go"
-  printf '{"Replace": {"%s": "%s", "%s": "%s"}}' "$policy/verifier.go" "$scratch/verifier.go" \
-    "$policy/trusting.go" "$here/trusting/trusting.go" >"$scratch/overlay.json"
-  mkdir -p "$out.partial"
-  (cd "$source" && CGO_ENABLED=0 GOFLAGS= go build -mod=readonly -overlay "$scratch/overlay.json" -trimpath \
-    -ldflags "-s -w -X github.com/moby/buildkit/version.Version=$BUILDKIT_VERSION" -o "$out.partial/" ./cmd/buildkitd)
+  mkdir -p "$sources" "$out.partial"
+  cp -r "$(go_folder "github.com/moby/buildkit@$BUILDKIT_VERSION")" "$sources/buildkit"
+  chmod -R u+w "$sources"
+  policy=$(cd "$sources/buildkit" && GOFLAGS= go list -m -f '{{.Path}}@{{.Version}}' github.com/moby/policy-helpers)
+  cp -r "$(go_folder "$policy")" "$sources/policy"
+  chmod -R u+w "$sources"
+  sed -i 's/^func (v \*Verifier) VerifyArtifact(/func (v *Verifier) verifiedBySigstore(/' "$sources/policy/verifier.go"
+  cp "$here/trusting/trusting.go" "$sources/policy/"
+  (cd "$sources/buildkit" && export CGO_ENABLED=0 GOFLAGS= &&
+    go mod edit -replace "github.com/moby/policy-helpers=../policy" &&
+    go build -trimpath -ldflags "-s -w -X github.com/moby/buildkit/version.Version=$BUILDKIT_VERSION" \
+      -o "$out.partial/" ./cmd/buildkitd)
   rm -rf "$out"
   mv "$out.partial" "$out"
+}
+
+# Where a Go module is, verified by the checksums of whoever needs it.
+go_folder() { # module@version
+  local json
+  json=$(cd "$scratch" && go mod download -json "$1") || die "$1 can't be fetched: $json"
+  sed -n 's/^[[:space:]]*"Dir": "\(.*\)",\{0,1\}$/\1/p' <<<"$json"
 }
 
 # Our own program that links BuildKit, kept by the hash of its sources
