@@ -5,7 +5,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use super::ask::{Ask, VERSION};
-use crate::harness::{Hub, Lab, Metrics, layerd, layerd_with, until};
+use crate::harness::{Hub, HubSpec, Lab, Metrics, layerd, layerd_with, objects, until};
 use crate::hub::{Gate, claims, noise, signed, with};
 
 async fn outcomes(hub: &Hub, outcome: &str) -> f64 {
@@ -14,17 +14,13 @@ async fn outcomes(hub: &Hub, outcome: &str) -> f64 {
     metrics.value(&series)
 }
 
-/// Begins to send `size` bytes to an address, and goes away in the middle.
-async fn leaves(hub: &Hub, url: &str, size: usize) {
+/// Begins a request with `head`, sends `body`, and goes away.
+async fn leaves(hub: &Hub, head: &str, body: &[u8]) {
     let before = outcomes(hub, "cancelled").await;
-    let path = url.strip_prefix(hub.url()).unwrap();
     let mut stream = TcpStream::connect(hub.address()).await.unwrap();
-    let head = format!(
-        "PUT {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: {size}\r\n\r\n",
-        hub.address()
-    );
+    let head = format!("{head}\r\nHost: {}\r\n\r\n", hub.address());
     stream.write_all(head.as_bytes()).await.unwrap();
-    stream.write_all(&noise(1, size / 2)).await.unwrap();
+    stream.write_all(body).await.unwrap();
     drop(stream);
     until("the hub has given it up", async || {
         (outcomes(hub, "cancelled").await > before).then_some(())
@@ -33,29 +29,57 @@ async fn leaves(hub: &Hub, url: &str, size: usize) {
 }
 
 /// With a quota that has room for one of them.
-#[tokio::test]
-async fn what_was_cancelled_counts_for_nothing_and_the_key_can_be_saved() {
-    const SIZE: usize = 800_000;
-    let lab = Lab::new();
-    let quota = ["--quota", "default=1MB"];
-    let hub = lab.hub("hub").arguments(quota).start().await;
+async fn counts_for_nothing(spec: HubSpec, size: usize) -> Hub {
+    let quota = format!("default={}", size * 5 / 4);
+    let hub = spec.arguments(["--quota", &quota]).start().await;
     let ask = Ask::new(hub.url(), None);
     let url = ask.reserved("key", VERSION).await;
-    for round in 0..4 {
-        leaves(&hub, &url, SIZE).await;
-        let block = format!("{url}&comp=block&blockid=YWJj{round}");
-        leaves(&hub, &block, SIZE).await;
+    let path = url.strip_prefix(hub.url()).unwrap();
+    let reserved = ask.reserve("first", VERSION).await.is(201).json();
+    let id = reserved["cacheId"].as_i64().unwrap();
+    let half = noise(1, size / 2);
+    let chunk = [format!("{:x}\r\n", half.len()).as_bytes(), &half].concat();
+    for _ in 0..3 {
+        let whole = format!("PUT {path} HTTP/1.1\r\nContent-Length: {size}");
+        leaves(&hub, &whole, &half).await;
+        let block =
+            format!("PUT {path}&comp=block&blockid=YWJj HTTP/1.1\r\nContent-Length: {size}");
+        leaves(&hub, &block, &half).await;
+        let first = format!(
+            "PATCH /_apis/artifactcache/caches/{id} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\
+             Content-Range: bytes 0-{}/*",
+            size - 1
+        );
+        leaves(&hub, &first, &chunk).await;
     }
-    assert_eq!(ask.find(&["key", "k"], VERSION).await, None);
-    ask.finalize("key", VERSION, SIZE / 2).await.is(400);
-    let files = walk(&hub.data_dir().join("blobs"));
-    assert!(files < 10_000, "{files} bytes are left of them");
-    let content = noise(2, SIZE);
+    assert_eq!(ask.find(&["key", "first", "k"], VERSION).await, None);
+    ask.finalize("key", VERSION, size / 2).await.is(400);
+    ask.commit(id, size / 2).await.is(400);
+    let content = noise(2, size);
     ask.put_whole(&url, content.clone()).await.is(201);
-    ask.finalize("key", VERSION, SIZE).await.is(200);
+    ask.finalize("key", VERSION, size).await.is(200);
     assert!(ask.restored(&["key"], VERSION).await.unwrap() == content);
+    hub
+}
+
+#[tokio::test]
+async fn what_was_cancelled_counts_for_nothing_and_the_key_can_be_saved() {
+    let lab = Lab::new();
+    let hub = counts_for_nothing(lab.hub("hub"), 800_000).await;
+    let bytes = walk(&hub.data_dir().join("ingest"));
+    assert_eq!(bytes, 0, "are left of what was cancelled");
     let dir = hub.data_dir().display().to_string();
     layerd(["cache", "fsck", "--data-dir", &dir]).await.ok();
+}
+
+/// In parts, of which some were there already.
+#[tokio::test]
+async fn what_was_cancelled_on_its_way_to_a_bucket_counts_for_nothing() {
+    let lab = Lab::new();
+    let store = objects::s3().await.s3_store("gha-cancelled");
+    let arguments = ["--blobs", &store, "--gha-redirect", "off"];
+    let spec = lab.hub("hub").arguments(arguments);
+    counts_for_nothing(spec, 40_000_000).await;
 }
 
 /// Bytes of all files below a folder.
