@@ -6,6 +6,7 @@
 //! they report is parsed into steps ([`Progress`]). Nothing here sleeps for a
 //! fixed time: everything waits for a condition, with a deadline.
 
+pub mod act;
 pub mod actions;
 mod build;
 mod buildkitd;
@@ -76,7 +77,7 @@ pub use self::runner_token::runtime_token;
 pub use self::sidecar::{Sidecar, SidecarSpec};
 pub use self::tap::{Tap, Tapped};
 pub use self::tls::Tls;
-pub use self::tools::{BuildKit, oracle as oracle_command};
+pub use self::tools::{BuildKit, oracle as oracle_command, trusting_buildkitd};
 pub use self::toxic::{Toxic, ToxicProxy, Way};
 pub use self::tree::tree;
 pub use self::wait::{DEADLINE, until};

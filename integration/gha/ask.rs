@@ -56,6 +56,8 @@ impl Ask {
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(layerd::tls::no_client().unwrap())
             .redirect(reqwest::redirect::Policy::none())
+            // Who waits for a turn is not read from, for longer than it allows.
+            .tcp_user_timeout(None)
             .no_proxy()
             .build();
         Self {
@@ -178,6 +180,15 @@ impl Ask {
         assert_eq!(ended["ok"], true);
         let id = ended["entry_id"].as_str().unwrap();
         assert!(id.parse::<u64>().is_ok(), "{id}");
+    }
+
+    /// Begins a download, with these headers.
+    pub async fn open(&self, url: &str, headers: &[(&str, &str)]) -> reqwest::Response {
+        let mut request = self.client.get(url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.send().await.unwrap()
     }
 
     /// Downloads, with these headers.

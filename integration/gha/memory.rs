@@ -16,7 +16,7 @@ const LIMIT: u64 = 256 << 20;
 
 /// A body of a block that is made as it is sent: noise, with the block's number
 /// in each piece.
-fn made(noise: &Bytes, block: usize, size: usize) -> reqwest::Body {
+pub fn made(noise: &Bytes, block: usize, size: usize) -> reqwest::Body {
     let noise = noise.clone();
     let pieces = (0..size / noise.len()).map(move |piece| {
         let mark = ((block << 32) + piece).to_le_bytes();

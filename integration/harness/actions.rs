@@ -51,6 +51,13 @@ impl Job {
         }
     }
 
+    /// With a variable of its environment as it is said here.
+    pub fn variable(mut self, name: &'static str, value: &str) -> Self {
+        self.environment.retain(|(other, _)| *other != name);
+        self.environment.push((name, value.to_owned()));
+        self
+    }
+
     /// Its folder.
     pub fn folder(&self) -> &Path {
         &self.folder

@@ -16,6 +16,9 @@ pub struct BuildkitdSpec {
     name: String,
     folder: PathBuf,
     version: BuildKit,
+    program: Option<PathBuf>,
+    config: String,
+    environment: Vec<(String, String)>,
     tls: Option<Tls>,
 }
 
@@ -25,6 +28,9 @@ impl BuildkitdSpec {
             name: format!("buildkitd {name}"),
             folder,
             version: BuildKit::Current,
+            program: None,
+            config: String::new(),
+            environment: Vec::new(),
             tls: None,
         }
     }
@@ -32,6 +38,24 @@ impl BuildkitdSpec {
     /// Another version than the current one.
     pub fn version(mut self, version: BuildKit) -> Self {
         self.version = version;
+        self
+    }
+
+    /// Another program than the one that was released.
+    pub fn program(mut self, program: PathBuf) -> Self {
+        self.program = Some(program);
+        self
+    }
+
+    /// What its buildkitd.toml says.
+    pub fn config(mut self, config: &str) -> Self {
+        config.clone_into(&mut self.config);
+        self
+    }
+
+    /// One more variable of its environment.
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -58,10 +82,11 @@ impl BuildkitdSpec {
     }
 
     fn spawn(&self, address: &str) -> Process {
-        let mut command = Command::new(self.version.command("buildkitd"));
+        let mut command = Command::new(self.executable());
         command
             .args(self.arguments())
             .args(["--addr", address])
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env("TMPDIR", self.temporary());
         if let Some(tls) = &self.tls {
             command.arg("--tlscacert").arg(tls.ca());
@@ -77,15 +102,19 @@ impl BuildkitdSpec {
     /// The program and its arguments, for somebody else to start; all but
     /// where it listens.
     pub fn command_line(&self) -> Vec<String> {
-        let program = self.version.command("buildkitd");
-        let mut words = vec![program.display().to_string()];
+        let mut words = vec![self.executable().display().to_string()];
         words.extend(self.arguments());
         words
     }
 
+    fn executable(&self) -> PathBuf {
+        let released = || self.version.command("buildkitd");
+        self.program.clone().unwrap_or_else(released)
+    }
+
     fn arguments(&self) -> Vec<String> {
         let config = self.folder.join("buildkitd.toml");
-        std::fs::write(&config, "").expect("an empty configuration");
+        std::fs::write(&config, &self.config).expect("a configuration");
         vec![
             format!("--root={}", self.root().display()),
             format!("--config={}", config.display()),
@@ -173,6 +202,12 @@ impl Buildkitd {
         self.spec.unmount();
         std::fs::remove_dir_all(self.spec.root()).expect("its root goes");
         self.start_again().await;
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        let process = self.process.as_ref().expect("it is running");
+        process.log()
     }
 
     /// The largest resident set that it ever had, in bytes.

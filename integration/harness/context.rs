@@ -10,10 +10,16 @@ pub const MULTISTAGE_STEPS: usize = 10;
 /// Copies `testdata/<name>` below `into`, with the base file system beside its
 /// Dockerfile.
 pub fn copy(name: &str, into: &Path) -> PathBuf {
+    let target = copy_alone(name, into);
+    std::fs::copy(base(), target.join("base.tar")).expect("the base goes into the context");
+    target
+}
+
+/// Copies `testdata/<name>` below `into`, and nothing else.
+pub fn copy_alone(name: &str, into: &Path) -> PathBuf {
     let source = testdata().join(name);
     let target = into.join(name);
     run(Command::new("cp").arg("-r").arg(&source).arg(&target));
-    std::fs::copy(base(), target.join("base.tar")).expect("the base goes into the context");
     target
 }
 

@@ -63,6 +63,16 @@ impl HubSpec {
         self
     }
 
+    /// With a clock that is ahead by so many seconds; timers run as ever.
+    pub fn ahead(self, seconds: u64) -> Self {
+        let library = super::tools::faketime().display().to_string();
+        let mut spec = self;
+        spec.environment.retain(|(name, _)| name != "FAKETIME");
+        spec.environment("LD_PRELOAD", &library)
+            .environment("FAKETIME", &format!("+{seconds}"))
+            .environment("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+    }
+
     /// Starts it, and waits until it says that it is ready.
     pub async fn start(self) -> Hub {
         let mut command = Command::new(env!("CARGO_BIN_EXE_layerd"));
@@ -165,9 +175,14 @@ impl Hub {
 
     /// The same one again, at the same address, after it has ended.
     pub async fn restart(self) -> Self {
+        self.restart_as(|spec| spec).await
+    }
+
+    /// The same one again, but for what is changed.
+    pub async fn restart_as(self, change: impl FnOnce(HubSpec) -> HubSpec) -> Self {
         let spec = self.spec.clone().listen(self.address());
         drop(self);
-        spec.start().await
+        change(spec).start().await
     }
 }
 

@@ -41,6 +41,15 @@ pub fn oracle() -> PathBuf {
     installed(&format!("oracle-{}", oracle_version()), "oracle")
 }
 
+/// The current buildkitd, but for whose signatures count.
+pub fn trusting_buildkitd() -> PathBuf {
+    let source = include_bytes!("../tools/trusting/trusting.go");
+    let hash = hex::encode(Sha256::digest(source));
+    let version = BuildKit::Current.version();
+    let folder = format!("trusting-buildkitd-{version}-{}", &hash[..16]);
+    installed(&folder, "buildkitd")
+}
+
 /// The start of a hash of all that the oracle is built from, as
 /// `integration/tools/install.sh` makes it.
 fn oracle_version() -> String {
@@ -59,6 +68,17 @@ fn oracle_version() -> String {
         hash.update(std::fs::read(source).expect("a source"));
     }
     hex::encode(hash.finalize())[..16].to_owned()
+}
+
+/// The library that changes what time it is, where Debian has it: in a folder of
+/// each architecture.
+pub fn faketime() -> PathBuf {
+    let folders = std::fs::read_dir("/usr/lib").expect("/usr/lib");
+    let mut libraries = folders
+        .flatten()
+        .map(|folder| folder.path().join("faketime/libfaketime.so.1"));
+    let found = libraries.find(|library| library.exists());
+    found.expect("libfaketime is there: run integration/tools/install.sh test")
 }
 
 /// What `versions.env` says of `key`.

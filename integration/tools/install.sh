@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the demo, the tests and the benchmarks run: runc, busybox, a
 # registry, an S3 and an Azure server, PostgreSQL, Prometheus, the client of
-# actions/cache, BuildKit (current and old), buildx and the oracle.
+# actions/cache, act, BuildKit (current, old, and one that trusts the tests'
+# signatures), buildx and the oracle.
 # Everything built here is kept under
 # ${LAYERD_TOOLS:-~/.cache/layerd/tools}/<name>-<version>/ and reused; what is
 # there already costs nothing.
@@ -79,6 +80,36 @@ versitygw() {
   go_module versitygw github.com/versity/versitygw "$VERSITYGW_VERSION" "$VERSITYGW_SUM" "" ./cmd/versitygw
 }
 
+# BuildKit's daemon with another idea of whose signatures count: GitHub's can't
+# be had by a test. All else is as released (harness/tools.rs looks for it).
+trusting_buildkitd() {
+  local out sources=$scratch/trusting policy
+  out="$tools/trusting-buildkitd-$BUILDKIT_VERSION-$(sha256sum "$here/trusting/trusting.go" | cut -c1-16)"
+  if [ -e "$out/buildkitd" ]; then return; fi
+  say "building buildkitd $BUILDKIT_VERSION for signatures of tests (once)"
+  mkdir -p "$sources" "$out.partial"
+  cp -r "$(go_folder "github.com/moby/buildkit@$BUILDKIT_VERSION")" "$sources/buildkit"
+  chmod -R u+w "$sources"
+  policy=$(cd "$sources/buildkit" && GOFLAGS= go list -m -f '{{.Path}}@{{.Version}}' github.com/moby/policy-helpers)
+  cp -r "$(go_folder "$policy")" "$sources/policy"
+  chmod -R u+w "$sources"
+  sed -i 's/^func (v \*Verifier) VerifyArtifact(/func (v *Verifier) verifiedBySigstore(/' "$sources/policy/verifier.go"
+  cp "$here/trusting/trusting.go" "$sources/policy/"
+  (cd "$sources/buildkit" && export CGO_ENABLED=0 GOFLAGS= &&
+    go mod edit -replace "github.com/moby/policy-helpers=../policy" &&
+    go build -trimpath -ldflags "-s -w -X github.com/moby/buildkit/version.Version=$BUILDKIT_VERSION" \
+      -o "$out.partial/" ./cmd/buildkitd)
+  rm -rf "$out"
+  mv "$out.partial" "$out"
+}
+
+# Where a Go module is, verified by the checksums of whoever needs it.
+go_folder() { # module@version
+  local json
+  json=$(cd "$scratch" && go mod download -json "$1") || die "$1 can't be fetched: $json"
+  sed -n 's/^[[:space:]]*"Dir": "\(.*\)",\{0,1\}$/\1/p' <<<"$json"
+}
+
 # Our own program that links BuildKit, kept by the hash of its sources
 # (harness/tools.rs looks for the same).
 oracle() {
@@ -136,10 +167,12 @@ go_module buildkit github.com/moby/buildkit "$BUILDKIT_VERSION" "$BUILDKIT_SUM" 
 go_module buildx github.com/docker/buildx "$BUILDX_VERSION" "$BUILDX_SUM" "" ./cmd/buildx
 if [ "$what" = test ]; then
   debian docker-registry=docker-registry openssl=openssl openssh-client=ssh-agent postgresql=initdb \
-    prometheus=promtool
+    prometheus=promtool faketime=faketime
   go_module buildkit github.com/moby/buildkit "$BUILDKIT_OLD_VERSION" "$BUILDKIT_OLD_SUM" "-mod=mod" \
     ./cmd/buildkitd
+  trusting_buildkitd
   oracle
+  go_module act github.com/nektos/act "$ACT_VERSION" "$ACT_SUM" "" .
   versitygw
   azurite
   actions_cache

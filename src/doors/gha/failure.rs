@@ -182,7 +182,11 @@ impl Failure {
 
     /// As an answer to those.
     pub fn answer(&self, dialect: Dialect) -> Response {
-        let (status, _, azure) = self.kind.told();
+        let (mut status, _, azure) = self.kind.told();
+        if dialect == Dialect::Azure && self.kind == Kind::Busy {
+            // As Azure says it: its client for JavaScript gives up on 429.
+            status = StatusCode::SERVICE_UNAVAILABLE;
+        }
         let body = self.body(dialect);
         let mut response = (status, body.to_string()).into_response();
         let headers = response.headers_mut();
@@ -305,6 +309,14 @@ mod tests {
         assert_eq!(denied.message, "cache write denied: no");
         let missing = Failure::new(Kind::Missing, "no").refusing("cache write denied: ");
         assert_eq!(missing.message, "no");
+    }
+
+    #[test]
+    fn azures_clients_are_told_to_come_again_as_azure_tells_them() {
+        let busy = Failure::new(Kind::Busy, "why");
+        let status = |dialect| busy.answer(dialect).status().as_u16();
+        assert_eq!(status(Dialect::Azure), 503);
+        assert_eq!((status(Dialect::Twirp), status(Dialect::First)), (429, 429));
     }
 
     #[test]
