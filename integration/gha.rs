@@ -2,6 +2,7 @@
 //! actions/cache, and whoever speaks the protocol by hand.
 
 mod actions;
+mod answers;
 mod ask;
 mod backends;
 mod badinput;
