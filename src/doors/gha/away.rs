@@ -17,6 +17,9 @@ use serde::{Deserialize, Serialize};
 /// second one comes 5 s after the first has failed (`DefaultRetryDelay` of
 /// `@actions/cache`), maybe to another hub, which does not know of the first.
 const SOON: Duration = Duration::from_secs(4);
+/// Whoever asks for the same within that comes back. Later it is another read:
+/// BuildKit keeps the addresses of its layers.
+const BACK: Duration = Duration::from_secs(300);
 /// For how long a client that came back stays.
 const STAYS: Duration = Duration::from_secs(3600);
 /// Addresses, and clients, that are remembered.
@@ -57,10 +60,13 @@ pub struct Away {
 impl Away {
     /// Whether whoever asks from there is sent; that is remembered.
     pub fn sends(&self, asked: Asked, peer: Option<IpAddr>) -> bool {
-        let now = Instant::now();
+        self.sends_at(Instant::now(), asked, peer)
+    }
+
+    fn sends_at(&self, now: Instant, asked: Asked, peer: Option<IpAddr>) -> bool {
         let peer = peer.map(|peer| peer.to_canonical());
         let mut staying = lock(&self.staying);
-        if peer.is_some_and(|peer| staying.has(&peer, now)) {
+        if peer.is_some_and(|peer| staying.has(&peer, STAYS, now)) {
             return false;
         }
         let may = match asked.returns {
@@ -69,7 +75,7 @@ impl Away {
             Returns::Often => true,
         };
         let mut sent = lock(&self.sent);
-        if sent.has(&asked.number, now) {
+        if sent.has(&asked.number, BACK, now) {
             if let Some(peer) = peer {
                 staying.note(peer, now);
             }
@@ -97,9 +103,9 @@ impl<K> Default for Lately<K> {
 }
 
 impl<K: Eq + Hash> Lately<K> {
-    fn has(&self, key: &K, now: Instant) -> bool {
+    fn has(&self, key: &K, within: Duration, now: Instant) -> bool {
         let noted = self.0.get(key);
-        noted.is_some_and(|noted| now.saturating_duration_since(*noted) < STAYS)
+        noted.is_some_and(|noted| now.saturating_duration_since(*noted) < within)
     }
 
     fn note(&mut self, key: K, now: Instant) {
@@ -156,6 +162,20 @@ mod tests {
         assert!(away.sends(asked(2, Returns::Often, 600), peer(2)));
         assert!(away.sends(asked(3, Returns::Once, 0), peer(2)));
         assert!(!away.sends(asked(4, Returns::Once, 0), peer(1)));
+    }
+
+    #[test]
+    fn what_is_read_again_later_is_no_second_try() {
+        let (away, now) = (Away::default(), Instant::now());
+        for after in [Duration::ZERO, BACK, 2 * BACK] {
+            let asked = asked(1, Returns::Often, after.as_secs());
+            assert!(away.sends_at(now + after, asked, peer(1)), "{after:?}");
+        }
+        let again = asked(1, Returns::Often, 900);
+        assert!(!away.sends_at(now + 2 * BACK, again, peer(1)));
+        let other = asked(2, Returns::Often, 0);
+        assert!(!away.sends_at(now + STAYS, other, peer(1)));
+        assert!(away.sends_at(now + 2 * BACK + STAYS, other, peer(1)));
     }
 
     #[test]
