@@ -3,6 +3,7 @@
 
 mod act;
 mod actions;
+mod answers;
 mod ask;
 mod backends;
 mod badinput;

@@ -138,6 +138,14 @@ pub trait Ingest: Send {
     /// Appends.
     async fn write(&mut self, bytes: Bytes) -> Result<(), BlobError>;
 
+    /// Appends a whole blob of the same store, where that costs less than to
+    /// read and to write it; false, and nothing done, where it does not. One
+    /// that has not `size` bytes is [`BlobError::WrongSize`].
+    async fn append(&mut self, blob: &Digest, size: u64) -> Result<bool, BlobError> {
+        let _ = (blob, size);
+        Ok(false)
+    }
+
     /// Forgets all bytes: the next write lands at 0.
     async fn restart(&mut self) -> Result<(), BlobError>;
 

@@ -39,6 +39,19 @@ impl Pass {
         }
     }
 
+    /// For whoever bears what was given to a token with that id, as long as that
+    /// is not revoked; by itself it grants nothing.
+    pub async fn of_token(access: &Arc<Access>, id: String) -> Result<Self, Denied> {
+        let grant = Grant {
+            read: Vec::new(),
+            write: Vec::new(),
+            id,
+            ..Grant::everything()
+        };
+        access.check(&grant, Timestamp::now()).await?;
+        Ok(Self::of(access, Arc::new(grant)))
+    }
+
     /// What it grants.
     pub fn grant(&self) -> &Grant {
         &self.grant

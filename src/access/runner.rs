@@ -67,8 +67,7 @@ impl Runner {
     pub async fn new(access: &Arc<Access>, token: Option<&str>) -> Result<Self, Denied> {
         if access.is_open() {
             let claims = token.map_or(Ok(None), unsigned)?.unwrap_or_default();
-            let scopes = claims.scopes()?;
-            let project = claims.project();
+            let (scopes, project) = (claims.scopes()?, claims.project()?);
             let grant = Grant {
                 project: Some(project.clone()),
                 read: patterns(&scopes, |scope| scope.read),
@@ -159,9 +158,11 @@ fn unsigned(token: &str) -> Result<Option<Claims>, Denied> {
 }
 
 impl Claims {
-    fn project(&self) -> ProjectId {
-        let project = self.project.as_ref().and_then(|name| name.parse().ok());
-        project.unwrap_or_default()
+    /// Where it names none, there is one for all such.
+    fn project(&self) -> Result<ProjectId, Denied> {
+        let project = self.project.as_deref().map(str::parse).transpose();
+        let project = project.map_err(|_| Denied::Claim("project"))?;
+        Ok(project.unwrap_or_default())
     }
 
     /// In their order; those that are no refs are left out. Whoever may write
@@ -266,6 +267,11 @@ mod tests {
             let token = token(&serde_json::json!({ "ac": ac }));
             let denied = open(Some(&token)).await.err();
             assert_eq!(denied, Some(Denied::Claim("ac")), "{ac}");
+        }
+        for project in ["", "a b", "../q", &"x".repeat(300)] {
+            let token = token(&serde_json::json!({ "project": project }));
+            let denied = open(Some(&token)).await.err();
+            assert_eq!(denied, Some(Denied::Claim("project")), "{project:?}");
         }
         for text in ["a.!.c", "a.bnVsbA.c", "a.W10.c"] {
             assert!(open(Some(text)).await.is_err(), "{text}");

@@ -35,6 +35,7 @@ macro_rules! blob_store_conformance {
             writers_who_tell_the_digest_beforehand_succeed_together,
             a_digest_that_was_told_beforehand_is_verified,
             an_ingest_tells_digest_and_offset_at_every_step,
+            a_blob_of_the_store_is_appended_whole_or_not_at_all,
             names_never_become_paths,
             a_removed_blob_is_gone_until_it_is_written_again,
             an_empty_blob_is_a_blob,
@@ -340,4 +341,39 @@ pub(super) async fn a_store_is_told_once_which_it_is_unless_it_is_told_anew(stor
     let anew = store.take_id(other, Taken::Anew).await.unwrap();
     assert_eq!((anew, store.id().await.unwrap()), (other, Some(other)));
     assert_eq!(listed(store).await, [], "it is no blob");
+}
+
+pub(super) async fn a_blob_of_the_store_is_appended_whole_or_not_at_all(store: &dyn BlobStore) {
+    let (part, size) = (content(1_500_000), 1_500_000);
+    let blob = put(store, "part", &part).await;
+    let mut ingest = store.ingest("whole", None).await.unwrap();
+    ingest.write(Bytes::from_static(b"before ")).await.unwrap();
+    // Neither one that is absent nor one of another size.
+    let absent = Digest::of(b"absent");
+    for (blob, size) in [(&absent, 1), (&blob, size - 1), (&blob, size + 1)] {
+        let appended = ingest.append(blob, size).await;
+        assert!(matches!(appended, Err(_) | Ok(false)), "{appended:?}");
+        assert_eq!(ingest.offset(), 7);
+    }
+    let mut whole = BytesMut::from(&b"before "[..]);
+    for _ in 0..3 {
+        if !ingest.append(&blob, size).await.unwrap() {
+            ingest.write(part.clone()).await.unwrap();
+        }
+        ingest
+            .write(Bytes::from_static(b" between "))
+            .await
+            .unwrap();
+        whole.extend_from_slice(&part);
+        whole.extend_from_slice(b" between ");
+        assert_eq!(ingest.offset(), whole.len() as u64);
+        assert_eq!(ingest.digest(), Digest::of(&whole));
+    }
+    let expected = Digest::of(&whole);
+    let committed = ingest
+        .commit(Some(whole.len() as u64), Some(expected))
+        .await;
+    assert_eq!(committed.unwrap(), (expected, whole.len() as u64));
+    assert_eq!(get(store, &expected, 0, u64::MAX).await, whole.freeze());
+    assert_eq!(get(store, &blob, 0, u64::MAX).await, part);
 }

@@ -256,6 +256,15 @@ impl Ingest for MeteredIngest {
         Ok(())
     }
 
+    async fn append(&mut self, blob: &Digest, size: u64) -> Result<bool, BlobError> {
+        let work = self.ingest.append(blob, size);
+        let appended = self.metrics.timed(Operation::Write, work).await?;
+        if appended {
+            self.metrics.bytes.add(Way::Written, size);
+        }
+        Ok(appended)
+    }
+
     async fn restart(&mut self) -> Result<(), BlobError> {
         self.ingest.restart().await
     }

@@ -26,7 +26,7 @@ pub use self::meaning::{BUILDKIT_VERSION, Meaning};
 pub use self::reader::{Part, Reader};
 use super::{CacheError, Import, LocalCache};
 use crate::blobs::BlobError;
-pub use crate::catalog::entries::{Became, MAX_BLOCKS, MAX_ENTRY, UploadId};
+pub use crate::catalog::entries::{Became, MAX_BLOCKS, MAX_ENTRY, Reserved, UploadId};
 use crate::catalog::{CatalogError, ExportId};
 use crate::digest::Digest;
 pub use crate::entry::{EntryKey, EntryName, EntryVersion, InvalidKey, MAX_KEY};
@@ -37,15 +37,6 @@ pub const SCOPE: &str = "actions-cache";
 
 /// The longest name of a block, in bytes: Azure takes no longer id, in base64.
 pub const MAX_BLOCK_NAME: usize = 128;
-
-/// What came of reserving a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reserved {
-    /// It is for whoever asked to upload.
-    Upload(UploadId),
-    /// It is there already, or is being uploaded.
-    Exists,
-}
 
 /// What a key was found to mean.
 #[derive(Clone, Debug)]

@@ -11,6 +11,7 @@ mod model;
 mod savings;
 mod steps;
 mod tasks;
+mod uploads;
 mod usage;
 
 use std::collections::BTreeSet;
@@ -20,7 +21,7 @@ use futures::TryStreamExt as _;
 
 pub(super) use self::{
     collecting::*, entries::*, holding::*, leases::*, ledger::*, log::*, model::*, savings::*,
-    steps::*, tasks::*, usage::*,
+    steps::*, tasks::*, uploads::*, usage::*,
 };
 use super::*;
 use crate::step::{Origin, StepName};
@@ -89,6 +90,8 @@ macro_rules! catalog_conformance {
             of_many_who_reserve_a_name_at_once_one_gets_it,
             blocks_come_in_any_order_and_a_list_orders_them,
             uploads_are_found_by_their_name,
+            what_is_unfinished_is_told_by_ref,
+            an_entry_that_was_reserved_before_a_flush_is_refused,
             a_secret_is_made_once,
             a_use_of_an_entry_is_noted_of_it_alone,
             look_ups_agree_with_a_list_in_memory,

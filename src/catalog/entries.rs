@@ -16,20 +16,36 @@ use jiff::Timestamp;
 use super::{CatalogError, ExportId, NewExport, PinHolder};
 use crate::digest::Digest;
 use crate::entry::{EntryKey, EntryName, EntryVersion};
+use crate::moment::Moment;
 use crate::place::{GitRef, ProjectId};
 
-/// How long an upload is kept that nobody touches.
-pub const UPLOAD_KEPT: Duration = Duration::from_secs(24 * 3600);
-/// How long it keeps others from its name.
-pub const UPLOAD_ALIVE: Duration = Duration::from_secs(15 * 60);
+/// How long an upload is kept of which nothing comes.
+pub const UPLOAD_KEPT: Duration = Duration::from_secs(3600);
+/// How long one of which nothing comes keeps others from its name.
+pub const UPLOAD_ALIVE: Duration = Duration::from_secs(5 * 60);
+/// How long a block is pinned: while others come for its upload, it is pinned
+/// again, so that this is longer than anything is kept of which nothing comes.
+pub const BLOCK_PINNED: Duration = Duration::from_secs(2 * 3600);
+/// How often the blocks of an upload are pinned again.
+pub(super) const RENEWED: Duration = Duration::from_secs(1800);
+/// Uploads that nobody has finished, of a project and of a ref of it: what is
+/// too many for the jobs of a day, and not for a table.
+pub const MAX_OPEN: [u64; 2] = [4096, 1024];
 
 /// What a catalog does for entries.
 #[async_trait]
 pub trait Entries {
-    /// Reserves a name. None where there is such an entry in the log, or where
-    /// the upload is to be the only one and another of that ref and name is
-    /// alive: open, and touched within [`UPLOAD_ALIVE`].
-    async fn reserve(&self, upload: &NewUpload) -> Result<Option<UploadId>, CatalogError>;
+    /// Reserves a name. It is taken where there is such an entry in the log, or
+    /// where the upload is to be the only one and another of that ref and name
+    /// is alive: open, and touched within [`UPLOAD_ALIVE`].
+    async fn reserve(&self, upload: &NewUpload) -> Result<Reserved, CatalogError>;
+
+    /// Something of an upload that is open is on its way: it goes on to live.
+    /// Whether there is one.
+    async fn touch_upload(&self, id: UploadId) -> Result<bool, CatalogError>;
+
+    /// How much of uploads that are open there is, for each ref that has any.
+    async fn unfinished(&self) -> Result<Vec<Unfinished>, CatalogError>;
 
     /// An upload, as long as it is kept.
     async fn upload(&self, id: UploadId) -> Result<Option<Upload>, CatalogError>;
@@ -61,10 +77,20 @@ pub trait Entries {
         names: &[String],
     ) -> Result<Option<String>, CatalogError>;
 
+    /// What a block of that name would take the place of, or one that is alone.
+    async fn replaced(
+        &self,
+        id: UploadId,
+        name: &str,
+        alone: bool,
+    ) -> Result<Vec<(Digest, u64)>, CatalogError>;
+
     /// The blocks of an upload, by position, then by start, then by name.
     async fn blocks(&self, id: UploadId) -> Result<Vec<Block>, CatalogError>;
 
     /// Appends an entry to the log, and notes that the upload has become that.
+    /// What was reserved before its place was flushed is
+    /// [`CatalogError::Flushed`], where the export says when that was.
     async fn append_entry(
         &self,
         id: UploadId,
@@ -144,6 +170,45 @@ impl FromStr for UploadId {
     }
 }
 
+/// What came of reserving a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reserved {
+    /// It is for whoever asked to upload.
+    Upload(UploadId),
+    /// It is there already, or is being uploaded.
+    Exists,
+    /// As many as may be are being uploaded.
+    TooMany,
+}
+
+impl Reserved {
+    /// The upload, if there is one.
+    pub fn upload(self) -> Option<UploadId> {
+        match self {
+            Self::Upload(id) => Some(id),
+            Self::Exists | Self::TooMany => None,
+        }
+    }
+}
+
+/// Whether so many of a project, and of the ref, leave no room for one more.
+pub(super) fn too_many(open: [u64; 2]) -> bool {
+    open.iter().zip(MAX_OPEN).any(|(open, most)| *open >= most)
+}
+
+/// What there is of uploads that are open, of one ref.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// The project.
+    pub project: ProjectId,
+    /// The ref.
+    pub git_ref: GitRef,
+    /// Bytes of all of their blocks.
+    pub bytes: u64,
+    /// Bytes of those that are alive.
+    pub alive: u64,
+}
+
 /// An upload that is to begin.
 #[derive(Clone, Debug)]
 pub struct NewUpload {
@@ -172,6 +237,8 @@ pub struct Upload {
     pub blocks: u64,
     /// Bytes of those.
     pub bytes: u64,
+    /// When it was reserved, at the latest.
+    pub began: Moment,
     /// What it is by now, and how large; none while it is open.
     pub became: Option<(Became, u64)>,
 }
@@ -185,6 +252,8 @@ pub enum Became {
     Cache(ExportId),
     /// A blob.
     Blob,
+    /// Nothing: its place was flushed after it was reserved.
+    Flushed,
 }
 
 impl Became {
@@ -193,6 +262,7 @@ impl Became {
             Self::Entry(id) => ("entry", Some(id.0)),
             Self::Cache(id) => ("cache", Some(id.0)),
             Self::Blob => ("blob", None),
+            Self::Flushed => ("flushed", None),
         }
     }
 
@@ -201,6 +271,7 @@ impl Became {
             ("entry", Some(id)) => Ok(Self::Entry(id)),
             ("cache", Some(id)) => Ok(Self::Cache(id)),
             ("blob", None) => Ok(Self::Blob),
+            ("flushed", None) => Ok(Self::Flushed),
             _ => Err(format!("an upload became {became:?}")),
         }
     }

@@ -61,6 +61,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         args.retention.keep(),
         metrics.collecting.clone(),
     );
+    let local = local.bounding_uploads(args.retention.limits(None).max_bytes);
     let local = Arc::new(local.counting(metrics.subsumed));
     let cache: Arc<dyn Cache> = Arc::new(Metered::new(local.clone(), metrics.cache.clone()));
     match tokio::time::timeout(BINDING, local.bind()).await {

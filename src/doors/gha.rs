@@ -15,13 +15,15 @@
 //! |---|---|
 //! | `first`, `second` | the two versions |
 //! | `uploads`, `downloads` | bytes, in and out |
-//! | `desk` | what all of them ask of the engine |
+//! | `desk`, `reading` | what all of them ask of the engine: to bring, and to get |
 //! | `call` | one request: who, what for, how it ended |
 //! | `messages`, `bodies`, `range`, `block_list` | what is sent, taken apart |
 //! | `address`, `base` | what clients are told to go to |
+//! | `away` | whether they are sent on to a bucket |
 //! | `failure` | what they are told instead |
 
 mod address;
+mod away;
 mod base;
 mod block_list;
 mod bodies;
@@ -33,6 +35,7 @@ mod first;
 mod messages;
 mod metrics;
 mod range;
+mod reading;
 mod second;
 mod uploads;
 
@@ -51,6 +54,7 @@ use tokio::sync::OnceCell;
 use tokio_util::task::TaskTracker;
 
 use self::address::Signer;
+use self::away::Away;
 pub use self::base::{Base, PublicUrl};
 use self::bodies::Coming;
 use self::call::Asking;
@@ -102,6 +106,7 @@ struct Door {
     entries: Entries,
     base: Base,
     redirect: bool,
+    away: Away,
     signer: OnceCell<Signer>,
     uploads: Shares,
     messages: Shares,
@@ -139,6 +144,7 @@ pub fn router(config: Config) -> Router {
         entries: config.entries,
         base: config.base,
         redirect: config.redirect,
+        away: Away::default(),
         signer: OnceCell::new(),
         uploads: config.uploads,
         messages: Shares::new(MESSAGES[0], MESSAGES[1]),
@@ -152,17 +158,20 @@ pub fn router(config: Config) -> Router {
         .route("/cache", get(first::find))
         .route("/caches", post(first::reserve))
         .route("/caches/{id}", patch(first::chunk).post(first::commit))
-        .fallback(async || missing(Dialect::First));
+        .fallback(async || missing(Dialect::First))
+        .method_not_allowed_fallback(async || not_like_that(Dialect::First));
     let second = Router::new()
         .route("/CreateCacheEntry", post(second::create))
         .route("/FinalizeCacheEntryUpload", post(second::finalize))
         .route("/GetCacheEntryDownloadURL", post(second::find))
-        .fallback(async || missing(Dialect::Twirp));
+        .fallback(async || missing(Dialect::Twirp))
+        .method_not_allowed_fallback(async || not_like_that(Dialect::Twirp));
     Router::new()
         .nest(first::PATH, first)
         .nest(second::PATH, second)
         .route("/gha/up/{what}", put(uploads::put))
         .route("/gha/down/{what}", get(downloads::get).head(downloads::get))
+        .method_not_allowed_fallback(async || not_like_that(Dialect::Azure))
         // Bodies are bounded where they are read.
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn(mark))
@@ -171,6 +180,10 @@ pub fn router(config: Config) -> Router {
 
 fn missing(dialect: Dialect) -> Response {
     Failure::new(Kind::Missing, "there is nothing here").answer(dialect)
+}
+
+fn not_like_that(dialect: Dialect) -> Response {
+    Failure::new(Kind::Method, "that method is not for this").answer(dialect)
 }
 
 /// What every answer has: Azure's client for Go takes it for granted that there

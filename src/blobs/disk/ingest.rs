@@ -6,9 +6,10 @@
 //! next call finds it done.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -18,6 +19,7 @@ use tokio::task::JoinHandle;
 
 use super::errors::{cut_off, write_failed};
 use super::layout::Layout;
+use super::read::open_file;
 use super::scratch::Scratch;
 use super::with_directories;
 use super::{BlobError, Ingest};
@@ -167,6 +169,23 @@ impl Ingest for DiskIngest {
         }
     }
 
+    async fn append(&mut self, blob: &Digest, size: u64) -> Result<bool, BlobError> {
+        let blob = *blob;
+        self.updated_at = SystemTime::now();
+        self.flush_and(move |layout, written| {
+            let (source, expected) = open_file(layout, &blob)?;
+            if expected != size {
+                let (expected, actual) = (size, expected);
+                return Err(BlobError::WrongSize { expected, actual });
+            }
+            written
+                .append_file(&source, size)
+                .map_err(|error| write_failed(error, "write to", layout.root()))
+        })
+        .await?;
+        Ok(true)
+    }
+
     async fn restart(&mut self) -> Result<(), BlobError> {
         self.gathered.clear();
         self.flush_and(|layout, written| {
@@ -224,6 +243,31 @@ impl Written {
             self.offset += bytes.len() as u64;
         }
         Ok(())
+    }
+
+    /// Appends another file: the kernel copies it, or shares its blocks where the
+    /// file system can, while it is read to be hashed.
+    fn append_file(&mut self, source: &File, size: u64) -> io::Result<()> {
+        let mut file = self.scratch.as_ref().ok_or_else(finished)?.file();
+        let (begin, mut hasher) = (self.offset, self.hasher.clone());
+        file.seek(SeekFrom::Start(begin))?;
+        let copied = thread::scope(|scope| {
+            let copying = scope.spawn(|| io::copy(&mut source.take(size), &mut file));
+            let hashed = hash(source, &mut hasher);
+            let copied = copying
+                .join()
+                .map_err(|_| io::Error::other("copying panicked"))??;
+            Ok((hashed?, copied))
+        });
+        let whole = copied.and_then(|copied| match copied == (size, size) {
+            true => Ok(()),
+            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        });
+        match whole {
+            Ok(()) => (self.hasher, self.offset) = (hasher, begin + size),
+            Err(_) => drop(file.set_len(begin)),
+        }
+        whole
     }
 
     fn truncate(&mut self) -> io::Result<()> {
@@ -286,15 +330,21 @@ fn finished() -> io::Error {
 }
 
 fn rehash(file: &File) -> io::Result<(Hasher, u64)> {
-    let (mut hasher, mut offset) = (Hasher::default(), 0);
-    let mut chunk = vec![0; REHASH_CHUNK];
+    let mut hasher = Hasher::default();
+    let offset = hash(file, &mut hasher)?;
+    Ok((hasher, offset))
+}
+
+/// Hashes all of a file; gives how many bytes those are.
+fn hash(file: &File, hasher: &mut Hasher) -> io::Result<u64> {
+    let (mut offset, mut chunk) = (0, vec![0; REHASH_CHUNK]);
     loop {
         let read = match file.read_at(&mut chunk, offset) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             read => read?,
         };
         if read == 0 {
-            return Ok((hasher, offset));
+            return Ok(offset);
         }
         hasher.update(&chunk[..read]);
         offset += read as u64;

@@ -49,7 +49,7 @@ pub(super) async fn open(
     Ok(chunks.buffered(CHUNKS_AHEAD).boxed())
 }
 
-fn open_file(layout: &Layout, digest: &Digest) -> Result<(File, u64), BlobError> {
+pub(super) fn open_file(layout: &Layout, digest: &Digest) -> Result<(File, u64), BlobError> {
     let path = layout.blob(digest);
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => BlobError::NotFound(*digest),

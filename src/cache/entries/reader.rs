@@ -8,8 +8,9 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use crate::blobs::{BlobError, BlobStore, BlobStream, Location};
 use crate::digest::Digest;
 
-/// How long a place is good where it can be read without us.
-const LOCATED: Duration = Duration::from_secs(600);
+/// How long a place is good where it can be read without us: nobody can take it
+/// back, and whoever is sent there goes at once.
+const LOCATED: Duration = Duration::from_secs(300);
 
 /// A blob of several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

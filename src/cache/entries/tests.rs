@@ -3,6 +3,7 @@
 mod builds;
 mod kept;
 mod saved;
+mod unfinished;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -87,15 +88,26 @@ impl Lab {
 
     /// As if a day had passed for all uploads and pins.
     async fn a_day_passes(&self) {
+        self.passes(std::time::Duration::from_secs(24 * 3600)).await;
+    }
+
+    /// As if so much time had passed for them.
+    async fn passes(&self, time: std::time::Duration) {
         let options =
             sqlx::sqlite::SqliteConnectOptions::new().filename(SqliteCatalog::path(&self.data()));
         let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
         for statement in [
-            "UPDATE upload SET expires = 0, touched = 0",
-            "UPDATE pin SET expires = 0",
-            "UPDATE possession SET expires = 0",
+            "UPDATE upload SET expires = expires - ?1, touched = touched - ?1,
+                 created = created - ?1, renewed = renewed - ?1",
+            "UPDATE pin SET expires = expires - ?1",
+            "UPDATE possession SET expires = expires - ?1",
         ] {
-            sqlx::query(statement).execute(&pool).await.unwrap();
+            let ago = i64::try_from(time.as_micros()).unwrap();
+            sqlx::query(statement)
+                .bind(ago)
+                .execute(&pool)
+                .await
+                .unwrap();
         }
         pool.close().await;
     }
@@ -194,7 +206,7 @@ async fn reserved(guard: &Guard, git_ref: &str, name: &EntryName) -> UploadId {
         .await;
     match reserved.unwrap() {
         Reserved::Upload(id) => id,
-        Reserved::Exists => panic!("nobody else has {name:?}"),
+        other => panic!("{other:?}: nobody else has {name:?}"),
     }
 }
 

@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use super::{Guard, Guarded, POSSESSED};
 use crate::cache::entries::{
-    Became, Entries, EntryError, EntryKey, EntryName, EntryVersion, Finalized, Found, FoundBlob,
-    FoundEntry, FoundIndex, LIMITS, Meaning, Reserved, SCOPE, UploadId, Which, is_of,
+    BUILDKIT_VERSION, Became, Entries, EntryError, EntryKey, EntryName, EntryVersion, Finalized,
+    Found, FoundBlob, FoundEntry, FoundIndex, LIMITS, Meaning, Reader, Reserved, SCOPE, UploadId,
+    Which, is_of,
 };
 use crate::cache::{CacheError, Document, Documents, LookedUp, Publication, Want};
+use crate::catalog::ExportId;
 use crate::catalog::entries::Upload;
 use crate::catalog::ledger::{Action, Details, NewAudit};
 use crate::digest::Digest;
+use crate::moment::Moment;
 use crate::place::{GitRef, Place, ProjectId};
 
 /// How long a blob may be named that was found, for an index that is to follow.
@@ -189,7 +192,12 @@ impl Guard {
     }
 
     /// Has an upload become what its key says; `size` bytes are what its sender
-    /// has sent. Once more of the same changes nothing.
+    /// has sent. Once more of the same changes nothing; of another size, it is
+    /// refused.
+    ///
+    /// Nothing becomes of what was reserved before its place was flushed. That
+    /// is refused, but for what BuildKit sends: a build would fail by it, and
+    /// has done all that it was to do.
     pub async fn finalize(
         &self,
         project: &ProjectId,
@@ -204,38 +212,63 @@ impl Guard {
                 named.await?.ok_or(EntryError::NoUpload)?
             }
         };
-        if let Some((became, size)) = upload.became {
-            return Ok(Finalized {
-                upload: upload.id,
-                became,
-                size,
-            });
+        if let Some((became, stored)) = upload.became {
+            return match size {
+                Some(expected) if expected != stored => Err(EntryError::WrongSize {
+                    expected,
+                    actual: stored,
+                }),
+                _ => Ok(Finalized {
+                    upload: upload.id,
+                    became,
+                    size: stored,
+                }),
+            };
         }
-        let place = entries_of(project, &upload.git_ref);
         let whole = self.local.whole(&upload, size).await?;
-        let size = whole.size();
-        let became = match Meaning::of(&upload.name) {
+        let became = match self.become_what(&upload, &whole).await {
+            Err(EntryError::Cache(CacheError::Flushed(why))) => {
+                let builds = upload.name.version.as_str() == BUILDKIT_VERSION;
+                let became = self.local.flushed(&upload, &whole, builds).await?;
+                if !builds {
+                    return Err(CacheError::Flushed(why).into());
+                }
+                tracing::info!(upload = %upload.id, why, "what a build has uploaded is dropped");
+                became
+            }
+            became => became?,
+        };
+        Ok(Finalized {
+            upload: upload.id,
+            became,
+            size: whole.size(),
+        })
+    }
+
+    async fn become_what(&self, upload: &Upload, whole: &Reader) -> Result<Became, EntryError> {
+        let place = entries_of(&upload.project, &upload.git_ref);
+        match Meaning::of(&upload.name) {
             Meaning::Blob(digest) => {
-                self.local
-                    .become_blob(&place, upload.id, &whole, digest, POSSESSED)
-                    .await?;
-                Became::Blob
+                let became = self
+                    .local
+                    .become_blob(&place, upload, whole, digest, POSSESSED);
+                became.await.map(|()| Became::Blob)
             }
             Meaning::Index { scope, hash, .. } => {
                 let place = Place {
                     scope,
-                    git_ref: self.ref_of(&hash).unwrap_or(upload.git_ref),
+                    git_ref: self.ref_of(&hash).unwrap_or(place.git_ref),
                     ..place
                 };
-                let documents = self.local.read_index(upload.id, &whole, &place);
-                let id = self.publish_index(place.clone(), documents.await?).await?;
-                self.local.close_index(upload.id, &whole, id).await?
+                let documents = self.local.read_index(upload, whole).await?;
+                let id = self.publish_index(place, documents, upload.began).await?;
+                self.local.close_index(upload.id, whole, id).await
             }
             Meaning::Entry => {
-                let (name, builder) = (upload.name.clone(), self.builder());
+                let builder = self.builder();
                 let became = self
                     .local
-                    .become_entry(&place, &upload, &whole, builder.clone())
+                    .become_entry(&place, upload, whole, builder.clone())
                     .await?;
                 if let Became::Entry(id) = became {
                     let audit = NewAudit {
@@ -244,29 +277,25 @@ impl Guard {
                         scope: Some(place.scope),
                         details: Details::default()
                             .with("export", id.0)
-                            .with("key", name.key.as_str())
-                            .with("version", name.version.as_str())
+                            .with("key", upload.name.key.as_str())
+                            .with("version", upload.name.version.as_str())
                             .with("builder", builder)
-                            .with("bytes", size),
+                            .with("bytes", whole.size()),
                         ..NewAudit::new(&self.origin, Action::Export)
                     };
                     self.local.note(&audit).await;
                 }
-                became
+                Ok(became)
             }
-        };
-        Ok(Finalized {
-            upload: upload.id,
-            became,
-            size,
-        })
+        }
     }
 
     async fn publish_index(
         &self,
         place: Place,
         (manifest, config): (Document, Document),
-    ) -> Result<crate::catalog::ExportId, EntryError> {
+        began: Moment,
+    ) -> Result<ExportId, EntryError> {
         let published = self
             .append(Publication {
                 place,
@@ -276,7 +305,7 @@ impl Guard {
                 uploaded: Default::default(),
                 steps: Vec::new(),
                 readable: None,
-                began: None,
+                began: Some(began),
             })
             .await?;
         let id = published

@@ -134,7 +134,13 @@ impl LocalCache {
     }
 
     async fn decide(&self, opened: &Opened, limits: &Limits) -> Result<Decided, CacheError> {
-        let limits = self.limits(opened, limits.clone()).await?;
+        let mut limits = self.limits(opened, limits.clone()).await?;
+        if let Some(most) = &mut limits.max_bytes {
+            // What is being uploaded is stored, too.
+            let unfinished = opened.catalog.unfinished().await?;
+            let bytes: u64 = unfinished.iter().map(|of_ref| of_ref.bytes).sum();
+            *most = most.saturating_sub(bytes);
+        }
         let now = opened.catalog.now().await?;
         let (mut log, mut after) = (Log::default(), None);
         loop {

@@ -1,13 +1,17 @@
 //! Entries of GitHub's cache, as they are looked for and read; how they come in
-//! is in `intake`, and what becomes of that in `outcome`.
+//! is in `intake`, for how much of that there is room in `room`, and what becomes
+//! of it in `outcome`.
 
 mod intake;
+mod order;
 mod outcome;
+mod room;
 
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, OnceCell};
 
+use self::room::Uploading;
 use super::LocalCache;
 use super::pinning::Names;
 use crate::cache::CacheError;
@@ -33,6 +37,7 @@ pub(super) struct Served {
     secret: OnceCell<[u8; 32]>,
     /// When a lease was taken for readers.
     leased: Mutex<Option<Instant>>,
+    uploading: Uploading,
 }
 
 impl LocalCache {

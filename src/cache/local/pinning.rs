@@ -155,6 +155,13 @@ impl Ingest for Pinned {
         self.ingest.write(bytes).await
     }
 
+    async fn append(&mut self, blob: &Digest, size: u64) -> Result<bool, BlobError> {
+        if let Some(allowance) = &self.allowance {
+            allowance.check(self.ingest.offset().saturating_add(size))?;
+        }
+        self.ingest.append(blob, size).await
+    }
+
     async fn restart(&mut self) -> Result<(), BlobError> {
         self.ingest.restart().await
     }

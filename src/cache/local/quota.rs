@@ -153,12 +153,37 @@ pub(super) struct Allowance {
     project: ProjectId,
     quota: u64,
     pending: Arc<Pending>,
+    /// Bytes that others know of, at other hubs or before this one was started.
+    elsewhere: u64,
+    /// Bytes whose place an upload takes.
+    replaced: u64,
 }
 
 impl Allowance {
+    /// The same, where so many bytes of the ref are being uploaded, these
+    /// included.
+    pub(super) fn beside(self, elsewhere: u64) -> Self {
+        Self { elsewhere, ..self }
+    }
+
+    /// The same, of what takes the place of so many bytes.
+    pub(super) fn in_place_of(self, replaced: u64) -> Self {
+        Self { replaced, ..self }
+    }
+
+    fn needed(&self, size: u64) -> u64 {
+        let others = self.pending.bytes().max(self.elsewhere);
+        others.saturating_sub(self.replaced).saturating_add(size)
+    }
+
+    /// Whether there is room for an upload of that size.
+    pub(super) fn fits(&self, size: u64) -> bool {
+        self.needed(size) <= self.quota
+    }
+
     /// Whether an upload of that size can be of any use.
     pub(super) fn check(&self, size: u64) -> Result<(), BlobError> {
-        let needed = self.pending.bytes().saturating_add(size);
+        let needed = self.needed(size);
         if needed <= self.quota {
             return Ok(());
         }
@@ -201,6 +226,8 @@ impl LocalCache {
             project,
             quota,
             pending,
+            elsewhere: 0,
+            replaced: 0,
         }))
     }
 

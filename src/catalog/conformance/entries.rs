@@ -5,21 +5,19 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::*;
-use crate::catalog::entries::{
-    AppendedEntry, Became, Block, MAX_ENTRY, NewUpload, Put, Upload, UploadId,
-};
+use crate::catalog::entries::{AppendedEntry, Became, Block, NewUpload, Reserved, UploadId};
 use crate::entry::{EntryKey, EntryName, EntryVersion};
 
 const LONG: Duration = Duration::from_secs(3600);
 
-fn name(key: &str, version: &str) -> EntryName {
+pub(super) fn name(key: &str, version: &str) -> EntryName {
     EntryName {
         key: key.parse().unwrap(),
         version: version.parse().unwrap(),
     }
 }
 
-fn upload(project: &str, git_ref: &str, key: &str, alone: bool) -> NewUpload {
+pub(super) fn upload(project: &str, git_ref: &str, key: &str, alone: bool) -> NewUpload {
     NewUpload {
         project: project.parse().unwrap(),
         git_ref: git_ref.parse().unwrap(),
@@ -28,12 +26,12 @@ fn upload(project: &str, git_ref: &str, key: &str, alone: bool) -> NewUpload {
     }
 }
 
-async fn reserved(catalog: &dyn Catalog, upload: &NewUpload) -> UploadId {
+pub(super) async fn reserved(catalog: &dyn Catalog, upload: &NewUpload) -> UploadId {
     let reserved = catalog.reserve(upload).await.unwrap();
-    reserved.expect("nobody else has it")
+    reserved.upload().expect("nobody else has it")
 }
 
-fn block(name: &str, content: &str) -> Block {
+pub(super) fn block(name: &str, content: &str) -> Block {
     Block {
         name: name.to_owned(),
         digest: Digest::of(content.as_bytes()),
@@ -41,11 +39,6 @@ fn block(name: &str, content: &str) -> Block {
         start: None,
         position: None,
     }
-}
-
-async fn names(catalog: &dyn Catalog, id: UploadId) -> Vec<String> {
-    let blocks = catalog.blocks(id).await.unwrap();
-    blocks.into_iter().map(|block| block.name).collect()
 }
 
 /// Saves an entry, as if all of it had been uploaded.
@@ -139,7 +132,7 @@ pub(in crate::catalog) async fn a_name_is_reserved_once_and_saved_once(catalog: 
     let main = upload("p", "main", "k", true);
     let id = reserved(catalog, &main).await;
     assert!(id.0 > 0 && id.0 < 1 << 53);
-    assert_eq!(catalog.reserve(&main).await.unwrap(), None);
+    assert_eq!(catalog.reserve(&main).await.unwrap(), Reserved::Exists);
     // Elsewhere it is another name.
     for other in [
         upload("p", "dev", "k", true),
@@ -164,7 +157,7 @@ pub(in crate::catalog) async fn a_name_is_reserved_once_and_saved_once(catalog: 
     assert_eq!(late, AppendedEntry::Exists);
     let unknown = append_entry(catalog, UploadId(1), &main, &["b"]).await;
     assert_eq!(unknown, AppendedEntry::Gone);
-    assert_eq!(catalog.reserve(&main).await.unwrap(), None);
+    assert_eq!(catalog.reserve(&main).await.unwrap(), Reserved::Exists);
     let heads = catalog.list(&Filter::default()).await.unwrap();
     assert_eq!(heads.len(), 1);
     let kept = catalog.upload(id).await.unwrap().unwrap();
@@ -182,7 +175,8 @@ pub(in crate::catalog) async fn of_many_who_reserve_a_name_at_once_one_gets_it(
     for round in 0..4 {
         let new = upload("p", "main", &format!("k{round}"), true);
         let all = join_all((0..16).map(|_| catalog.reserve(&new))).await;
-        let won: Vec<UploadId> = all.into_iter().filter_map(Result::unwrap).collect();
+        let won = all.into_iter().map(Result::unwrap);
+        let won: Vec<UploadId> = won.filter_map(Reserved::upload).collect();
         assert_eq!(won.len(), 1, "{won:?}");
     }
     // And of many who save under one name at once.
@@ -197,103 +191,6 @@ pub(in crate::catalog) async fn of_many_who_reserve_a_name_at_once_one_gets_it(
     let exists = |appended: &&AppendedEntry| matches!(appended, AppendedEntry::Exists);
     assert_eq!(saved.iter().filter(done).count(), 1, "{saved:?}");
     assert_eq!(saved.iter().filter(exists).count(), 7, "{saved:?}");
-}
-
-pub(in crate::catalog) async fn blocks_come_in_any_order_and_a_list_orders_them(
-    catalog: &dyn Catalog,
-) {
-    let new = upload("p", "main", "k", true);
-    let id = reserved(catalog, &new).await;
-    let put = async |block: &Block, alone| catalog.put_block(id, block, alone).await.unwrap();
-    for (name, content) in [("c", "ccc"), ("a", "a"), ("b", "bb"), ("a", "aaaa")] {
-        assert_eq!(put(&block(name, content), false).await, Put::Done);
-    }
-    let counted = |upload: Upload| (upload.blocks, upload.bytes);
-    let row = async || counted(catalog.upload(id).await.unwrap().unwrap());
-    assert_eq!(row().await, (3, 9));
-    let list = |names: &[&str]| {
-        names
-            .iter()
-            .map(|name| (*name).to_owned())
-            .collect::<Vec<_>>()
-    };
-    let unknown = catalog.order_blocks(id, &list(&["c", "x", "a"])).await;
-    assert_eq!(unknown.unwrap().as_deref(), Some("x"));
-    assert_eq!(names(catalog, id).await, ["a", "b", "c"]);
-    let known = catalog.order_blocks(id, &list(&["c", "a"])).await;
-    assert_eq!(known.unwrap(), None);
-    assert_eq!(names(catalog, id).await, ["c", "a"]);
-    assert_eq!(row().await, (2, 7));
-    // The same again keeps its place; something else does not.
-    put(&block("c", "ccc"), false).await;
-    let blocks = catalog.blocks(id).await.unwrap();
-    assert!(blocks.iter().all(|block| block.position.is_some()));
-    put(&block("c", "other"), false).await;
-    let blocks = catalog.blocks(id).await.unwrap();
-    assert_eq!(
-        blocks
-            .iter()
-            .filter(|block| block.position.is_none())
-            .count(),
-        1
-    );
-    // Chunks are in the order of where they begin.
-    let chunk = |start: u64, content| Block {
-        start: Some(start),
-        ..block(&format!("{start:020}"), content)
-    };
-    let chunks = reserved(catalog, &upload("p", "main", "chunks", true)).await;
-    for start in [20, 0, 100] {
-        let put = catalog.put_block(chunks, &chunk(start, "x"), false).await;
-        assert_eq!(put.unwrap(), Put::Done);
-    }
-    let starts = catalog.blocks(chunks).await.unwrap();
-    let starts: Vec<_> = starts.iter().map(|block| block.start).collect();
-    assert_eq!(starts, [Some(0), Some(20), Some(100)]);
-    // One that is alone replaces all.
-    let whole = Block {
-        position: Some(0),
-        ..block("whole", "all")
-    };
-    assert_eq!(put(&whole, true).await, Put::Done);
-    assert_eq!(catalog.blocks(id).await.unwrap(), [whole]);
-    assert_eq!(row().await, (1, 3));
-    let large = Block {
-        size: MAX_ENTRY,
-        ..block("large", "x")
-    };
-    assert_eq!(put(&large, false).await, Put::TooLarge);
-    assert_eq!(put(&large, true).await, Put::Done);
-    // What has become something takes no more.
-    catalog.close_upload(id, Became::Blob, 3).await.unwrap();
-    assert_eq!(put(&block("d", "d"), false).await, Put::Closed);
-    assert_eq!(catalog.blocks(id).await.unwrap(), []);
-    let closed = catalog.upload(id).await.unwrap().unwrap();
-    assert_eq!(closed.became, Some((Became::Blob, 3)));
-    let none = catalog.order_blocks(id, &list(&["c"])).await.unwrap();
-    assert_eq!(none.as_deref(), Some("c"));
-    assert_eq!(
-        catalog
-            .put_block(UploadId(1), &block("d", "d"), false)
-            .await
-            .unwrap(),
-        Put::Closed
-    );
-}
-
-pub(in crate::catalog) async fn uploads_are_found_by_their_name(catalog: &dyn Catalog) {
-    let first = reserved(catalog, &upload("p", "main", "k", false)).await;
-    let second = reserved(catalog, &upload("p", "dev", "k", false)).await;
-    reserved(catalog, &upload("q", "main", "k", false)).await;
-    reserved(catalog, &upload("p", "main", "kk", false)).await;
-    let put = catalog.put_block(first, &block("a", "a"), false).await;
-    assert_eq!(put.unwrap(), Put::Done);
-    let found = catalog
-        .uploads(&"p".parse().unwrap(), &name("k", "v1"))
-        .await
-        .unwrap();
-    let found: Vec<_> = found.iter().map(|upload| upload.id).collect();
-    assert_eq!(found, [first, second], "the last touched comes first");
 }
 
 pub(in crate::catalog) async fn a_secret_is_made_once(catalog: &dyn Catalog) {
@@ -380,7 +277,7 @@ pub(in crate::catalog) async fn look_ups_agree_with_a_list_in_memory(catalog: &d
                     (one.git_ref, &*one.key, one.version) == (git_ref, &*key, version)
                 };
                 let taken = saved.iter().any(is_taken);
-                let reserved = catalog.reserve(&new).await.unwrap();
+                let reserved = catalog.reserve(&new).await.unwrap().upload();
                 assert_eq!(reserved.is_none(), taken, "{key:?} of {git_ref}");
                 let Some(id) = reserved else { continue };
                 let AppendedEntry::Done(id) = append_entry(catalog, id, &new, &["x"]).await else {

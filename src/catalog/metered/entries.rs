@@ -5,7 +5,8 @@ use async_trait::async_trait;
 use super::metrics::Operation;
 use super::{CatalogError, Metered};
 use crate::catalog::entries::{
-    AppendedEntry, Became, Block, Entries, EntryHead, NewUpload, Put, Upload, UploadId,
+    AppendedEntry, Became, Block, Entries, EntryHead, NewUpload, Put, Reserved, Unfinished, Upload,
+    UploadId,
 };
 use crate::catalog::{ExportId, NewExport};
 use crate::digest::Digest;
@@ -14,8 +15,18 @@ use crate::place::{GitRef, ProjectId};
 
 #[async_trait]
 impl Entries for Metered {
-    async fn reserve(&self, upload: &NewUpload) -> Result<Option<UploadId>, CatalogError> {
+    async fn reserve(&self, upload: &NewUpload) -> Result<Reserved, CatalogError> {
         self.measured(Operation::Reserve, self.inner.reserve(upload))
+            .await
+    }
+
+    async fn touch_upload(&self, id: UploadId) -> Result<bool, CatalogError> {
+        self.measured(Operation::TouchUpload, self.inner.touch_upload(id))
+            .await
+    }
+
+    async fn unfinished(&self) -> Result<Vec<Unfinished>, CatalogError> {
+        self.measured(Operation::Unfinished, self.inner.unfinished())
             .await
     }
 
@@ -50,6 +61,16 @@ impl Entries for Metered {
     ) -> Result<Option<String>, CatalogError> {
         self.measured(Operation::OrderBlocks, self.inner.order_blocks(id, names))
             .await
+    }
+
+    async fn replaced(
+        &self,
+        id: UploadId,
+        name: &str,
+        alone: bool,
+    ) -> Result<Vec<(Digest, u64)>, CatalogError> {
+        let call = self.inner.replaced(id, name, alone);
+        self.measured(Operation::Replaced, call).await
     }
 
     async fn blocks(&self, id: UploadId) -> Result<Vec<Block>, CatalogError> {

@@ -108,6 +108,12 @@ label! {
         Usage = "usage",
         /// The name of an entry was reserved.
         Reserve = "reserve",
+        /// Something for one was on its way.
+        TouchUpload = "touch_upload",
+        /// What nobody has finished was measured.
+        Unfinished = "unfinished",
+        /// What a block takes the place of was looked up.
+        Replaced = "replaced",
         /// An upload for one was looked up.
         Upload = "upload",
         /// Or those of a name.

@@ -1,5 +1,7 @@
-//! Entries, as they are found; what is uploaded for them is in `uploads`.
+//! Entries, as they are found; what is uploaded for them is in `uploads`, and
+//! how much of that there is in `open`.
 
+mod open;
 mod uploads;
 
 use async_trait::async_trait;
@@ -7,7 +9,8 @@ use async_trait::async_trait;
 use super::{PostgresCatalog, texts};
 use crate::catalog::collecting::HOUR;
 use crate::catalog::entries::{
-    AppendedEntry, Became, Block, Entries, EntryHead, NewUpload, Put, Upload, UploadId,
+    AppendedEntry, Became, Block, Entries, EntryHead, NewUpload, Put, Reserved, Unfinished, Upload,
+    UploadId,
 };
 use crate::catalog::{CatalogError, ExportId, Layer, NewExport, columns, packed};
 use crate::digest::Digest;
@@ -31,8 +34,16 @@ const FIND: &str = "SELECT found.id, asked.ref, found.key, $4::text, found.size,
 
 #[async_trait]
 impl Entries for PostgresCatalog {
-    async fn reserve(&self, upload: &NewUpload) -> Result<Option<UploadId>, CatalogError> {
+    async fn reserve(&self, upload: &NewUpload) -> Result<Reserved, CatalogError> {
         self.connections.bounded(self.insert_upload(upload)).await
+    }
+
+    async fn touch_upload(&self, id: UploadId) -> Result<bool, CatalogError> {
+        self.connections.bounded(self.prolong_upload(id)).await
+    }
+
+    async fn unfinished(&self) -> Result<Vec<Unfinished>, CatalogError> {
+        self.connections.bounded(self.sum_unfinished()).await
     }
 
     async fn upload(&self, id: UploadId) -> Result<Option<Upload>, CatalogError> {
@@ -64,6 +75,16 @@ impl Entries for PostgresCatalog {
         names: &[String],
     ) -> Result<Option<String>, CatalogError> {
         let call = self.set_positions(id, names);
+        self.connections.bounded(call).await
+    }
+
+    async fn replaced(
+        &self,
+        id: UploadId,
+        name: &str,
+        alone: bool,
+    ) -> Result<Vec<(Digest, u64)>, CatalogError> {
+        let call = self.blocks_replaced(id, name, alone);
         self.connections.bounded(call).await
     }
 

@@ -101,11 +101,16 @@ async fn uploads_that_nobody_finishes_are_purged_with_their_blocks() {
         position: None,
     };
     for _ in 0..40 {
-        let id = catalog.reserve(&upload).await.unwrap().expect("it is free");
+        let id = catalog
+            .reserve(&upload)
+            .await
+            .unwrap()
+            .upload()
+            .expect("it is free");
         catalog.put_block(id, &block, false).await.unwrap();
         execute(&catalog, "UPDATE upload SET touched = '-infinity'").await;
     }
-    let kept = catalog.reserve(&upload).await.unwrap().unwrap();
+    let kept = catalog.reserve(&upload).await.unwrap().upload().unwrap();
     execute(
         &catalog,
         "UPDATE upload SET expires = statement_timestamp() WHERE blocks > 0",

@@ -1,5 +1,7 @@
-//! Entries, as they are found; what is uploaded for them is in `uploads`.
+//! Entries, as they are found; what is uploaded for them is in `uploads`, and
+//! how much of that there is in `open`.
 
+mod open;
 mod uploads;
 
 use async_trait::async_trait;
@@ -11,7 +13,8 @@ use super::turn::Turn;
 use super::{SqliteCatalog, rows};
 use crate::catalog::collecting::HOUR;
 use crate::catalog::entries::{
-    AppendedEntry, Became, Block, Entries, EntryHead, NewUpload, Put, Upload, UploadId,
+    AppendedEntry, Became, Block, Entries, EntryHead, NewUpload, Put, Reserved, Unfinished, Upload,
+    UploadId,
 };
 use crate::catalog::{CatalogError, ExportId, NewExport, columns};
 use crate::digest::Digest;
@@ -27,8 +30,16 @@ const FIND: &str = "SELECT entry.export, entry.ref, entry.key, version, size, ti
 
 #[async_trait]
 impl Entries for SqliteCatalog {
-    async fn reserve(&self, upload: &NewUpload) -> Result<Option<UploadId>, CatalogError> {
+    async fn reserve(&self, upload: &NewUpload) -> Result<Reserved, CatalogError> {
         self.insert_upload(upload).await
+    }
+
+    async fn touch_upload(&self, id: UploadId) -> Result<bool, CatalogError> {
+        self.prolong_upload(id).await
+    }
+
+    async fn unfinished(&self) -> Result<Vec<Unfinished>, CatalogError> {
+        self.sum_unfinished().await
     }
 
     async fn upload(&self, id: UploadId) -> Result<Option<Upload>, CatalogError> {
@@ -58,6 +69,15 @@ impl Entries for SqliteCatalog {
         names: &[String],
     ) -> Result<Option<String>, CatalogError> {
         self.set_positions(id, names).await
+    }
+
+    async fn replaced(
+        &self,
+        id: UploadId,
+        name: &str,
+        alone: bool,
+    ) -> Result<Vec<(Digest, u64)>, CatalogError> {
+        self.blocks_replaced(id, name, alone).await
     }
 
     async fn blocks(&self, id: UploadId) -> Result<Vec<Block>, CatalogError> {

@@ -10,7 +10,9 @@ use tempfile::TempDir;
 use super::*;
 use crate::catalog::Entries as _;
 use crate::catalog::conformance::{catalog_conformance, export, place};
+use crate::catalog::entries::{Became, MAX_OPEN, NewUpload, Reserved};
 use crate::catalog::ledger::Ledger as _;
+use crate::entry::EntryName;
 
 async fn open() -> (TempDir, SqliteCatalog) {
     let dir = TempDir::new().unwrap();
@@ -356,4 +358,52 @@ async fn a_lease_of_an_older_version_keeps_what_it_reads() {
     assert_eq!(catalog.referenced().count().await, 1);
     catalog.end_lease(LeaseId(lease)).await.unwrap();
     assert_eq!(catalog.referenced().count().await, 1, "its id is no name");
+}
+
+#[tokio::test]
+async fn of_uploads_that_nobody_ends_a_ref_and_a_project_have_so_many() {
+    let (_dir, catalog) = open().await;
+    let upload = |project: &str, git_ref: &str| NewUpload {
+        project: project.parse().unwrap(),
+        git_ref: git_ref.parse().unwrap(),
+        name: EntryName {
+            key: "k".parse().unwrap(),
+            version: "v".parse().unwrap(),
+        },
+        alone: false,
+    };
+    let first = catalog.reserve(&upload("p", "main")).await.unwrap();
+    let copy = async |many: u64, git_ref: &str| {
+        sqlx::query(
+            "WITH RECURSIVE more (id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM more WHERE id < ?1)
+             INSERT INTO upload (id, project, ref, key, version, touched, expires)
+             SELECT -more.id - (SELECT count(*) FROM upload), project, ?2, key, version, touched, expires
+             FROM more, upload WHERE upload.id = ?3",
+        )
+        .bind(i64::try_from(many).unwrap())
+        .bind(git_ref)
+        .bind(first.upload().unwrap().0)
+        .execute(catalog.writers().unwrap())
+        .await
+        .unwrap();
+    };
+    let reserve = async |project, git_ref| {
+        let reserved = catalog.reserve(&upload(project, git_ref)).await;
+        reserved.unwrap()
+    };
+    let [all, of_ref] = MAX_OPEN;
+    copy(of_ref - 2, "refs/heads/main").await;
+    let last = reserve("p", "main").await.upload().unwrap();
+    assert_eq!(reserve("p", "main").await, Reserved::TooMany);
+    let beside = reserve("p", "dev").await.upload().unwrap();
+    copy(all - of_ref - 2, "refs/heads/other").await;
+    let other = reserve("p", "third").await.upload().unwrap();
+    assert_eq!(reserve("p", "dev").await, Reserved::TooMany);
+    assert!(reserve("q", "main").await.upload().is_some());
+    // What ends makes room.
+    for id in [last, beside] {
+        catalog.drop_upload(id).await.unwrap();
+    }
+    catalog.close_upload(other, Became::Blob, 0).await.unwrap();
+    assert!(reserve("p", "main").await.upload().is_some());
 }

@@ -29,7 +29,8 @@ use crate::units::{ByteSize, counted};
 /// and --blobs) every export comes along that is asked for, each at its place,
 /// and builds may go on meanwhile. Of a hub, what the token may read comes as
 /// one export, at the place that is named; layers pass by the folder for
-/// temporary files (TMPDIR).
+/// temporary files (TMPDIR). What clients of the GitHub Actions cache saved
+/// under keys of their own stays where it is.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

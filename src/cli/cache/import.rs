@@ -29,7 +29,8 @@ use crate::units::{ByteSize, counted};
 /// it ended when it is started again, and one that is made twice adds nothing.
 /// What is wrong in the file is refused, with what needs it; the other exports
 /// of it stand. Builds may go on meanwhile. On their way to a hub, layers pass by
-/// the folder for temporary files (TMPDIR).
+/// the folder for temporary files (TMPDIR). Of the GitHub Actions cache, a file has
+/// what builds exported and nothing else.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

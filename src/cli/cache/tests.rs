@@ -133,7 +133,7 @@ async fn an_entry_is_listed_shown_and_checked_and_has_no_steps() {
         steps: Vec::new(),
         began: None,
     };
-    let id = catalog.reserve(&upload).await.unwrap().unwrap();
+    let id = catalog.reserve(&upload).await.unwrap().upload().unwrap();
     catalog.append_entry(id, entry, 5).await.unwrap();
     catalog.close().await;
     for command in [

@@ -93,7 +93,8 @@ pub struct ServeArgs {
     pub(super) public_url: Option<PublicUrl>,
 
     /// Whether such clients are sent to the bucket for what is there in one
-    /// piece. Say `off` where they don't reach it.
+    /// piece, if they come back where they don't reach it. That costs them time:
+    /// say `off` where it is so.
     #[arg(
         long,
         env = "LAYERD_GHA_REDIRECT",

@@ -161,7 +161,13 @@ impl Lab {
             name: name.clone(),
             alone: true,
         };
-        let upload = self.catalog.reserve(&upload).await.unwrap().unwrap();
+        let upload = self
+            .catalog
+            .reserve(&upload)
+            .await
+            .unwrap()
+            .upload()
+            .unwrap();
         let export = new_export(project, git_ref);
         match self.catalog.append_entry(upload, export, 0).await.unwrap() {
             AppendedEntry::Done(id) => id,

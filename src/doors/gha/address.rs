@@ -74,27 +74,28 @@ impl Signer {
         format!("{base}/gha/{way}/{what}?se={until}&sig={signature}")
     }
 
-    /// What an address is about, if it counts at `now`.
+    /// What an address is about, if it counts at `now`, and how long ago it was
+    /// given, to a second.
     pub fn read<T: DeserializeOwned>(
         &self,
         way: Way,
         what: &str,
         query: &str,
         now: Timestamp,
-    ) -> Result<T, BadAddress> {
+    ) -> Result<(T, Duration), BadAddress> {
         if what.len() > MAX_WHAT {
             return Err(BadAddress::Signature);
         }
         let value = |name| single(query, name).ok_or(BadAddress::Signature);
-        let until = value("se")?.parse().map_err(|_| BadAddress::Signature)?;
+        let until: i64 = value("se")?.parse().map_err(|_| BadAddress::Signature)?;
         let signature = hex::decode(value("sig")?).map_err(|_| BadAddress::Signature)?;
         hmac::verify(&self.0, &signed(way, what, until), &signature)
             .map_err(|_| BadAddress::Signature)?;
-        if now.as_second() > until {
-            return Err(BadAddress::Expired);
-        }
+        let left = until.saturating_sub(now.as_second());
+        let left = u64::try_from(left).map_err(|_| BadAddress::Expired)?;
         let what = BASE64.decode(what).map_err(|_| BadAddress::Signature)?;
-        serde_json::from_slice(&what).map_err(|_| BadAddress::Signature)
+        let what = serde_json::from_slice(&what).map_err(|_| BadAddress::Signature)?;
+        Ok((what, LIFETIME.saturating_sub(Duration::from_secs(left))))
     }
 }
 
@@ -125,7 +126,7 @@ mod tests {
 
     fn read(signer: &Signer, way: Way, address: &str) -> Result<String, BadAddress> {
         let (what, query) = taken(address);
-        signer.read(way, what, query, NOW)
+        signer.read(way, what, query, NOW).map(|(what, _)| what)
     }
 
     #[test]
@@ -141,8 +142,8 @@ mod tests {
             format!("{until}&{signature}&timeout=30"),
             query.replace("se=", "%73e="),
         ] {
-            let found: Result<String, _> = signer.read(Way::Up, what, &query, NOW);
-            assert_eq!(found.unwrap(), "thing", "{query}");
+            let found: Result<(String, _), _> = signer.read(Way::Up, what, &query, NOW);
+            assert_eq!(found.unwrap().0, "thing", "{query}");
         }
     }
 
@@ -174,7 +175,7 @@ mod tests {
             (what, ""),
             ("", query),
         ] {
-            let found: Result<String, _> = signer.read(Way::Up, what, query, NOW);
+            let found: Result<(String, _), _> = signer.read(Way::Up, what, query, NOW);
             assert_eq!(found, Err(BadAddress::Signature), "{what} {query}");
         }
     }
@@ -184,11 +185,14 @@ mod tests {
         let signer = Signer::new(&[7; 32]);
         let address = signer.address("http://hub", Way::Down, &1, NOW);
         let (what, query) = taken(&address);
-        let at = |seconds| -> Result<u8, _> {
+        let at = |seconds| -> Result<(u8, Duration), _> {
             let now = Timestamp::from_second(seconds).unwrap();
             signer.read(Way::Down, what, query, now)
         };
-        assert_eq!(at(7200), Ok(1));
+        for age in [0_i64, 4, 7200] {
+            let aged = Duration::from_secs(age.unsigned_abs());
+            assert_eq!(at(age), Ok((1, aged)), "{age}");
+        }
         assert_eq!(at(7201), Err(BadAddress::Expired));
     }
 }

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, BodyDataStream};
 use bytes::{Bytes, BytesMut};
-use futures::stream::{Stream, StreamExt as _};
+use futures::stream::{self, Stream, StreamExt as _};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use serde::de::DeserializeOwned;
 
 use super::failure::{Failure, Kind};
 use super::metrics::{Direction, Metrics};
-use crate::access::{Client, Shares};
+use crate::access::{Client, Pass, Shares};
 
 /// The longest JSON, in bytes.
 const MAX_JSON: usize = 64 << 10;
@@ -164,9 +164,27 @@ impl Stream for Coming {
     }
 }
 
+/// Bytes for as long as whoever sends or reads them may: what was revoked since
+/// is looked for now and then, as they come.
+pub fn lasting<E>(
+    bytes: impl Stream<Item = Result<Bytes, E>> + Unpin,
+    pass: Pass,
+) -> impl Stream<Item = io::Result<Bytes>>
+where
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    stream::unfold(Some((bytes, pass)), |state| async move {
+        let (mut bytes, mut pass) = state?;
+        let next = bytes.next().await?.map_err(io::Error::other);
+        match pass.check().await {
+            Ok(()) => Some((next, Some((bytes, pass)))),
+            Err(denied) => Some((Err(io::Error::other(denied)), None)),
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use futures::stream;
     use serde::Deserialize;
 
     use super::*;

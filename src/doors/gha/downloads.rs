@@ -7,6 +7,7 @@
 //! when the first ones are there.
 
 use std::any::Any;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,11 +22,13 @@ use http::header::{
 use http::request::Parts;
 use http::{Method, StatusCode};
 
+use super::bodies::lasting;
 use super::call::{Call, Shared, Told};
-use super::desk::Readable;
 use super::failure::{Dialect, Failure, Kind};
 use super::metrics::{Direction, Metrics, Operation, Outcome};
 use super::range::{Span, Wanted, X_MS_RANGE, wanted};
+use super::reading::Readable;
+use crate::access::Pass;
 use crate::blobs::BlobStream;
 
 const BLOB_TYPE: HeaderName = HeaderName::from_static("x-ms-blob-type");
@@ -61,7 +64,8 @@ pub async fn get(
             Method::HEAD => Response::new(Body::empty()),
             _ => {
                 let bytes = door.bytes(&readable, span).await?;
-                Response::new(streamed(bytes, door.metrics.clone()).await?)
+                let pass = readable.pass.clone();
+                Response::new(streamed(bytes, pass, door.metrics.clone()).await?)
             }
         };
         *response.status_mut() = status;
@@ -74,7 +78,7 @@ pub async fn get(
 }
 
 /// Sends a client to a bucket, where all of it is one object there and the
-/// client wants all: one that asks for a part, or for what is known of it,
+/// client wants all, and comes back if it can't have it: one that asks for a part, or for what is known of it,
 /// compares what it hears with what it has heard here.
 async fn elsewhere(
     door: &Shared,
@@ -91,6 +95,10 @@ async fn elsewhere(
     let Ok(location) = HeaderValue::from_str(location.as_str()) else {
         return Ok(None);
     };
+    let peer: Option<&SocketAddr> = parts.extensions.get();
+    if !door.away.sends(readable.asked, peer.map(SocketAddr::ip)) {
+        return Ok(None);
+    }
     let headers = [
         (LOCATION, location),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
@@ -150,7 +158,7 @@ fn describe(headers: &mut HeaderMap, readable: &Readable, status: StatusCode, sp
 }
 
 /// A body of bytes of which the first are there.
-async fn streamed(mut bytes: BlobStream, metrics: Metrics) -> Result<Body, Failure> {
+async fn streamed(mut bytes: BlobStream, pass: Pass, metrics: Metrics) -> Result<Body, Failure> {
     let first = bytes.next().await.transpose();
     let first = first.map_err(|error| Failure::from(crate::cache::CacheError::from(error)))?;
     let rest = match first {
@@ -159,7 +167,7 @@ async fn streamed(mut bytes: BlobStream, metrics: Metrics) -> Result<Body, Failu
         None => stream::empty().boxed(),
     };
     let all = stream::iter(first.map(Ok)).chain(rest);
-    let counted = all.inspect(move |bytes| match bytes {
+    let counted = lasting(all.boxed(), pass).inspect(move |bytes| match bytes {
         Ok(bytes) => metrics.passed(Direction::Down, bytes.len()),
         Err(error) => tracing::warn!(%error, "a download broke off"),
     });

@@ -20,6 +20,7 @@ use super::metrics::Outcome;
 use crate::access::{Denied, NoRoom};
 use crate::blobs::BlobError;
 use crate::cache::CacheError;
+use crate::cache::entries::EntryError;
 use crate::catalog::CatalogError;
 
 const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
@@ -50,6 +51,8 @@ pub enum Kind {
     Exists,
     /// There is no such thing, or not any more.
     Missing,
+    /// It is not asked for like that.
+    Method,
     /// It has no such part.
     Range,
     /// It is not what it was before.
@@ -88,6 +91,11 @@ impl Kind {
             ),
             Self::Exists => (StatusCode::CONFLICT, "already_exists", "BlobAlreadyExists"),
             Self::Missing => (StatusCode::NOT_FOUND, "not_found", "BlobNotFound"),
+            Self::Method => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "bad_route",
+                "UnsupportedHttpVerb",
+            ),
             Self::Range => (
                 StatusCode::RANGE_NOT_SATISFIABLE,
                 "out_of_range",
@@ -135,7 +143,9 @@ impl Kind {
     /// What it counts as.
     pub fn outcome(self) -> Outcome {
         match self {
-            Self::Invalid | Self::TooLarge | Self::Range | Self::Changed => Outcome::Invalid,
+            Self::Invalid | Self::TooLarge | Self::Method | Self::Range | Self::Changed => {
+                Outcome::Invalid
+            }
             Self::Unauthenticated => Outcome::Unauthenticated,
             Self::Denied => Outcome::Denied,
             Self::Exists => Outcome::Exists,
@@ -252,6 +262,20 @@ impl From<InvalidList> for Failure {
     }
 }
 
+impl From<EntryError> for Failure {
+    fn from(error: EntryError) -> Self {
+        let kind = match error {
+            EntryError::Cache(error) => return error.into(),
+            EntryError::NoUpload => Kind::Missing,
+            EntryError::Closed | EntryError::Exists => Kind::Exists,
+            EntryError::TooLarge => Kind::TooLarge,
+            EntryError::Body(_) => Kind::Slow,
+            _ => Kind::Invalid,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
 /// What is wrong inside is for the log: it may tell of others.
 impl From<CacheError> for Failure {
     fn from(error: CacheError) -> Self {
@@ -329,6 +353,7 @@ mod tests {
             (Kind::Denied, false),
             (Kind::Exists, false),
             (Kind::Missing, false),
+            (Kind::Method, false),
             (Kind::Range, false),
             (Kind::Changed, false),
             (Kind::Full, false),

@@ -11,6 +11,7 @@ use http::header::CONTENT_RANGE;
 use http::request::Parts;
 use serde_json::json;
 
+use super::away::Returns;
 use super::bodies::Coming;
 use super::call::{Call, Shared, Told, asking};
 use super::desk::WRITE_DENIED;
@@ -31,7 +32,8 @@ pub async fn find(State(door): State<Shared>, request: Request) -> Response {
         let asking = asking(&door, &parts).await?;
         let look_up = look_up_of(parts.uri.query().unwrap_or_default())?;
         let base = door.base_of(&parts)?;
-        let Some(hit) = door.find(&asking, &base, &look_up).await? else {
+        let found = door.find(&asking, &base, &look_up, Returns::Never).await?;
+        let Some(hit) = found else {
             let nothing = Told::ok(StatusCode::NO_CONTENT.into_response());
             return Ok(nothing.counted_as(Outcome::Miss));
         };
@@ -59,9 +61,9 @@ pub async fn reserve(State(door): State<Shared>, request: Request) -> Response {
             let text = format!("an entry has at most {MAX_ENTRY} bytes");
             return Err(Failure::invalid(text));
         }
-        let reserved = door.reserve(&asking, reserve.name()?).await;
-        let reserved = reserved.map_err(|failure| failure.refusing(WRITE_DENIED))?;
-        let body = json!({ "cacheId": reserved.id });
+        let slot = door.reserve(&asking, reserve.name()?).await;
+        let slot = slot.map_err(|failure| failure.refusing(WRITE_DENIED))?;
+        let body = json!({ "cacheId": slot.id });
         Ok(Told::json(StatusCode::CREATED, &body))
     })
     .await

@@ -9,6 +9,7 @@ use axum::response::Response;
 use http::StatusCode;
 use serde_json::json;
 
+use super::away::Returns;
 use super::call::{Call, Shared, Told, asking};
 use super::desk::WRITE_DENIED;
 use super::failure::{Dialect, Failure};
@@ -27,9 +28,9 @@ pub async fn create(State(door): State<Shared>, request: Request) -> Response {
         let asking = asking(&door, &parts).await?;
         let create: Create = door.json(&asking, &parts, body).await?;
         let base = door.base_of(&parts)?;
-        let reserved = door.reserve(&asking, create.name()?).await;
-        let reserved = reserved.map_err(|failure| failure.refusing(WRITE_DENIED))?;
-        let address = door.upload_address(&base, &reserved).await?;
+        let slot = door.reserve(&asking, create.name()?).await;
+        let slot = slot.map_err(|failure| failure.refusing(WRITE_DENIED))?;
+        let address = door.upload_address(&base, &slot).await?;
         let body = json!({ "ok": true, "signed_upload_url": address });
         Ok(Told::json(StatusCode::OK, &body))
     })
@@ -59,7 +60,8 @@ pub async fn find(State(door): State<Shared>, request: Request) -> Response {
         let asking = asking(&door, &parts).await?;
         let find: Find = door.json(&asking, &parts, body).await?;
         let base = door.base_of(&parts)?;
-        let found = door.find(&asking, &base, &find.look_up()?).await?;
+        let look_up = find.look_up()?;
+        let found = door.find(&asking, &base, &look_up, Returns::Often).await?;
         let Some(hit) = found else {
             let told = Told::json(StatusCode::OK, &json!({ "ok": false }));
             return Ok(told.counted_as(Outcome::Miss));

@@ -21,7 +21,6 @@ use super::address::single;
 use super::block_list::{self, is_id};
 use super::bodies::{Coming, document};
 use super::call::{Call, Shared, Told};
-use super::desk::Reserved;
 use super::failure::{Dialect, Failure, Kind};
 use super::metrics::Operation;
 use crate::cache::entries::{MAX_ENTRY, Piece, UploadId};
@@ -43,31 +42,27 @@ pub async fn put(
     let call = Call::new(&door.metrics, operation, Dialect::Azure);
     call.answer(async {
         let (parts, body) = request.into_parts();
-        let reserved = door.reserved(&what, &query).await;
+        let slot = door.slot(&what, &query).await;
         if operation == Operation::Arrange {
-            let reserved = reserved?;
-            let client = door.client_of(&reserved, &parts);
+            let (slot, _) = slot?;
+            let client = door.client_of(&slot, &parts);
             let most = block_list::MAX_BODY;
             let coming = Coming::new(body, &door.metrics);
             let list = document(&door.messages, &client, coming, most).await?;
             let names = block_list::parse(&list)?;
-            door.arrange(&reserved, &names).await?;
+            door.arrange(&slot, &names).await?;
             return Ok(created());
         }
         let mut coming = Coming::new(body, &door.metrics);
         let taken = async {
-            let reserved = reserved?;
+            let (slot, pass) = slot?;
             let length = length(&parts.headers)?;
             let block = block(comp.as_deref(), &query, &parts)?;
-            take(
-                &door,
-                &reserved,
-                &parts,
-                block.as_deref(),
-                length,
-                &mut coming,
-            )
-            .await
+            let client = door.client_of(&slot, &parts);
+            let piece = block.as_deref().map_or(Piece::Whole, Piece::Block);
+            let upload = UploadId(slot.id);
+            door.put((&client, pass), upload, piece, length, &mut coming)
+                .await
         };
         let taken = taken.await;
         if taken.is_err() {
@@ -76,20 +71,6 @@ pub async fn put(
         taken.map(|()| created())
     })
     .await
-}
-
-async fn take(
-    door: &Shared,
-    reserved: &Reserved,
-    parts: &Parts,
-    block: Option<&str>,
-    length: Option<u64>,
-    coming: &mut Coming,
-) -> Result<(), Failure> {
-    let client = door.client_of(reserved, parts);
-    let upload = UploadId(reserved.id);
-    let piece = block.map_or(Piece::Whole, Piece::Block);
-    door.put(&client, upload, piece, length, coming).await
 }
 
 /// The id of the block that a request brings; none where it brings all.

@@ -8,25 +8,25 @@ use crate::catalog::Kind;
 use crate::graph::{Config, Manifest};
 use crate::place::Place;
 
-fn buildkit(key: &str) -> EntryName {
+pub(super) fn buildkit(key: &str) -> EntryName {
     EntryName {
         key: key.parse().unwrap(),
         version: BUILDKIT_VERSION.parse().unwrap(),
     }
 }
 
-fn blob(content: &str) -> EntryName {
+pub(super) fn blob(content: &str) -> EntryName {
     let digest = Digest::of(content.as_bytes());
     buildkit(&format!("buildkit-blob-1-{digest}"))
 }
 
-fn index(git_ref: &str, rest: &str) -> EntryName {
+pub(super) fn index(git_ref: &str, rest: &str) -> EntryName {
     let hash = Digest::of(self::git_ref(git_ref).as_str().as_bytes()).hex();
     buildkit(&format!("index-buildkit-1-{}{rest}", &hash[..8]))
 }
 
 /// As BuildKit writes it: each layer stands on the one before.
-fn config(layers: &[&str]) -> Vec<u8> {
+pub(super) fn config(layers: &[&str]) -> Vec<u8> {
     let layer = |(at, content): (usize, &&str)| {
         json!({
             "blob": Digest::of(content.as_bytes()),

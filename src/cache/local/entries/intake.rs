@@ -8,6 +8,7 @@
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
@@ -16,13 +17,18 @@ use crate::access::Grant;
 use crate::blobs::Ingest;
 use crate::cache::CacheError;
 use crate::cache::entries::{
-    EntryError, EntryName, MAX_BLOCK_NAME, MAX_BLOCKS, MAX_ENTRY, Piece, Reserved, SCOPE, UploadId,
+    EntryError, EntryName, MAX_BLOCK_NAME, MAX_BLOCKS, MAX_ENTRY, Piece, Reserved, UploadId,
 };
 use crate::cache::local::LocalCache;
 use crate::cache::local::open::Opened;
 use crate::cache::local::pinning::{Pinned, Whose};
-use crate::catalog::entries::{Block, NewUpload, Put, UPLOAD_KEPT, Upload};
+use crate::cache::local::quota::Allowance;
+use crate::catalog::entries::{BLOCK_PINNED, Block, NewUpload, Put, Upload};
+use crate::digest::Digest;
 use crate::place::{Place, ProjectId};
+
+/// How often it is noted that bytes come.
+const ALIVE: Duration = Duration::from_secs(60);
 
 impl LocalCache {
     pub(in crate::cache) async fn reserve_entry(
@@ -38,8 +44,7 @@ impl LocalCache {
             name: name.clone(),
             alone,
         };
-        let reserved = opened.catalog.reserve(&upload).await?;
-        Ok(reserved.map_or(Reserved::Exists, Reserved::Upload))
+        Ok(opened.catalog.reserve(&upload).await?)
     }
 
     pub(in crate::cache) async fn upload(
@@ -99,8 +104,20 @@ impl LocalCache {
         if !alone && upload.blocks > MAX_BLOCKS as u64 {
             return Err(EntryError::TooManyBlocks);
         }
-        let ingest = self.ingest_piece(&opened, &upload, &name).await?;
-        let (digest, size) = take_in(ingest, length, body).await?;
+        let room = self.room_for_piece(&opened, &upload, length).await?;
+        let (mut allowance, mut replaced) = (room, Vec::new());
+        if let Some(tight) =
+            allowance.take_if(|room| !length.is_some_and(|length| room.fits(length)))
+        {
+            replaced = opened.catalog.replaced(id, &name, alone).await?;
+            let bytes = replaced.iter().map(|(_, size)| size).sum();
+            allowance = Some(tight.in_place_of(bytes));
+        }
+        let ingest = self
+            .ingest_piece(&opened, &upload, &name, allowance)
+            .await?;
+        let alive = Alive(&opened, id);
+        let (digest, size) = take_in(ingest, length, body, alive).await?;
         let block = Block {
             name,
             digest,
@@ -109,7 +126,13 @@ impl LocalCache {
             position: alone.then_some(0),
         };
         match opened.catalog.put_block(id, &block, alone).await? {
-            Put::Done => Ok(()),
+            Put::Done => {
+                if alone {
+                    replaced.retain(|(other, _)| *other != digest);
+                    self.let_go(&opened, &upload, &replaced).await;
+                }
+                Ok(())
+            }
             Put::Closed => Err(EntryError::Closed),
             Put::Full => Err(EntryError::TooManyBlocks),
             Put::TooLarge => Err(EntryError::TooLarge),
@@ -146,29 +169,34 @@ impl LocalCache {
         }
     }
 
+    /// Blocks that an upload has no more.
+    async fn let_go(&self, opened: &Opened, upload: &Upload, blocks: &[(Digest, u64)]) {
+        if blocks.is_empty() {
+            return;
+        }
+        let blocks: Vec<Digest> = blocks.iter().map(|(digest, _)| *digest).collect();
+        self.watch.forget(&upload.project, &blocks);
+        self.unpin_blocks(opened, upload.id, &blocks).await;
+    }
+
     async fn ingest_piece(
         &self,
         opened: &Arc<Opened>,
         upload: &Upload,
         name: &str,
+        allowance: Option<Allowance>,
     ) -> Result<Box<dyn Ingest>, CacheError> {
-        let place = Place {
-            project: upload.project.clone(),
-            git_ref: upload.git_ref.clone(),
-            scope: SCOPE.parse().unwrap_or_default(),
-        };
         // Neither a project nor a ref holds a NUL.
         let name = format!(
             "{}\0{}\0upload {} {name}",
-            place.project, place.git_ref, upload.id
+            upload.project, upload.git_ref, upload.id
         );
-        let allowance = self.allowance(opened, &place).await?;
         let ingest = opened.blobs.ingest(&name, None).await?;
         Ok(Box::new(Pinned {
             ingest,
             opened: Arc::clone(opened),
             allowance,
-            whose: Whose::Holder(upload.id.holder(), UPLOAD_KEPT),
+            whose: Whose::Holder(upload.id.holder(), BLOCK_PINNED),
         }))
     }
 }
@@ -184,13 +212,33 @@ fn checked(name: &str) -> Result<&str, EntryError> {
     }
 }
 
-/// Stores what comes. What is not all that was announced is not stored.
+/// An upload that lives as long as bytes come.
+struct Alive<'a>(&'a Opened, UploadId);
+
+impl Alive<'_> {
+    async fn tell(&self) -> Result<(), EntryError> {
+        let Self(opened, id) = *self;
+        match opened.catalog.touch_upload(id).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(EntryError::Closed),
+            Err(error) => {
+                tracing::debug!(upload = %id, %error, "that an upload goes on is not noted");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Stores what comes, and says now and then that it does. What is not all that
+/// was announced is not stored.
 async fn take_in(
     mut ingest: Box<dyn Ingest>,
     length: Option<u64>,
     body: impl Stream<Item = io::Result<Bytes>> + Send,
-) -> Result<(crate::digest::Digest, u64), EntryError> {
+    alive: Alive<'_>,
+) -> Result<(Digest, u64), EntryError> {
     let limit = length.unwrap_or(MAX_ENTRY);
+    let mut told = Instant::now();
     if ingest.offset() > 0 {
         // Whoever sends it again begins at its beginning.
         ingest.restart().await?;
@@ -214,6 +262,12 @@ async fn take_in(
         }
         if let Err(error) = ingest.write(chunk).await {
             break Some(error.into());
+        }
+        if told.elapsed() >= ALIVE {
+            told = Instant::now();
+            if let Err(error) = alive.tell().await {
+                break Some(error);
+            }
         }
     };
     match failed {

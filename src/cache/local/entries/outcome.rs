@@ -12,14 +12,15 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
+use super::order::{Disorder, in_order};
 use crate::blobs::Ingest;
 use crate::cache::entries::{Became, EntryError, Part, Reader, UploadId};
 use crate::cache::local::LocalCache;
 use crate::cache::local::open::Opened;
 use crate::cache::local::pinning::Names;
 use crate::cache::{Cache as _, CacheError, Document, MAX_DOCUMENTS};
-use crate::catalog::entries::{AppendedEntry, Block, Upload};
-use crate::catalog::{ExportId, Layer, NewExport};
+use crate::catalog::entries::{AppendedEntry, Upload};
+use crate::catalog::{CatalogError, ExportId, Layer, NewExport};
 use crate::digest::Digest;
 use crate::graph::Manifest;
 use crate::place::Place;
@@ -40,7 +41,19 @@ impl LocalCache {
         size: Option<u64>,
     ) -> Result<Reader, EntryError> {
         let opened = self.opener.opened().await?;
-        let blocks = in_order(opened.catalog.blocks(upload.id).await?)?;
+        let blocks = opened.catalog.blocks(upload.id).await?;
+        let digests: Vec<Digest> = blocks.iter().map(|block| block.digest).collect();
+        let blocks = match in_order(blocks) {
+            Ok(blocks) => blocks,
+            Err(why) => {
+                if matches!(why, Disorder::Twice(..)) {
+                    // Nothing that its client would still send mends it.
+                    let opened = self.opener.opened_for_writing().await?;
+                    self.forget(&opened, upload, &digests).await;
+                }
+                return Err(EntryError::Invalid(why.to_string()));
+            }
+        };
         if blocks.is_empty() && size != Some(0) {
             return Err(EntryError::Invalid(
                 "nothing was uploaded, or no list of blocks came".to_owned(),
@@ -61,7 +74,8 @@ impl LocalCache {
     }
 
     /// Has it be an entry of that name, unless there is one; what it has become,
-    /// if something already.
+    /// if something already. Where its place was flushed since it was reserved it
+    /// is [`CacheError::Flushed`], and still there.
     pub(in crate::cache) async fn become_entry(
         &self,
         place: &Place,
@@ -78,7 +92,7 @@ impl LocalCache {
             Ok(room) => room,
             Err(refused) => {
                 self.subsuming.let_go(Arc::clone(&opened), names, false);
-                self.forget(&opened, upload.id, whole, place).await;
+                self.forget(&opened, upload, &digests(whole)).await;
                 return Err(refused.into());
             }
         };
@@ -87,7 +101,17 @@ impl LocalCache {
         names.check(&opened).await?;
         let export = entry(place, upload, whole, builder);
         let appended = opened.catalog.append_entry(upload.id, export, whole.size());
-        let became = match appended.await? {
+        let appended = match appended.await {
+            Ok(appended) => appended,
+            Err(error) => {
+                self.subsuming.let_go(opened, names, false);
+                return Err(match error {
+                    CatalogError::Flushed { .. } => CacheError::Flushed(error.to_string()).into(),
+                    error => error.into(),
+                });
+            }
+        };
+        let became = match appended {
             AppendedEntry::Done(id) => {
                 if let Some(room) = room {
                     self.settle(&opened, place, &sizes, room).await;
@@ -98,7 +122,7 @@ impl LocalCache {
             }
             AppendedEntry::Already(became) => Ok(became),
             AppendedEntry::Exists => {
-                self.forget(&opened, upload.id, whole, place).await;
+                self.forget(&opened, upload, &digests(whole)).await;
                 Err(EntryError::Exists)
             }
             AppendedEntry::Gone => Err(EntryError::NoUpload),
@@ -112,7 +136,7 @@ impl LocalCache {
     pub(in crate::cache) async fn become_blob(
         &self,
         place: &Place,
-        upload: UploadId,
+        upload: &Upload,
         whole: &Reader,
         expected: Digest,
         ttl: Duration,
@@ -125,11 +149,11 @@ impl LocalCache {
                 let digests: Vec<Digest> = parts.iter().map(|part| part.digest).collect();
                 // They count once, as what they become.
                 self.watch.forget(&place.project, &digests);
-                let name = format!("{}\0entry {upload}", place.git_ref);
+                let name = format!("{}\0entry {}", place.git_ref, upload.id);
                 let ingest = self.ingest(place, &name, Some(expected)).await?;
                 match copy(ingest, whole, expected).await {
                     Err(wrong @ EntryError::WrongDigest { .. }) => {
-                        self.forget(&opened, upload, whole, place).await;
+                        self.forget(&opened, upload, &digests).await;
                         return Err(wrong);
                     }
                     copied => copied?,
@@ -139,9 +163,9 @@ impl LocalCache {
         if self.possess_there(place, expected, ttl).await? != Some(size) {
             return Err(gone(CacheError::Missing(vec![expected])));
         }
-        let closed = opened.catalog.close_upload(upload, Became::Blob, size);
+        let closed = opened.catalog.close_upload(upload.id, Became::Blob, size);
         closed.await?;
-        self.unpin(&opened, upload, whole).await;
+        self.unpin(&opened, upload.id, whole).await;
         Ok(())
     }
 
@@ -149,13 +173,12 @@ impl LocalCache {
     /// the same, and the config.
     pub(in crate::cache) async fn read_index(
         &self,
-        upload: UploadId,
+        upload: &Upload,
         whole: &Reader,
-        place: &Place,
     ) -> Result<(Document, Document), EntryError> {
         let opened = self.opener.opened_for_writing().await?;
         if whole.size() > MAX_DOCUMENTS / 2 {
-            self.forget(&opened, upload, whole, place).await;
+            self.forget(&opened, upload, &digests(whole)).await;
             return Err(EntryError::Invalid(format!(
                 "an index may have {} bytes at most",
                 MAX_DOCUMENTS / 2
@@ -181,7 +204,7 @@ impl LocalCache {
         match parsed {
             Ok(documents) => Ok(documents),
             Err(error) => {
-                self.forget(&opened, upload, whole, place).await;
+                self.forget(&opened, upload, &digests(whole)).await;
                 Err(CacheError::Graph(error).into())
             }
         }
@@ -202,59 +225,48 @@ impl LocalCache {
         Ok(became)
     }
 
-    /// Nothing has become of it.
-    async fn forget(&self, opened: &Opened, upload: UploadId, whole: &Reader, place: &Place) {
-        let digests: Vec<Digest> = sizes(whole).into_keys().collect();
-        self.watch.forget(&place.project, &digests);
-        if let Err(error) = opened.catalog.drop_upload(upload).await {
-            tracing::debug!(%upload, %error, "a refused upload is left to expire");
+    /// Its place was flushed, and nothing becomes of it: whoever has sent it
+    /// either hears so, or is told that it has ended.
+    pub(in crate::cache) async fn flushed(
+        &self,
+        upload: &Upload,
+        whole: &Reader,
+        ended: bool,
+    ) -> Result<Became, EntryError> {
+        let opened = self.opener.opened_for_writing().await?;
+        match ended {
+            true => {
+                self.watch.forget(&upload.project, &digests(whole));
+                let closed = opened
+                    .catalog
+                    .close_upload(upload.id, Became::Flushed, whole.size());
+                closed.await?;
+                self.unpin(&opened, upload.id, whole).await;
+            }
+            false => self.forget(&opened, upload, &digests(whole)).await,
         }
-        self.unpin(opened, upload, whole).await;
+        Ok(Became::Flushed)
+    }
+
+    /// Nothing has become of it.
+    async fn forget(&self, opened: &Opened, upload: &Upload, blocks: &[Digest]) {
+        self.watch.forget(&upload.project, blocks);
+        if let Err(error) = opened.catalog.drop_upload(upload.id).await {
+            tracing::debug!(upload = %upload.id, %error, "a refused upload is left to expire");
+        }
+        self.unpin_blocks(opened, upload.id, blocks).await;
     }
 
     /// Its blocks are named by what it became, or by nothing.
     async fn unpin(&self, opened: &Opened, upload: UploadId, whole: &Reader) {
-        let digests: Vec<Digest> = sizes(whole).into_keys().collect();
-        if let Err(error) = opened.catalog.unpin(upload.holder(), &digests).await {
+        self.unpin_blocks(opened, upload, &digests(whole)).await;
+    }
+
+    pub(super) async fn unpin_blocks(&self, opened: &Opened, upload: UploadId, blocks: &[Digest]) {
+        if let Err(error) = opened.catalog.unpin(upload.holder(), blocks).await {
             tracing::debug!(%upload, %error, "pins are left to expire");
         }
     }
-}
-
-/// The blocks that something is made of. Chunks that say where they begin must
-/// follow each other without a gap; of others, a list has said which they are.
-fn in_order(mut blocks: Vec<Block>) -> Result<Vec<Block>, EntryError> {
-    if blocks.iter().all(|block| block.start.is_none()) {
-        let unlisted = blocks.len();
-        blocks.retain(|block| block.position.is_some());
-        if blocks.is_empty() && unlisted > 0 {
-            let why = "no list says which blocks it is made of";
-            return Err(EntryError::Invalid(why.to_owned()));
-        }
-        blocks.sort_by_key(|block| block.position);
-        return Ok(blocks);
-    }
-    blocks.retain(|block| block.size > 0 || block.start.is_none());
-    blocks.sort_by_key(|block| block.start);
-    let mut end = 0;
-    for block in &blocks {
-        match block.start {
-            Some(start) if start == end => end += block.size,
-            Some(start) if start > end => {
-                let why = format!("bytes {end} to {start} were not uploaded");
-                return Err(EntryError::Invalid(why));
-            }
-            Some(start) => {
-                let why = format!("bytes {start} to {end} were uploaded twice");
-                return Err(EntryError::Invalid(why));
-            }
-            None => {
-                let why = "some of it says where it begins, and some does not";
-                return Err(EntryError::Invalid(why.to_owned()));
-            }
-        }
-    }
-    Ok(blocks)
 }
 
 fn entry(place: &Place, upload: &Upload, whole: &Reader, builder: String) -> NewExport {
@@ -285,8 +297,13 @@ fn entry(place: &Place, upload: &Upload, whole: &Reader, builder: String) -> New
         config: config.to_string().into(),
         layers: whole.parts().iter().map(layer).collect(),
         steps: Vec::new(),
-        began: None,
+        began: Some(upload.began),
     }
+}
+
+/// The distinct ones.
+fn digests(whole: &Reader) -> Vec<Digest> {
+    sizes(whole).into_keys().collect()
 }
 
 fn sizes(whole: &Reader) -> BTreeMap<Digest, u64> {
@@ -333,10 +350,15 @@ async fn copy(
     if ingest.offset() > 0 {
         ingest.restart().await?;
     }
-    let mut bytes = whole
-        .read(0, whole.size())
-        .await
-        .map_err(CacheError::from)?;
+    for part in whole.parts() {
+        if !ingest.append(&part.digest, part.size).await? {
+            break;
+        }
+    }
+    // What the store does not copy by itself.
+    let copied = ingest.offset();
+    let rest = whole.read(copied, whole.size().saturating_sub(copied));
+    let mut bytes = rest.await.map_err(CacheError::from)?;
     while let Some(chunk) = bytes.try_next().await.map_err(CacheError::from)? {
         ingest.write(chunk).await?;
     }

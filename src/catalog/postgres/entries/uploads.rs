@@ -5,20 +5,22 @@
 //! upload holds its row.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection, Postgres, Transaction};
 
 use crate::catalog::entries::{
-    AppendedEntry, Became, Block, MAX_BLOCKS, MAX_ENTRY, MOST_ALIKE, NewUpload, Put, UPLOAD_ALIVE,
-    UPLOAD_KEPT, Upload, UploadId,
+    AppendedEntry, Became, Block, MAX_BLOCKS, MAX_ENTRY, MOST_ALIKE, NewUpload, Put, Reserved,
+    UPLOAD_ALIVE, UPLOAD_KEPT, Upload, UploadId, too_many,
 };
 use crate::catalog::postgres::{PostgresCatalog, lock, microseconds};
 use crate::catalog::{CatalogError, Kind, NewExport, columns};
 use crate::entry::EntryName;
+use crate::moment::Moment;
 use crate::place::{GitRef, ProjectId};
 
 /// An id; project, ref, key and version; blocks and bytes; what it became, how
-/// large, and the export that has it.
+/// large, and the export that has it; how long ago it was reserved.
 type Row = (
     i64,
     String,
@@ -30,6 +32,7 @@ type Row = (
     Option<String>,
     Option<i64>,
     Option<i64>,
+    i64,
 );
 
 /// Name, digest, size, start, position.
@@ -37,17 +40,15 @@ type BlockRow = (String, Vec<u8>, i64, Option<i64>, Option<i32>);
 
 macro_rules! upload {
     () => {
-        "SELECT upload.id, project.name, ref, key, version, blocks, bytes, became, size, export
+        "SELECT upload.id, project.name, ref, key, version, blocks, bytes, became, size, export,
+             (extract(epoch FROM statement_timestamp() - created) * 1000000)::bigint
          FROM upload JOIN project ON project.id = upload.project
          WHERE expires > statement_timestamp()"
     };
 }
 
 impl PostgresCatalog {
-    pub(super) async fn insert_upload(
-        &self,
-        upload: &NewUpload,
-    ) -> Result<Option<UploadId>, CatalogError> {
+    pub(super) async fn insert_upload(&self, upload: &NewUpload) -> Result<Reserved, CatalogError> {
         let failed = |error| self.context.of(error);
         let name = &upload.name;
         let mut connection = self.connections.one().await?;
@@ -76,14 +77,27 @@ impl PostgresCatalog {
                     .await?
             {
                 tx.rollback().await.map_err(failed)?;
-                return Ok(None);
+                return Ok(Reserved::Exists);
             }
+        }
+        let (all, of_ref): (i64, i64) = sqlx::query_as(
+            "SELECT count(*), count(*) FILTER (WHERE ref = $2) FROM upload
+             WHERE project = $1 AND became IS NULL AND expires > statement_timestamp()",
+        )
+        .bind(project)
+        .bind(upload.git_ref.as_str())
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(failed)?;
+        if too_many([self.context.count(all)?, self.context.count(of_ref)?]) {
+            tx.rollback().await.map_err(failed)?;
+            return Ok(Reserved::TooMany);
         }
         let id = UploadId::random();
         sqlx::query(
-            "INSERT INTO upload (id, project, ref, key, version, touched, expires)
-             VALUES ($1, $2, $3, $4, $5, statement_timestamp(),
-                 statement_timestamp() + $6 * interval '1 microsecond')",
+            "INSERT INTO upload (id, project, ref, key, version, touched, created, renewed, expires)
+             VALUES ($1, $2, $3, $4, $5, statement_timestamp(), statement_timestamp(),
+                 statement_timestamp(), statement_timestamp() + $6 * interval '1 microsecond')",
         )
         .bind(id.0)
         .bind(project)
@@ -95,7 +109,7 @@ impl PostgresCatalog {
         .await
         .map_err(failed)?;
         tx.commit().await.map_err(failed)?;
-        Ok(Some(id))
+        Ok(Reserved::Upload(id))
     }
 
     /// Others with that name wait until the transaction ends.
@@ -142,12 +156,13 @@ impl PostgresCatalog {
         connection: &mut PgConnection,
         id: UploadId,
     ) -> Result<Option<Upload>, CatalogError> {
+        let asked = Moment::now();
         let row: Option<Row> = sqlx::query_as(concat!(upload!(), " AND upload.id = $1"))
             .bind(id.0)
             .fetch_optional(connection)
             .await
             .map_err(|error| self.context.of(error))?;
-        row.map(|row| self.row_of_upload(row)).transpose()
+        row.map(|row| self.row_of_upload(row, asked)).transpose()
     }
 
     pub(super) async fn uploads_named(
@@ -156,6 +171,7 @@ impl PostgresCatalog {
         name: &EntryName,
     ) -> Result<Vec<Upload>, CatalogError> {
         let mut connection = self.connections.one().await?;
+        let asked = Moment::now();
         let found: Vec<Row> = sqlx::query_as(concat!(
             upload!(),
             " AND project.name = $1 AND key = $2 AND version = $3
@@ -170,7 +186,7 @@ impl PostgresCatalog {
         .map_err(|error| self.context.of(error))?;
         found
             .into_iter()
-            .map(|row| self.row_of_upload(row))
+            .map(|row| self.row_of_upload(row, asked))
             .collect()
     }
 
@@ -409,7 +425,7 @@ impl PostgresCatalog {
 
     /// How many blocks and bytes an upload has, if it is open; nobody else
     /// changes it until the transaction ends.
-    async fn open_upload(
+    pub(super) async fn open_upload(
         &self,
         tx: &mut Transaction<'_, Postgres>,
         id: UploadId,
@@ -437,25 +453,20 @@ impl PostgresCatalog {
         id: UploadId,
         (blocks, bytes): (u64, u64),
     ) -> Result<(), CatalogError> {
-        sqlx::query(
-            "UPDATE upload SET blocks = $2::bigint::integer, bytes = $3,
-                 touched = statement_timestamp(),
-                 expires = statement_timestamp() + $4 * interval '1 microsecond'
-             WHERE id = $1",
-        )
-        .bind(id.0)
-        .bind(self.context.integer(blocks)?)
-        .bind(self.context.integer(bytes)?)
-        .bind(microseconds(UPLOAD_KEPT))
-        .execute(&mut **tx)
-        .await
-        .map(drop)
-        .map_err(|error| self.context.of(error))
+        sqlx::query("UPDATE upload SET blocks = $2::bigint::integer, bytes = $3 WHERE id = $1")
+            .bind(id.0)
+            .bind(self.context.integer(blocks)?)
+            .bind(self.context.integer(bytes)?)
+            .execute(&mut **tx)
+            .await
+            .map_err(|error| self.context.of(error))?;
+        self.note_life(tx, id).await
     }
 
-    fn row_of_upload(&self, row: Row) -> Result<Upload, CatalogError> {
+    /// As it was told to who asked then.
+    fn row_of_upload(&self, row: Row, asked: Moment) -> Result<Upload, CatalogError> {
         let context = &self.context;
-        let (id, project, git_ref, key, version, blocks, bytes, became, size, export) = row;
+        let (id, project, git_ref, key, version, blocks, bytes, became, size, export, ago) = row;
         let became = match became.zip(size) {
             None => None,
             Some((became, size)) => {
@@ -474,6 +485,7 @@ impl PostgresCatalog {
             },
             blocks: context.count(blocks.into())?,
             bytes: context.count(bytes)?,
+            began: asked - Duration::from_micros(ago.try_into().unwrap_or(0)),
             became,
         })
     }

@@ -2,37 +2,35 @@
 //! and noting are one moment.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, Sqlite, Transaction};
 
+use super::open::microseconds;
 use crate::catalog::entries::{
-    AppendedEntry, Became, Block, MAX_BLOCKS, MAX_ENTRY, MOST_ALIKE, NewUpload, Put, UPLOAD_ALIVE,
-    UPLOAD_KEPT, Upload, UploadId,
+    AppendedEntry, Became, Block, MAX_BLOCKS, MAX_ENTRY, MOST_ALIKE, NewUpload, Put, Reserved,
+    UPLOAD_ALIVE, UPLOAD_KEPT, Upload, UploadId, too_many,
 };
 use crate::catalog::sqlite::leases::end;
 use crate::catalog::sqlite::turn::Turn;
 use crate::catalog::sqlite::{SqliteCatalog, rows};
-use crate::catalog::{CatalogError, Kind, NewExport, packed};
+use crate::catalog::{CatalogError, Kind, NewExport, columns, packed};
 use crate::entry::EntryName;
+use crate::moment::Moment;
 use crate::place::ProjectId;
 
 /// An upload, and its blocks.
 macro_rules! upload {
     () => {
         "SELECT upload.id, project.name AS project, ref, key, version, blocks, bytes, became, size,
-             export
+             export, ifnull(created, touched) AS created
          FROM upload JOIN project ON project.id = upload.project"
     };
 }
 
 impl SqliteCatalog {
-    pub(super) async fn insert_upload(
-        &self,
-        upload: &NewUpload,
-    ) -> Result<Option<UploadId>, CatalogError> {
+    pub(super) async fn insert_upload(&self, upload: &NewUpload) -> Result<Reserved, CatalogError> {
         let failed = |error| self.context.of(error);
         let (git_ref, name) = (upload.git_ref.as_str(), &upload.name);
         let mut turn = Turn::of(self.writers()?).await.map_err(failed)?;
@@ -60,13 +58,28 @@ impl SqliteCatalog {
             if taken.is_some() {
                 tx.rollback().await.map_err(failed)?;
                 turn.keep();
-                return Ok(None);
+                return Ok(Reserved::Exists);
             }
+        }
+        let (all, of_ref): (i64, i64) = sqlx::query_as(
+            "SELECT count(*), ifnull(sum(ref = ?2), 0) FROM upload
+             WHERE project = ?1 AND became IS NULL AND expires > ?3",
+        )
+        .bind(project)
+        .bind(git_ref)
+        .bind(now)
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(failed)?;
+        if too_many([self.context.count(all)?, self.context.count(of_ref)?]) {
+            tx.rollback().await.map_err(failed)?;
+            turn.keep();
+            return Ok(Reserved::TooMany);
         }
         let id = UploadId::random();
         sqlx::query(
-            "INSERT INTO upload (id, project, ref, key, version, touched, expires)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO upload (id, project, ref, key, version, touched, expires, created, renewed)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?6, ?6)",
         )
         .bind(id.0)
         .bind(project)
@@ -80,7 +93,7 @@ impl SqliteCatalog {
         .map_err(failed)?;
         tx.commit().await.map_err(failed)?;
         turn.keep();
-        Ok(Some(id))
+        Ok(Reserved::Upload(id))
     }
 
     pub(super) async fn get_upload(&self, id: UploadId) -> Result<Option<Upload>, CatalogError> {
@@ -363,7 +376,7 @@ impl SqliteCatalog {
     }
 
     /// How many blocks and bytes an upload has, if it is open.
-    async fn open_upload(
+    pub(super) async fn open_upload(
         &self,
         tx: &mut Transaction<'_, Sqlite>,
         id: UploadId,
@@ -391,18 +404,14 @@ impl SqliteCatalog {
         id: UploadId,
         (blocks, bytes): (u64, u64),
     ) -> Result<(), CatalogError> {
-        sqlx::query(
-            "UPDATE upload SET blocks = ?2, bytes = ?3, touched = ?4, expires = ?5 WHERE id = ?1",
-        )
-        .bind(id.0)
-        .bind(self.context.integer(blocks)?)
-        .bind(self.context.integer(bytes)?)
-        .bind(Timestamp::now().as_microsecond())
-        .bind(end(UPLOAD_KEPT))
-        .execute(&mut **tx)
-        .await
-        .map(drop)
-        .map_err(|error| self.context.of(error))
+        sqlx::query("UPDATE upload SET blocks = ?2, bytes = ?3 WHERE id = ?1")
+            .bind(id.0)
+            .bind(self.context.integer(blocks)?)
+            .bind(self.context.integer(bytes)?)
+            .execute(&mut **tx)
+            .await
+            .map_err(|error| self.context.of(error))?;
+        self.note_life(tx, id).await
     }
 
     fn optional(&self, number: Option<u64>) -> Result<Option<i64>, CatalogError> {
@@ -434,6 +443,10 @@ impl SqliteCatalog {
             },
             blocks: rows::count(context, row, "blocks")?,
             bytes: rows::count(context, row, "bytes")?,
+            began: Moment::at(columns::microsecond(
+                context,
+                row.try_get("created").map_err(corrupt)?,
+            )?),
             became,
         })
     }
@@ -453,8 +466,4 @@ impl SqliteCatalog {
             position: optional("position")?,
         })
     }
-}
-
-fn microseconds(time: Duration) -> i64 {
-    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }
