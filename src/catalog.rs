@@ -246,7 +246,8 @@ pub enum Kind {
     /// A build's cache: records and their layers.
     #[default]
     Cache,
-    /// An [entry](entries) of GitHub's cache: bytes.
+    /// An [entry](entries) of GitHub's cache: bytes. Asked for as `gha`, too.
+    #[serde(alias = "gha")]
     Entry,
 }
 

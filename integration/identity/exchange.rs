@@ -450,6 +450,46 @@ async fn a_hub_says_what_is_wrong_with_its_tables_before_it_serves() {
         assert_ne!(outcome.code, Some(0), "{tables}");
         assert!(outcome.stderr.contains(told), "{told}: {}", outcome.stderr);
     }
+    issuer.answer(Answers::Well);
+    let own = |name: &str, matching: &str, grants: &str| {
+        format!(
+            "{tables}[[rule]]\nname = '{name}'\nissuer = 'ci'\nmatch = {{ {matching} }}\n{grants}\n"
+        )
+    };
+    let reads = "project = 'p'\nread = ['main']";
+    let writes = "project = 'p'\nwrite = ['main']";
+    for (tables, told) in [
+        (
+            own("late", "repository_owner = 'acme'", reads),
+            "rule \"late\" can never match",
+        ),
+        (
+            own("other", "sub = 'x', iss = 'https://elsewhere'", reads),
+            "rule \"other\" can never match",
+        ),
+    ] {
+        let outcome = check(&tables, &[]).await;
+        assert_eq!(outcome.code, Some(1), "{tables}");
+        assert!(outcome.stderr.contains(told), "{told}: {}", outcome.stderr);
+    }
+    for (tables, told) in [
+        (
+            own("wide", "repository = 'other/shop'", writes),
+            "warning: rule \"wide\" is too wide: jobs that strangers can cause",
+        ),
+        (
+            own("aud", "repository = 'other/shop', aud = 'x'", reads),
+            "warning: rule \"aud\" can hardly match",
+        ),
+        (
+            own("both", "repository = 'other/shop', sub = 'a*'", reads)
+                + "[[rule]]\nname = 'two'\nissuer = 'ci'\nmatch = { repository = 'other/*', sub = 'ab' }\nproject = 'p'\nread = ['main']\n",
+            "warning: rules \"both\" and \"two\" can match the same token",
+        ),
+    ] {
+        let outcome = check(&tables, &[]).await.ok();
+        assert!(outcome.stdout.contains(told), "{told}: {}", outcome.stdout);
+    }
     // Who can't sign can't exchange.
     let config = shown(&written(&lab, "hub.toml", &tables));
     let serve = [

@@ -62,8 +62,8 @@ pub struct Config {
     pub issuers: BTreeMap<String, Issuer>,
     /// In the order of the file.
     pub rules: Vec<Rule>,
-    /// What an operator may want to know: rules that overlap.
-    pub notes: Vec<String>,
+    /// What a hub starts with all the same, and its operator has to know.
+    pub warnings: Vec<String>,
 }
 
 /// Somebody who vouches for identities.
@@ -213,7 +213,7 @@ impl Config {
         if !wrong.is_empty() {
             return Err(wrong.join("\n"));
         }
-        config.notes = review::notes(&config);
+        config.warnings = review::warnings(&config);
         Ok(config)
     }
 
