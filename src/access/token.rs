@@ -31,6 +31,7 @@ use jsonwebtoken::{EncodingKey, Header};
 pub use self::check::{Unverified, read_unverified};
 pub(super) use self::check::{bounded, verify};
 use self::claims::Claims;
+pub use super::grant::LEEWAY;
 use super::key::Key;
 use super::pattern::RefPattern;
 use super::secret::Secret;

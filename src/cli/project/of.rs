@@ -126,6 +126,9 @@ impl Projects {
             }
             Self::Here(catalog) => {
                 let nothing = ProjectSettings::default();
+                if !ledger::is_known(&**catalog, project).await? {
+                    bail!("there is no project {project}");
+                }
                 match catalog.settings(project).await? {
                     Some(settled) if settled.settings != nothing => {
                         Ok(catalog.settle(project, &nothing, &typist()).await?)

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::asked::Asked;
 use super::display::{age, print, print_json};
 use super::{from_stdin, identity};
-use crate::access::token::{Unverified, read_unverified};
+use crate::access::token::{LEEWAY, Unverified, read_unverified};
 use crate::access::{Denied, Keys, RefPattern, Secret};
 use crate::cli::hub_args::HubArgs;
 use crate::place::ProjectId;
@@ -234,6 +234,30 @@ pub(super) fn listed(patterns: &[RefPattern]) -> String {
 fn to_go(expires: Timestamp, now: Timestamp) -> String {
     match expires.duration_since(now).try_into() {
         Ok(left) => format!("in {}", Spent(left)),
+        Err(_) if now.duration_since(expires) <= LEEWAY.try_into().unwrap_or_default() => format!(
+            "{}; as clocks differ, it counts for {} more",
+            age(expires, now),
+            Spent(LEEWAY)
+        ),
         Err(_) => age(expires, now).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_counts_a_little_longer_is_not_said_to_be_gone() {
+        let expires = Timestamp::UNIX_EPOCH;
+        let after =
+            |seconds: i64| to_go(expires, expires + jiff::SignedDuration::from_secs(seconds));
+        assert_eq!(after(-60), "in 1 min");
+        assert!(
+            after(59).contains("it counts for 1 min more"),
+            "{}",
+            after(59)
+        );
+        assert!(!after(61).contains("counts"), "{}", after(61));
     }
 }

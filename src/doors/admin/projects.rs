@@ -270,6 +270,9 @@ pub(super) async fn unsettle(
 ) -> Result<StatusCode, Failure> {
     admin.check(&project)?;
     admin.check_all()?;
+    if !ledger::is_known(&*office.catalog, &project).await? {
+        return Err(no_project(&project));
+    }
     if settled(&office, &project).await?.is_some() {
         let nothing = ProjectSettings::default();
         let origin = admin.origin();

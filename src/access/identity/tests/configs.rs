@@ -60,6 +60,10 @@ fn a_mistake_is_told_with_the_table_that_it_is_in() {
             with_rule("match = { sub = 'a' }\nproject = 'p'\nread = ['a b']"),
             "is no ref",
         ),
+        (
+            with_rule("match = { sub = 'a' }\nproject = 'p'\nwrite = ['m\u{430}in']"),
+            "U+0430 is of another alphabet",
+        ),
         (with_rule("project = 'p'\nread = ['main']"), "too wide"),
         (
             with_rule("match = { sub = '*' }\nproject = 'p'\nread = ['main']"),
