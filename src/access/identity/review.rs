@@ -89,9 +89,12 @@ pub fn warnings(config: &Config) -> Vec<String> {
     warnings
 }
 
+/// A name, and why no token gets there.
+type Unreached<'a> = (&'a str, String);
+
 /// The tables that no token gets to, and the parts of presets of which other
 /// parts are reached; with what stands before them.
-fn unreached(config: &Config) -> (Vec<(&str, String)>, Vec<(&str, String)>) {
+fn unreached(config: &Config) -> (Vec<Unreached<'_>>, Vec<Unreached<'_>>) {
     let mut rows: Vec<(&Rule, Option<String>)> = Vec::new();
     for (at, rule) in config.rules.iter().enumerate() {
         let why = config.issuer(&rule.issuer).and_then(|issuer| {

@@ -48,7 +48,10 @@ async fn what_stands_under_such_a_name_can_be_read_and_flushed() {
         narrowed: true,
         ..want(CYRILLIC, &[])
     };
-    let found = cache.look_up(&[narrowed.clone()], &ALL).await.unwrap();
+    let found = cache
+        .look_up(std::slice::from_ref(&narrowed), &ALL)
+        .await
+        .unwrap();
     assert_eq!(found.import().unwrap().records, 1);
     let flush = Flush {
         project: "p".parse().unwrap(),

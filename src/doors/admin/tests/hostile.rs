@@ -39,6 +39,11 @@ async fn whatever_is_wrong_is_told_in_one_shape() {
             told.json
         );
         assert!(!told.code().is_empty(), "{method} {shown}: {}", told.json);
+        let message = told.json["error"]["message"].as_str().unwrap_or_default();
+        assert!(
+            !message.contains("deserialize"),
+            "{method} {shown}: {message}"
+        );
         assert!(told.json.to_string().len() < 3000, "{method} {shown}");
     }
 }
