@@ -3,6 +3,7 @@
 
 mod exchange;
 mod sidecar;
+mod tables;
 
 use std::path::PathBuf;
 

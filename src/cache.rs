@@ -45,7 +45,7 @@ use crate::catalog::{CatalogError, ExportId};
 use crate::digest::{Digest, RecordDigest};
 use crate::graph::{Compression, GraphError, LeftOut};
 use crate::moment::Moment;
-use crate::place::{GitRef, Place, ProjectId, Scope};
+use crate::place::{GitRef, Place, ProjectId, Scope, Unwritable};
 use crate::step::Step;
 
 /// The most that the manifest and the config of one export may have together,
@@ -417,6 +417,12 @@ pub enum CacheError {
     /// From the catalog.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+}
+
+impl From<Unwritable> for CacheError {
+    fn from(unwritable: Unwritable) -> Self {
+        Self::Refused(unwritable.to_string())
+    }
 }
 
 impl CacheError {

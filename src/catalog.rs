@@ -25,7 +25,6 @@ mod usage;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::num::ParseIntError;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -220,12 +219,17 @@ impl fmt::Display for ExportId {
 }
 
 impl FromStr for ExportId {
-    type Err = ParseIntError;
+    type Err = NoNumber;
 
-    fn from_str(text: &str) -> Result<Self, ParseIntError> {
-        text.parse().map(Self)
+    fn from_str(text: &str) -> Result<Self, NoNumber> {
+        text.parse().map(Self).map_err(|_| NoNumber)
     }
 }
+
+/// A text that is the number of no export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the number of an export is expected, as `layerd cache ls` shows it")]
+pub struct NoNumber;
 
 /// The right to read what was in the log when it was taken: a positive number
 /// that nobody can guess, since whoever has it may renew or end the lease.
@@ -246,7 +250,8 @@ pub enum Kind {
     /// A build's cache: records and their layers.
     #[default]
     Cache,
-    /// An [entry](entries) of GitHub's cache: bytes.
+    /// An [entry](entries) of GitHub's cache: bytes. Asked for as `gha`, too.
+    #[serde(alias = "gha")]
     Entry,
 }
 

@@ -73,7 +73,11 @@ pub async fn run() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    let _telemetry = telemetry::init(cli.log_format);
+    let serves = matches!(
+        cli.command,
+        Command::Sidecar(_) | Command::Serve(_) | Command::Tether(_)
+    );
+    let _telemetry = telemetry::init(cli.log_format, !serves);
     let outcome = match cli.command {
         Command::Sidecar(args) => sidecar::run(*args).await,
         Command::Serve(args) => serve::run(*args).await,

@@ -1,7 +1,10 @@
 //! Where an export stands: the project, the git ref and the scope.
 //!
 //! Each is a type that can only be built valid, at the edge, so that past it
-//! no bare text stands for one of them (and none can be a path trick).
+//! no bare text stands for one of them (and none can be a path trick). What is
+//! written anew has to look like itself besides: see `alike`.
+
+mod alike;
 
 use std::fmt;
 use std::str::FromStr;
@@ -28,6 +31,55 @@ pub enum InvalidName {
         "it holds a character or sequence that is not allowed (control characters, spaces, '..', a leading or trailing '/', …)"
     )]
     Forbidden,
+    /// Of several alphabets in one word.
+    #[error("U+{:04X} is of another alphabet than the letters that it stands among", *.0 as u32)]
+    Mixed(char),
+    /// A word that can be taken for one of ASCII.
+    #[error("U+{:04X} and all else of its word looks like ASCII, and is not", *.0 as u32)]
+    Passing(char),
+    /// Nothing is seen of it.
+    #[error("nothing is seen of U+{:04X}", *.0 as u32)]
+    Unseen(char),
+    /// The same could be written in another way.
+    #[error("it is not in the composed form of Unicode (NFC), as git and editors mostly write it")]
+    Composed,
+    /// A project has ASCII alone.
+    #[error("a project is named in ASCII, as repositories are, and U+{:04X} is not of it", *.0 as u32)]
+    Foreign(char),
+}
+
+/// Why nothing new is written under a name that may have been fine.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("nothing new is written to {what} \"{}\": {why}", shown(.name))]
+pub struct Unwritable {
+    what: &'static str,
+    name: String,
+    why: InvalidName,
+}
+
+impl Unwritable {
+    /// Judges a ref, or a pattern of refs.
+    pub fn check_ref(text: &str) -> Result<(), Self> {
+        Self::told("ref", text, alike::check(text))
+    }
+
+    fn told(what: &'static str, name: &str, checked: Result<(), InvalidName>) -> Result<(), Self> {
+        checked.map_err(|why| Self {
+            what,
+            name: name.to_owned(),
+            why,
+        })
+    }
+}
+
+/// What is not ASCII, by its numbers: it is there to be told from what it looks
+/// like.
+fn shown(name: &str) -> String {
+    let each = name.chars().map(|letter| match letter.is_ascii() {
+        true => letter.to_string(),
+        false => letter.escape_unicode().to_string(),
+    });
+    each.collect()
 }
 
 macro_rules! name {
@@ -99,6 +151,13 @@ name!(
         if text.chars().any(is_unseen) { Err(InvalidName::Forbidden) } else { Ok(text.to_owned()) }
     }
 );
+
+impl ProjectId {
+    /// Refuses what nothing new is written to.
+    pub fn check_new(&self) -> Result<(), Unwritable> {
+        Unwritable::told("project", &self.0, alike::check_ascii(&self.0))
+    }
+}
 
 impl Scope {
     /// `*`: on import, every scope of a ref.
@@ -194,6 +253,17 @@ pub struct Place {
     pub scope: Scope,
 }
 
+impl Place {
+    /// Refuses what nothing new is written to: a name that can be taken for
+    /// another. What stands there already can be read.
+    pub fn check_new(&self) -> Result<(), Unwritable> {
+        self.project.check_new()?;
+        Unwritable::check_ref(self.git_ref.as_str())?;
+        let scope = self.scope.as_str();
+        Unwritable::told("scope", scope, alike::check(scope))
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -279,6 +349,35 @@ mod tests {
             assert!(text.parse::<GitRef>().is_ok(), "{text:?}");
             assert!(text.parse::<Scope>().is_ok(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_looks_like_another_name_is_a_name_and_takes_nothing_new() {
+        let git_ref: GitRef = "m\u{430}in".parse().unwrap();
+        let place = Place {
+            git_ref,
+            ..Place::default()
+        };
+        assert_eq!(
+            place.check_new().unwrap_err().to_string(),
+            "nothing new is written to ref \"refs/heads/m\\u{430}in\": U+0430 is of another \
+             alphabet than the letters that it stands among"
+        );
+        let project: ProjectId = "größe".parse().unwrap();
+        let scope: Scope = "ma\u{fe0f}in".parse().unwrap();
+        for place in [
+            Place {
+                project,
+                ..Place::default()
+            },
+            Place {
+                scope,
+                ..Place::default()
+            },
+        ] {
+            assert!(place.check_new().is_err(), "{place}");
+        }
+        assert_eq!(Place::default().check_new(), Ok(()));
     }
 
     proptest! {

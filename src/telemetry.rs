@@ -42,6 +42,10 @@ pub enum LogFormat {
 /// failures, we say once, in the terms of what was to be done.
 const DEFAULT: &str = "info,object_store=warn,sqlx=error";
 
+/// What a command is told by the error that it ends with, and not by the log
+/// as well.
+const TOLD: &str = ",layerd::cache::remote::hub=error";
+
 /// What is to be kept until the process ends: dropping it sends the last
 /// traces.
 #[derive(Debug)]
@@ -52,13 +56,16 @@ pub struct Telemetry {
 
 /// Starts logging, and tracing where it is asked for; to be called in a
 /// runtime. `LAYERD_LOG` takes tracing's filter syntax: `debug`,
-/// `layerd::doors=debug,info`; the default is `info`.
-pub fn init(format: LogFormat) -> Telemetry {
+/// `layerd::doors=debug,info`; the default is `info`, for what is no `command`
+/// that ends by itself.
+pub fn init(format: LogFormat, command: bool) -> Telemetry {
     let (traces, why_not) = match Traces::start() {
         Ok(traces) => (traces, None),
         Err(error) => (None, Some(error)),
     };
-    let filter = EnvFilter::try_from_env("LAYERD_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT));
+    let told = if command { TOLD } else { "" };
+    let filter = EnvFilter::try_from_env("LAYERD_LOG");
+    let filter = filter.unwrap_or_else(|_| EnvFilter::new(format!("{DEFAULT}{told}")));
     let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let logs = match format {
         LogFormat::Text => logs

@@ -112,11 +112,13 @@ async fn a_hub_says_whether_a_token_was_revoked() {
     });
     let refused = refused.await;
     assert!(refused.contains("the token was revoked"), "{refused}");
+    assert!(refused.contains("revoked   YES"), "{refused}");
+    assert!(refused.contains("signature right, by the hub"), "{refused}");
     // A hub that does not say it leaves the rest as it is.
     let wrong = ["--hub", gate.hub.url()];
     let said = explain(&wrong).await.ok().stdout;
     assert!(
-        said.contains("NOT KNOWN: an admin token is needed"),
+        said.contains("NOT KNOWN, since the hub does not say: an admin token is needed"),
         "{said}"
     );
 }

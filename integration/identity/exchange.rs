@@ -406,64 +406,20 @@ async fn explain_says_offline_which_rule_matches_and_why_others_do_not() {
 }
 
 #[tokio::test]
-async fn a_hub_says_what_is_wrong_with_its_tables_before_it_serves() {
-    let (lab, issuer) = (Lab::new(), Issuer::start().await);
-    let data = shown(&lab.path("data"));
-    let check = async |tables: &str, more: &[&str]| {
-        let arguments = arguments(&lab, tables).await;
-        let arguments = arguments.iter().map(String::as_str);
-        let serve = [
-            "serve",
-            "--check-config",
-            "--listen",
-            "127.0.0.1:0",
-            "--data-dir",
-            &data,
-        ];
-        layerd(
-            serve
-                .into_iter()
-                .chain(arguments)
-                .chain(more.iter().copied()),
-        )
-        .await
-    };
-    let tables = tables(&issuer, "15m");
-    let fine = check(&tables, &[]).await.ok().stdout;
-    assert!(
-        fine.contains(&format!("issuer ci ({}): ok, 1 key", issuer.url())),
-        "{fine}"
-    );
-    issuer.answer(Answers::Failing);
-    let outcome = check(&tables, &[]).await.failed();
-    assert!(outcome.stdout.contains("500"), "{}", outcome.stdout);
-    for (tables, told) in [
-        (
-            tables.replace("owners = ['acme']", ""),
-            "owners or repositories",
-        ),
-        (tables.replace("preset", "prset"), "prset"),
-        (format!("{tables}[[rul]]\n"), "rul"),
-        (tables.replace("['acme']", "['*']"), "too wide"),
+async fn an_identity_of_a_branch_that_looks_like_another_gets_nothing() {
+    let scene = Scene::new().await;
+    for (git_ref, status) in [
+        ("refs/heads/m\u{430}in", 400),
+        ("refs/heads/ma\u{fe0f}in", 400),
+        ("refs/heads/ветка", 200),
     ] {
-        let outcome = check(&tables, &[]).await;
-        assert_ne!(outcome.code, Some(0), "{tables}");
-        assert!(outcome.stderr.contains(told), "{told}: {}", outcome.stderr);
+        let claims = claims(&scene.issuer, "push", git_ref, "");
+        let identity = scene.issuer.sign("first", &claims);
+        let (told, body) = scene.exchange(&identity).await;
+        assert_eq!(told, status, "{git_ref:?}: {body}");
+        if status == 400 {
+            let why = body["error_description"].as_str().unwrap();
+            assert!(why.contains("nothing new is written to ref"), "{why}");
+        }
     }
-    // Who can't sign can't exchange.
-    let config = shown(&written(&lab, "hub.toml", &tables));
-    let serve = [
-        "serve",
-        "--check-config",
-        "--data-dir",
-        &data,
-        "--config",
-        &config,
-    ];
-    let outcome = layerd(serve).await.failed();
-    assert!(
-        outcome.stderr.contains("no private key"),
-        "{}",
-        outcome.stderr
-    );
 }

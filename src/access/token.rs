@@ -31,10 +31,11 @@ use jsonwebtoken::{EncodingKey, Header};
 pub use self::check::{Unverified, read_unverified};
 pub(super) use self::check::{bounded, verify};
 use self::claims::Claims;
+pub use super::grant::LEEWAY;
 use super::key::Key;
 use super::pattern::RefPattern;
 use super::secret::Secret;
-use crate::place::ProjectId;
+use crate::place::{ProjectId, Unwritable};
 
 /// The longest token, in bytes.
 pub const MAX_TOKEN: usize = 16 << 10;
@@ -110,6 +111,9 @@ pub enum MintError {
     /// More than any client needs.
     #[error("a token takes at most {MAX_PATTERNS} refs to read and {MAX_PATTERNS} to write")]
     Patterns,
+    /// What could be written is called what nothing new is.
+    #[error(transparent)]
+    Name(#[from] Unwritable),
     /// Too long, or not to be shown.
     #[error("a subject has 1 to {MAX_SUBJECT} bytes and no control characters")]
     Subject,
@@ -166,6 +170,13 @@ impl NewToken {
         }
         if self.read.len().max(self.write.len()) > MAX_PATTERNS {
             return Err(MintError::Patterns);
+        }
+        // What is there already can be read, whatever it is called.
+        if !self.write.is_empty() {
+            self.project.check_new()?;
+        }
+        for pattern in &self.write {
+            Unwritable::check_ref(pattern.as_str())?;
         }
         Ok(())
     }

@@ -346,6 +346,11 @@ impl Guard {
                 }
             }
         }
+        // Who may do everything may mistype a name, of which others know nothing.
+        if self.grant().project().is_none() && !self.local.knows(&flush.project).await? {
+            let text = format!("there is no project {}", flush.project);
+            return Err(CacheError::Refused(text));
+        }
         let exports = self.cache.flush(flush, &self.origin).await?;
         self.flushes.count(Source::Writer, exports);
         Ok(exports)

@@ -329,6 +329,7 @@ impl Cache for LocalCache {
     }
 
     async fn writable(&self, place: &Place) -> Result<(), CacheError> {
+        place.check_new()?;
         let opened = self.opener.opened_for_writing().await?;
         if let Some(allowance) = self.allowance(&opened, place).await? {
             allowance.check(1)?;
@@ -353,6 +354,7 @@ impl Cache for LocalCache {
         name: &str,
         expected: Option<Digest>,
     ) -> Result<Box<dyn Ingest>, CacheError> {
+        place.check_new()?;
         let opened = self.opener.opened_for_writing().await?;
         // No project id holds a NUL: names of two projects never meet.
         let name = format!("{}\0{name}", place.project);
@@ -410,6 +412,7 @@ impl Cache for LocalCache {
     }
 
     async fn publish(&self, export: Publication) -> Result<Published, CacheError> {
+        export.place.check_new()?;
         self.append(export).await
     }
 

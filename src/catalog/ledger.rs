@@ -23,7 +23,7 @@ pub use self::audit::{
 };
 pub use self::flushes::{FlushNote, NOTED, NewFlush};
 pub(super) use self::flushes::{KEPT, flushed};
-pub use self::projects::{ProjectHead, ProjectSettings, RefHead, Settled};
+pub use self::projects::{ProjectHead, ProjectSettings, RefHead, Settled, is_known};
 pub use self::revocations::{NewRevocation, REMEMBERED, Revision, Revocation};
 use super::CatalogError;
 use crate::place::{GitRef, Place, ProjectId};

@@ -10,6 +10,7 @@ use clap::Args;
 use crate::access::RefPattern;
 use crate::cache::quotas::Quotas;
 use crate::cache::retention::{Limits, ProjectLimits};
+use crate::cli::misuse;
 use crate::place::ProjectId;
 use crate::units::{parse_duration, parse_size};
 
@@ -96,16 +97,22 @@ impl RetentionArgs {
         self.keep_branches.clone()
     }
 
-    /// The quotas of projects, where the catalog has none.
-    pub fn quotas(&self) -> Quotas {
-        let quotas = self.quota.iter().map(|Quota(project, bytes)| {
+    /// The quotas of projects, where the catalog has none. Fails where a project
+    /// has two.
+    pub fn quotas(&self) -> anyhow::Result<Quotas> {
+        let mut quotas = BTreeMap::new();
+        for Quota(project, bytes) in &self.quota {
             let limits = ProjectLimits {
                 max_bytes: Some(*bytes),
                 max_age: None,
             };
-            (project.clone(), limits)
-        });
-        Quotas(quotas.collect())
+            if quotas.insert(project.clone(), limits).is_some() {
+                return Err(misuse(format!(
+                    "--quota is there twice for project {project}: say one size"
+                )));
+            }
+        }
+        Ok(Quotas(quotas))
     }
 }
 
@@ -147,6 +154,18 @@ mod tests {
     fn a_quota_names_a_project_and_a_size() {
         for wrong in ["acme", "acme=", "acme=much", "=1GiB", "../x=1GiB"] {
             assert!(wrong.parse::<Quota>().is_err(), "{wrong}");
+        }
+        let typed = |quotas: &[&str]| {
+            let words = ["gc"].iter().chain(quotas);
+            Typed::try_parse_from(words).unwrap().args.quotas()
+        };
+        assert!(typed(&["--quota", "a=1", "--quota", "b=1"]).is_ok());
+        for twice in [
+            &["--quota", "a=1", "--quota", "a=2"][..],
+            &["--quota=a=1,a=1"],
+        ] {
+            let error = typed(twice).err().map(|error| error.to_string());
+            assert!(error.is_some_and(|error| error.contains("twice for project a")));
         }
         let Quota(project, bytes) = "acme/shop=2MiB".parse().unwrap();
         assert_eq!((project.as_str(), bytes), ("acme/shop", 2 << 20));

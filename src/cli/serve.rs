@@ -38,6 +38,7 @@ const BINDING: std::time::Duration = std::time::Duration::from_secs(5);
 pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     operate::raise_file_limit();
     let keys = keys(&args)?;
+    let quotas = args.retention.quotas()?;
     let tls = args.tls.acceptor(Alpn::Http)?;
     let metrics = operate::HubMetrics::new();
     let operate::HubMetrics { mut registry, .. } = metrics;
@@ -56,11 +57,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let shown_at = operate::listen(args.metrics, operate::HUB_PORT).await?;
     let closing = closed_by_signal()?;
     let local = LocalCache::over(Arc::clone(&backends.catalog), Arc::clone(&backends.blobs));
-    let local = local.keeping(
-        args.retention.quotas(),
-        args.retention.keep(),
-        metrics.collecting.clone(),
-    );
+    let local = local.keeping(quotas, args.retention.keep(), metrics.collecting.clone());
     let local = local.bounding_uploads(args.retention.limits(None).max_bytes);
     let local = Arc::new(local.counting(metrics.subsumed));
     let cache: Arc<dyn Cache> = Arc::new(Metered::new(local.clone(), metrics.cache.clone()));
@@ -85,6 +82,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
             collecting: collecting.clone(),
             refusals: metrics.refusals.clone(),
             flushes: metrics.flushes.clone(),
+            names: args.names(),
             others: pages::described(),
         },
         identities.exchange(),

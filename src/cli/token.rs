@@ -1,5 +1,6 @@
 //! `layerd token`: who may what, signed.
 
+mod asked;
 mod exchange;
 mod explain;
 mod identity;

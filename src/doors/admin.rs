@@ -9,6 +9,7 @@
 //! | file | what |
 //! |---|---|
 //! | `admitted` | who calls, how many at a time, what all answers have |
+//! | `called` | by which names a hub is asked that asks for no token |
 //! | `asked` | queries, bodies and names, each refused in the same shape |
 //! | `told` | pages and errors |
 //! | `projects`, `exports`, `usage`, `gc`, `audit`, `tokens` | the routes |
@@ -16,6 +17,7 @@
 mod admitted;
 mod asked;
 mod audit;
+mod called;
 mod exports;
 mod gc;
 mod projects;
@@ -75,6 +77,8 @@ pub struct Config {
     pub refusals: Refusals,
     /// What is counted of flushes.
     pub flushes: Flushes,
+    /// What the operator calls the hub: names of hosts.
+    pub names: Vec<String>,
     /// What the document says of routes that are not of this door.
     pub others: utoipa::openapi::OpenApi,
 }
@@ -88,6 +92,7 @@ struct Office {
     seats: Seats<String>,
     refusals: Refusals,
     flushes: Flushes,
+    names: Vec<String>,
     large: Arc<Semaphore>,
 }
 
@@ -153,6 +158,7 @@ pub fn router(config: Config) -> Router {
         seats: Seats::new(AT_ONCE),
         refusals: config.refusals,
         flushes: config.flushes,
+        names: config.names,
         large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
     });
     let (routes, _) = routes().split_for_parts();

@@ -321,7 +321,11 @@ impl Actor {
             git_ref: Some(place.git_ref),
             scope: None,
         };
-        let flushed = self.hub().flush(request).await?.into_inner().exports;
+        let flushed = match self.hub().flush(request).await {
+            // Of its project nothing was exported yet.
+            Err(status) if status.code() == Code::InvalidArgument => 0,
+            flushed => flushed?.into_inner().exports,
+        };
         let mut left = 0;
         self.each_fate(|fate| match fate {
             Fate::Leaving => {

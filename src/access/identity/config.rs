@@ -39,6 +39,7 @@ use super::presets::{Preset, Told};
 use super::review;
 use super::rule::{Condition, Rule};
 use super::template::{ProjectTemplate, RefTemplate, SubjectTemplate};
+use crate::place::Unwritable;
 use crate::units::parse_duration;
 
 /// The most issuers, and the most rules of a file.
@@ -62,8 +63,8 @@ pub struct Config {
     pub issuers: BTreeMap<String, Issuer>,
     /// In the order of the file.
     pub rules: Vec<Rule>,
-    /// What an operator may want to know: rules that overlap.
-    pub notes: Vec<String>,
+    /// What a hub starts with all the same, and its operator has to know.
+    pub warnings: Vec<String>,
 }
 
 /// Somebody who vouches for identities.
@@ -213,7 +214,7 @@ impl Config {
         if !wrong.is_empty() {
             return Err(wrong.join("\n"));
         }
-        config.notes = review::notes(&config);
+        config.warnings = review::warnings(&config);
         Ok(config)
     }
 
@@ -339,6 +340,10 @@ impl RuleTable {
         let conditions = matching.map(|(claim, any)| condition(&claim, &claim, any.all()));
         let project = self.project.ok_or("project is missing")?;
         let subject = self.subject.as_deref().unwrap_or("{sub}");
+        let write = refs("write", self.write)?;
+        for template in &write {
+            Unwritable::check_ref(&template.whole()).map_err(|why| format!("write: {why}"))?;
+        }
         Ok(Rule {
             name: name(&self.name)?,
             issuer: self.issuer,
@@ -346,7 +351,7 @@ impl RuleTable {
             conditions: conditions.collect::<Result<_, _>>()?,
             project: ProjectTemplate::parse(&project).map_err(|why| format!("project: {why}"))?,
             read: refs("read", self.read)?,
-            write: refs("write", self.write)?,
+            write,
             lifetime,
             subject: SubjectTemplate::parse(subject).map_err(|why| format!("subject: {why}"))?,
         })

@@ -42,7 +42,7 @@ pub struct Told {
 
 /// Events that run what stands under the ref that GitHub names, and that only
 /// people who may push can cause.
-const GITHUB_PUSHED: [&str; 5] = [
+pub const GITHUB_PUSHED: [&str; 5] = [
     "push",
     "schedule",
     "workflow_dispatch",
@@ -51,7 +51,7 @@ const GITHUB_PUSHED: [&str; 5] = [
 ];
 
 /// The same of GitLab.
-const GITLAB_PUSHED: [&str; 6] = ["push", "web", "schedule", "api", "trigger", "pipeline"];
+pub const GITLAB_PUSHED: [&str; 6] = ["push", "web", "schedule", "api", "trigger", "pipeline"];
 
 /// One rule of a preset.
 struct Row<'a> {

@@ -74,10 +74,14 @@ impl fmt::Display for Mismatch {
 }
 
 impl Condition {
+    /// Whether a text is one that it asks for.
+    pub fn takes(&self, text: &str) -> bool {
+        self.any.iter().any(|glob| glob.matches(text))
+    }
+
     fn mismatch(&self, claims: &Claims) -> Option<Mismatch> {
         let values = claims.texts(&self.claim);
-        let fits = |value: &String| self.any.iter().any(|glob| glob.matches(value));
-        if values.iter().any(fits) {
+        if values.iter().any(|value| self.takes(value)) {
             return None;
         }
         if values.is_empty() {
@@ -97,6 +101,11 @@ impl Condition {
 }
 
 impl Rule {
+    /// The name of the table in the file that it comes from.
+    pub fn table(&self) -> &str {
+        self.preset.as_deref().unwrap_or(&self.name)
+    }
+
     /// Why claims of its issuer do not match, if they don't.
     pub fn mismatch(&self, claims: &Claims) -> Option<Mismatch> {
         self.conditions

@@ -211,6 +211,25 @@ impl RefTemplate {
         &self.0
     }
 
+    /// What all that it can become begins with: nothing where a claim comes
+    /// first, and where every ref is meant.
+    pub fn prefix(&self) -> &str {
+        match self.0.pieces.first() {
+            Some(Piece::Literal(text)) => text.split('*').next().unwrap_or_default(),
+            Some(Piece::Claim(_)) | None => "",
+        }
+    }
+
+    /// The text, beginning with `refs/` unless a claim does.
+    pub fn whole(&self) -> String {
+        let each = self.0.pieces.iter().map(|piece| match piece {
+            Piece::Literal(text) if text == "**" => "refs/**".to_owned(),
+            Piece::Literal(text) => text.clone(),
+            Piece::Claim(name) => format!("{{{name}}}"),
+        });
+        each.collect()
+    }
+
     /// What these claims make of it. Where a claim comes first, it has to be a
     /// whole ref: whether a branch or a ref is meant is for the rule to say.
     pub fn fill(&self, claims: &Claims) -> Result<RefPattern, Unfit> {

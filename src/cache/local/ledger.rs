@@ -5,11 +5,18 @@ use super::open::Opened;
 use super::{LocalCache, policy};
 use crate::cache::{CacheError, Flushed, Want};
 use crate::catalog::ledger::{self, NewAudit};
+use crate::place::ProjectId;
 
 /// Places of which is asked whether they were flushed.
 const PLACES: usize = 16;
 
 impl LocalCache {
+    /// Whether there is, or was, such a project.
+    pub(in crate::cache) async fn knows(&self, project: &ProjectId) -> Result<bool, CacheError> {
+        let opened = self.opener.opened().await?;
+        Ok(ledger::is_known(&*opened.catalog, project).await?)
+    }
+
     /// [Tells](ledger::tell) what was done.
     pub async fn note(&self, entry: &NewAudit) {
         let noting = async {

@@ -114,6 +114,7 @@ impl LocalCache {
         size: u64,
         ttl: Duration,
     ) -> Result<(), CacheError> {
+        place.check_new()?;
         let opened = self.opener.opened_for_writing().await?;
         let blobs = [(digest, size)];
         let possessed = opened

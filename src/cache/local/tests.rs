@@ -5,6 +5,7 @@ mod collect;
 mod copies;
 mod faults;
 mod flushed;
+mod named;
 mod pinned;
 mod steps;
 mod subsumed;

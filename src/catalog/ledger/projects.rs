@@ -6,8 +6,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::audit::AuditFilter;
 use super::audit::{Action, Details, NewAudit, Origin};
-use crate::catalog::ExportId;
+use crate::catalog::{Catalog, CatalogError, ExportId, Filter};
 use crate::place::{GitRef, ProjectId};
 
 /// What can be settled for a project.
@@ -78,4 +79,22 @@ pub struct RefHead {
     /// When that was written.
     #[schema(value_type = String, format = DateTime)]
     pub written: Timestamp,
+}
+
+/// Whether anything was ever kept or said of a project, as far as the log and
+/// the ledger go back. A name that was mistyped is of none.
+pub async fn is_known(catalog: &dyn Catalog, project: &ProjectId) -> Result<bool, CatalogError> {
+    let newest = Filter {
+        project: Some(project.clone()),
+        limit: Some(1),
+        ..Filter::default()
+    };
+    let last = AuditFilter {
+        project: Some(project.clone()),
+        limit: Some(1),
+        ..AuditFilter::default()
+    };
+    Ok(!catalog.list(&newest).await?.is_empty()
+        || catalog.settings(project).await?.is_some()
+        || !catalog.audit(&last).await?.is_empty())
 }

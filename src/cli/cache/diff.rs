@@ -210,7 +210,7 @@ fn print_text(shown: &Shown<'_>, limit: usize) -> anyhow::Result<()> {
     ))?;
     let lines = parts(shown);
     if lines.is_empty() {
-        print("they part nowhere")?;
+        print(nowhere(shared, only_a + only_b))?;
         return Ok(());
     }
     print("They part at")?;
@@ -227,6 +227,16 @@ fn print_text(shown: &Shown<'_>, limit: usize) -> anyhow::Result<()> {
         bounded(&lines, limit)?;
     }
     Ok(())
+}
+
+/// Why there is no step to show, of so many records that both have, and so many
+/// that one has.
+fn nowhere(shared: usize, only: usize) -> &'static str {
+    match (shared, only) {
+        (0, 0) => "neither has a record",
+        (0, _) => "they share nothing: no step, and no base, of one is in the other",
+        _ => "they part nowhere",
+    }
 }
 
 /// Where they part, each pair once.
@@ -283,4 +293,17 @@ fn bounded(lines: &[String], limit: usize) -> anyhow::Result<()> {
         print(format_args!("  and {more} more; --limit 0 for all"))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_shares_nothing_does_not_part_nowhere() {
+        assert_eq!(nowhere(3, 0), "they part nowhere");
+        assert_eq!(nowhere(3, 1), "they part nowhere");
+        assert!(nowhere(0, 2).starts_with("they share nothing"));
+        assert_eq!(nowhere(0, 0), "neither has a record");
+    }
 }

@@ -137,9 +137,7 @@ impl ExportArgs {
             narrowed: self.git_ref.is_some(),
             ..Want::all_of(seen)
         };
-        let united = United::look(cache, want, place.clone())
-            .await
-            .with_context(|| format!("asking {at}"))?;
+        let united = United::look(cache, want, place.clone()).await?;
         let Some(united) = united else {
             bail!(
                 "there is nothing to export: {at} has nothing of project {} that may be read",
@@ -223,6 +221,12 @@ impl To {
             Some(folder) if folder != Path::new("") => folder,
             _ => Path::new("."),
         };
+        if !folder.is_dir() {
+            bail!(
+                "-o {shown}: there is no folder {}; make it first",
+                folder.display()
+            );
+        }
         let file: NamedTempFile = tempfile::Builder::new()
             .prefix(".layerd-")
             .suffix(".partial")

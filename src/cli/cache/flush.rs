@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 
@@ -10,7 +11,7 @@ use super::display::{print, print_json};
 use crate::access::token::read_unverified;
 use crate::cache::Flush;
 use crate::cache::remote;
-use crate::catalog::ledger::NewFlush;
+use crate::catalog::ledger::{self, NewFlush};
 use crate::cli::hub_api::{HubApi, Wanted};
 use crate::cli::hub_args::HubArgs;
 use crate::cli::stored::{CatalogArg, typist};
@@ -24,6 +25,9 @@ use crate::units::counted;
 /// nothing, and is told that the cache was flushed, when and by whom. Builds that
 /// run go on with what they have, and may export some of it again. An export
 /// that is published meanwhile stays.
+///
+/// A project of which nothing is known is an error; where it is known, and has
+/// nothing of that ref or scope, nothing is done.
 ///
 /// With --hub, a hub is asked, by an admin token or one that may write all of it. Else it is
 /// done in the store itself.
@@ -87,11 +91,14 @@ pub(super) async fn run(args: FlushArgs) -> anyhow::Result<ExitCode> {
     }
     let git_ref = flushed.git_ref.map_or("every ref", GitRef::as_str);
     let scope = flushed.scope.map_or("every scope", Scope::as_str);
-    print(format_args!(
-        "flushed {} of project {}, {git_ref}, {scope}",
-        counted(exports, "export"),
-        args.project
-    ))?;
+    let place = format_args!("project {}, {git_ref}, {scope}", args.project);
+    match exports {
+        0 => print(format_args!("nothing was there of {place}"))?,
+        exports => print(format_args!(
+            "flushed {} of {place}",
+            counted(exports, "export")
+        ))?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -135,7 +142,13 @@ async fn here(args: &FlushArgs) -> anyhow::Result<u64> {
         origin: typist(),
     };
     let catalog = args.catalog.or_in(&args.store.data_dir).await?;
-    let flushed = catalog.flush(&flush).await;
+    let flushed = async {
+        if !ledger::is_known(&*catalog, &args.project).await? {
+            bail!("there is no project {}", args.project);
+        }
+        Ok(catalog.flush(&flush).await?)
+    };
+    let flushed = flushed.await;
     catalog.close().await;
-    Ok(flushed?)
+    flushed
 }

@@ -74,10 +74,11 @@ pub(super) async fn run(args: GcArgs) -> anyhow::Result<ExitCode> {
     if let Some(hub) = args.hub.api()? {
         return hub::run(&hub, args.dry_run, args.json).await;
     }
+    let quotas = args.retention.quotas()?;
     let backed = args.backing.open().await?;
     let cache = LocalCache::over(Arc::clone(&backed.catalog), Arc::clone(&backed.blobs));
     let cache = cache.keeping(
-        args.retention.quotas(),
+        quotas,
         args.retention.keep(),
         collecting::Metrics::default(),
     );

@@ -63,7 +63,8 @@ pub(super) struct LsArgs {
 enum Shown {
     /// What builds have exported.
     Cache,
-    /// What was saved under a key.
+    /// What was saved under a key; entry is the same.
+    #[value(alias = "entry")]
     Gha,
     /// Both.
     #[default]
@@ -183,6 +184,7 @@ mod tests {
             (&["ls", "--kind", "all"], None),
             (&["ls", "--kind", "cache"], Some(Kind::Cache)),
             (&["ls", "--kind", "gha"], Some(Kind::Entry)),
+            (&["ls", "--kind", "entry"], Some(Kind::Entry)),
         ] {
             let args = Typed::try_parse_from(typed).unwrap().args;
             assert_eq!(args.kind.kind(), kind, "{typed:?}");

@@ -106,6 +106,18 @@ async fn a_sound_directory_is_listed_shown_and_checked() {
 }
 
 #[tokio::test]
+async fn a_project_that_is_mistyped_is_not_flushed() {
+    let (dir, _) = one_export().await;
+    let flush = async |more: &[&str]| typed(&dir, &[&["flush"], more].concat()).await;
+    let error = flush(&["--project", "defualt"]).await.unwrap_err();
+    assert_eq!(error.to_string(), "there is no project defualt");
+    for place in [&["--ref", "none"][..], &[], &[]] {
+        let flushed = flush(&[&["--project", "default"], place].concat()).await;
+        assert_eq!(flushed.unwrap(), ExitCode::SUCCESS, "{place:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_entry_is_listed_shown_and_checked_and_has_no_steps() {
     let (dir, digest) = one_export().await;
     let catalog = SqliteCatalog::open(dir.path()).await.unwrap();

@@ -10,7 +10,7 @@ use http::Method;
 use super::hub_api::{HubApi, Wanted};
 use super::hub_args::HubArgs;
 use super::stored::{Stored, typist};
-use crate::catalog::ledger::{MAX_PAGE, ProjectHead, ProjectSettings};
+use crate::catalog::ledger::{self, MAX_PAGE, ProjectHead, ProjectSettings};
 use crate::catalog::{Catalog, Filter};
 use crate::doors::admin::{NewSettings, ProjectDetails, Settings};
 use crate::place::ProjectId;
@@ -100,6 +100,11 @@ impl Projects {
             }
             Self::Here(catalog) => catalog,
         };
+        if let Err(unwritable) = project.check_new()
+            && !ledger::is_known(&**catalog, project).await?
+        {
+            return Err(unwritable.into());
+        }
         let settings = ProjectSettings {
             max_bytes: new.max_bytes,
             max_age: new.max_age_seconds.map(Duration::from_secs),
@@ -121,6 +126,9 @@ impl Projects {
             }
             Self::Here(catalog) => {
                 let nothing = ProjectSettings::default();
+                if !ledger::is_known(&**catalog, project).await? {
+                    bail!("there is no project {project}");
+                }
                 match catalog.settings(project).await? {
                     Some(settled) if settled.settings != nothing => {
                         Ok(catalog.settle(project, &nothing, &typist()).await?)

@@ -242,6 +242,16 @@ impl ServeArgs {
         Ok(addresses.all(|address| address.ip().is_loopback()))
     }
 
+    /// What this hub is called: the hosts that it was told of.
+    pub(super) fn names(&self) -> Vec<String> {
+        let listen = self
+            .listen
+            .rsplit_once(':')
+            .map(|(host, _)| host.to_owned());
+        let public = self.public_url.as_ref().and_then(PublicUrl::host);
+        listen.into_iter().chain(public).collect()
+    }
+
     /// Whether clients need a token.
     pub(super) fn asks_for_tokens(&self) -> bool {
         self.auth == Some(Auth::Token) || (self.auth.is_none() && self.token_key_file.is_some())

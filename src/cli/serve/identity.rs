@@ -14,7 +14,7 @@ use crate::cli::misuse;
 /// The exchange of a hub, where its file names issuers.
 pub(super) struct Identities {
     exchange: Option<Arc<Exchange>>,
-    notes: Vec<String>,
+    warnings: Vec<String>,
 }
 
 impl Identities {
@@ -29,7 +29,7 @@ impl Identities {
         let metrics = Metrics::register(registry);
         let mut identities = Self {
             exchange: None,
-            notes: Vec::new(),
+            warnings: Vec::new(),
         };
         let Some(path) = args.config.path() else {
             return Ok(identities);
@@ -51,21 +51,21 @@ impl Identities {
         let exchange = Exchange::open(&config, Arc::clone(access), Arc::clone(catalog), metrics);
         let exchange = exchange.map_err(anyhow::Error::msg);
         identities.exchange = Some(Arc::new(exchange.with_context(|| shown.to_string())?));
-        identities.notes = config.notes;
+        identities.warnings = config.warnings;
         Ok(identities)
     }
 
     /// Says what an operator may want to know.
     pub(super) fn warn(&self) {
-        for note in &self.notes {
-            tracing::warn!("{note}");
+        for warning in &self.warnings {
+            tracing::warn!("{warning}");
         }
     }
 
     /// What `--check-config` says: whether all issuers' keys are to be had.
     pub(super) async fn check(&self) -> bool {
-        for note in &self.notes {
-            println!("note: {note}");
+        for warning in &self.warnings {
+            println!("warning: {warning}");
         }
         let mut well = true;
         if let Some(exchange) = &self.exchange {

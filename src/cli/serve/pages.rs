@@ -58,6 +58,7 @@ mod tests {
             },
             refusals: Default::default(),
             flushes: Default::default(),
+            names: Vec::new(),
             others: described(),
         };
         pages(administration, Some(Arc::new(exchange.unwrap())))

@@ -153,7 +153,7 @@ impl Caches {
     async fn own(args: &SidecarArgs, metrics: &SidecarMetrics) -> anyhow::Result<Self> {
         let local = LocalCache::new(&args.data_dir).counting(metrics.subsumed.clone());
         let local = local.keeping(
-            args.retention.quotas(),
+            args.retention.quotas()?,
             args.retention.keep(),
             metrics.collecting.clone(),
         );

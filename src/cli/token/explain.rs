@@ -1,20 +1,19 @@
 //! `layerd token explain`: what a token may.
 
 use std::fmt::Display;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::asked::Asked;
 use super::display::{age, print, print_json};
 use super::{from_stdin, identity};
-use crate::access::token::{Unverified, read_unverified};
+use crate::access::token::{LEEWAY, Unverified, read_unverified};
 use crate::access::{Denied, Keys, RefPattern, Secret};
-use crate::cli::hub_api::Wanted;
 use crate::cli::hub_args::HubArgs;
-use crate::doors::admin::{Explained, TokenText};
 use crate::place::ProjectId;
 use crate::units::Spent;
 
@@ -63,7 +62,7 @@ pub(super) struct ExplainArgs {
 /// What is known of the signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Signature {
+pub(super) enum Signature {
     /// A key made it.
     Valid,
     /// None of the keys made it.
@@ -93,10 +92,6 @@ struct Shown<'a> {
     asked: bool,
 }
 
-/// What a hub says, where one is named: why it does not take the token, if it
-/// doesn't; or why it does not say.
-type Asked = Option<Result<Option<String>, String>>;
-
 pub(super) async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
     let token = match args.token.expose() {
         "-" => from_stdin()?,
@@ -109,13 +104,14 @@ pub(super) async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
     let now = Timestamp::now();
     let said = read_unverified(token)?;
     let keys = args.token_key_file.as_deref().map(Keys::open).transpose()?;
-    let (signature, denied) = judge(token, &said, keys.as_ref(), now);
-    let asked = ask(&args.hub, token).await;
-    let told = |denied: &Denied| denied.to_string();
-    let refused = match &asked {
-        Some(Ok(refused)) => refused.clone().or(denied.as_ref().map(told)),
-        _ => denied.as_ref().map(told),
+    let (own, denied) = judge(token, &said, keys.as_ref(), now);
+    let asked = Asked::of(&args.hub, token).await;
+    // Its own keys and clock are what a hub goes by.
+    let refused = match asked.verdict() {
+        Some(refused) => refused.map(str::to_owned),
+        None => denied.as_ref().map(ToString::to_string),
     };
+    let signature = asked.signature().unwrap_or(own);
     if args.json {
         print_json(&Shown {
             admin: said.grant.is_admin(),
@@ -130,11 +126,21 @@ pub(super) async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
             algorithm: said.algorithm.map(|algorithm| algorithm.in_header()),
             signature,
             refused: refused.clone(),
-            asked: matches!(asked, Some(Ok(_))),
+            asked: asked.verdict().is_some(),
         })?;
     } else {
-        print_lines(&said, signature, args.token_key_file.as_deref(), now)?;
-        print(format_args!("{:<10}{}", "revoked", revoked(&asked)))?;
+        print_lines(&said, now)?;
+        let by = match asked.signature() {
+            Some(_) => Some("the hub".to_owned()),
+            None => args
+                .token_key_file
+                .as_deref()
+                .map(|path| path.display().to_string()),
+        };
+        let kid = said.kid.as_deref().unwrap_or("unknown");
+        let text = signature_told(signature, by.as_deref(), kid);
+        print(format_args!("{:<10}{text}", "signature"))?;
+        print(format_args!("{:<10}{}", "revoked", asked.revoked()))?;
         if let Some(refused) = &refused {
             print(format_args!("\nA hub would not take it: {refused}."))?;
         }
@@ -143,35 +149,6 @@ pub(super) async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
         None => ExitCode::SUCCESS,
         Some(_) => ExitCode::FAILURE,
     })
-}
-
-/// Asks the hub, where one is named.
-async fn ask(hub: &HubArgs, token: &str) -> Asked {
-    let asked = async {
-        let Some(hub) = hub.api()? else {
-            return Ok(None);
-        };
-        let wanted = Wanted::at(&["tokens", "explain"]);
-        let token = TokenText {
-            token: token.to_owned(),
-        };
-        let explained: Explained = hub.send(http::Method::POST, wanted, &token).await?;
-        anyhow::Ok(Some(explained.refused))
-    };
-    asked
-        .await
-        .map_err(|error| format!("{error:#}"))
-        .transpose()
-}
-
-/// What is known of that.
-fn revoked(asked: &Asked) -> String {
-    match asked {
-        None => "NOT KNOWN: no hub was asked; give --hub and an admin token for that".to_owned(),
-        Some(Err(why)) => format!("NOT KNOWN: {why}"),
-        Some(Ok(None)) => "no: the hub takes it".to_owned(),
-        Some(Ok(Some(_))) => "the hub does not take it".to_owned(),
-    }
 }
 
 /// Whether the signature is right, and why a hub would not take the token.
@@ -195,12 +172,7 @@ fn judge(
     }
 }
 
-fn print_lines(
-    said: &Unverified,
-    signature: Signature,
-    keys: Option<&Path>,
-    now: Timestamp,
-) -> anyhow::Result<()> {
+fn print_lines(said: &Unverified, now: Timestamp) -> anyhow::Result<()> {
     let grant = &said.grant;
     let line = |name: &str, value: &dyn Display| print(format_args!("{name:<10}{value}"));
     if let Some(project) = grant.project() {
@@ -233,21 +205,22 @@ fn print_lines(
         .algorithm
         .map_or("unknown", |algorithm| algorithm.in_header());
     line("key", &format_args!("{kid} ({algorithm})"))?;
-    let signature = match (signature, keys.map(Path::display)) {
-        (Signature::Valid, Some(keys)) => format!("right, by {keys}"),
-        (Signature::Invalid, Some(keys)) => {
-            format!("WRONG, by {keys}: none of the above need be true")
-        }
-        (_, Some(keys)) => format!(
-            "NOT CHECKED, since {keys} has no key {kid:?}: anybody could have written the above"
+    Ok(())
+}
+
+/// What is known of the signature, and by whom.
+fn signature_told(signature: Signature, by: Option<&str>, kid: &str) -> String {
+    match (signature, by) {
+        (Signature::Valid, Some(by)) => format!("right, by {by}"),
+        (Signature::Invalid, Some(by)) => format!("WRONG, by {by}: none of the above need be true"),
+        (_, Some(by)) => format!(
+            "NOT CHECKED, since {by} has no key {kid:?}: anybody could have written the above"
         ),
         (_, None) => {
             "NOT CHECKED: anybody could have written the above; give --token-key-file to check it"
                 .to_owned()
         }
-    };
-    line("signature", &signature)?;
-    Ok(())
+    }
 }
 
 pub(super) fn listed(patterns: &[RefPattern]) -> String {
@@ -261,6 +234,30 @@ pub(super) fn listed(patterns: &[RefPattern]) -> String {
 fn to_go(expires: Timestamp, now: Timestamp) -> String {
     match expires.duration_since(now).try_into() {
         Ok(left) => format!("in {}", Spent(left)),
+        Err(_) if now.duration_since(expires) <= LEEWAY.try_into().unwrap_or_default() => format!(
+            "{}; as clocks differ, it counts for {} s beyond that",
+            age(expires, now),
+            LEEWAY.as_secs()
+        ),
         Err(_) => age(expires, now).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_counts_a_little_longer_is_not_said_to_be_gone() {
+        let expires = Timestamp::UNIX_EPOCH;
+        let after =
+            |seconds: i64| to_go(expires, expires + jiff::SignedDuration::from_secs(seconds));
+        assert!(after(-60).starts_with("in 1 min"), "{}", after(-60));
+        assert!(
+            after(59).contains("it counts for 60 s beyond"),
+            "{}",
+            after(59)
+        );
+        assert!(!after(61).contains("counts"), "{}", after(61));
     }
 }

@@ -15,6 +15,7 @@ use http::header::{
 use http::request::Parts;
 
 use super::Office;
+use super::called;
 use super::told::Failure;
 use crate::access::{Denied, Grant, Reason, Refusals, bearer};
 use crate::catalog::ledger::Origin;
@@ -122,9 +123,15 @@ pub(super) async fn admit(
         Ok(grant) => grant,
         Err(failure) => return failure.into_response(),
     };
-    if office.access.is_open() && peer.is_some_and(|peer| !peer.ip().to_canonical().is_loopback()) {
-        let text = "this hub asks for no token, and is administered from its own host alone";
-        return Failure::forbidden(text).into_response();
+    if office.access.is_open() {
+        if peer.is_some_and(|peer| !peer.ip().to_canonical().is_loopback()) {
+            let text = "this hub asks for no token, and is administered from its own host alone";
+            return Failure::forbidden(text).into_response();
+        }
+        let checked = called::check(&office.names, request.uri(), request.headers());
+        if let Err(failure) = checked {
+            return failure.into_response();
+        }
     }
     let Some(seat) = office.seats.take(grant.id().to_owned()) else {
         return Failure::busy().into_response();

@@ -29,7 +29,14 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Ask<T> {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
         match Query::<T>::try_from_uri(&parts.uri) {
             Ok(Query(asked)) => Ok(Self(asked)),
-            Err(rejection) => Err(Failure::request(cut(&rejection.body_text()))),
+            Err(rejection) => {
+                let text = rejection.body_text();
+                let why = text.strip_prefix("Failed to deserialize query string: ");
+                let why = cut(why.unwrap_or(&text));
+                Err(Failure::request(format!(
+                    "the query is not as it should be: {why}"
+                )))
+            }
         }
     }
 }

@@ -39,7 +39,7 @@ pub(super) struct OfExports {
     /// Only of this scope.
     #[param(value_type = Option<String>)]
     scope: Option<Scope>,
-    /// Only of this kind.
+    /// Only of this kind: cache, or entry, which may be called gha.
     kind: Option<Kind>,
     /// Those behind this one: `next` of the page before.
     #[param(value_type = Option<String>)]

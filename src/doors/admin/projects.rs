@@ -16,7 +16,7 @@ use super::asked::{Ask, Json, Named, Nothing};
 use super::told::{Failure, Fault, Page, limit};
 use crate::cache::flushes::Source;
 use crate::catalog::Filter;
-use crate::catalog::ledger::{NewFlush, ProjectHead, ProjectSettings, RefHead, Settled};
+use crate::catalog::ledger::{self, NewFlush, ProjectHead, ProjectSettings, RefHead, Settled};
 use crate::place::{GitRef, ProjectId, Scope};
 
 /// The longest note, in characters.
@@ -239,6 +239,12 @@ pub(super) async fn settle(
     if too_large(new.max_bytes) || too_large(new.max_age_seconds) {
         return Err(Failure::request("that is more than there can be"));
     }
+    // What is there already is settled, whatever it is called.
+    if let Err(unwritable) = project.check_new()
+        && head(&office, &project).await?.exports == 0
+    {
+        return Err(Failure::request(unwritable.to_string()));
+    }
     let settings = ProjectSettings {
         max_bytes: new.max_bytes,
         max_age: new.max_age_seconds.map(Duration::from_secs),
@@ -264,6 +270,9 @@ pub(super) async fn unsettle(
 ) -> Result<StatusCode, Failure> {
     admin.check(&project)?;
     admin.check_all()?;
+    if !ledger::is_known(&*office.catalog, &project).await? {
+        return Err(no_project(&project));
+    }
     if settled(&office, &project).await?.is_some() {
         let nothing = ProjectSettings::default();
         let origin = admin.origin();
@@ -303,6 +312,9 @@ pub(super) async fn flush(
     Json(what): Json<PlaceToFlush>,
 ) -> Result<Answer<Flushed>, Failure> {
     admin.check(&project)?;
+    if admin.only().is_none() && !ledger::is_known(&*office.catalog, &project).await? {
+        return Err(no_project(&project));
+    }
     let flush = NewFlush {
         project,
         git_ref: what.git_ref,

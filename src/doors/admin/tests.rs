@@ -80,6 +80,7 @@ impl Lab {
             },
             refusals: Default::default(),
             flushes: Default::default(),
+            names: Vec::new(),
             others: Default::default(),
         });
         Self {

@@ -137,6 +137,12 @@ pub struct Explained {
     pub kid: Option<String>,
     /// Why this hub does not take it, if it does not.
     pub refused: Option<String>,
+    /// The same as a short name, such as `expired` or `revoked`.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// Whether this hub asks for no token, and so looks at none.
+    #[serde(default)]
+    pub open: bool,
 }
 
 /// A page of revoked tokens.
@@ -340,6 +346,8 @@ pub(super) async fn explain(
         issued: said.issued,
         expires: grant.expires(),
         kid: said.kid,
-        refused: refused.map(|refused| refused.to_string()),
+        refused: refused.as_ref().map(ToString::to_string),
+        reason: refused.map(|refused| refused.reason().to_owned()),
+        open: office.access.is_open(),
     }))
 }

@@ -40,6 +40,14 @@ impl FromStr for PublicUrl {
     }
 }
 
+impl PublicUrl {
+    /// The name of its host.
+    pub fn host(&self) -> Option<String> {
+        let url = Url::parse(&self.0).ok()?;
+        url.host_str().map(str::to_owned)
+    }
+}
+
 /// What addresses begin with.
 #[derive(Clone, Debug)]
 pub struct Base {

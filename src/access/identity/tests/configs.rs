@@ -26,8 +26,8 @@ fn a_file_with_options_alone_says_nothing_of_identities() {
     let config = config(TABLES);
     assert_eq!((config.issuers.len(), config.rules.len()), (2, 7));
     // Both let in by name, and each is told so once.
-    let [github, gitlab] = &config.notes[..] else {
-        panic!("{:?}", config.notes)
+    let [github, gitlab] = &config.warnings[..] else {
+        panic!("{:?}", config.warnings)
     };
     assert!(
         github.starts_with("rule \"github\" lets in by name"),
@@ -40,7 +40,7 @@ fn a_file_with_options_alone_says_nothing_of_identities() {
     let by_id =
         "preset = 'github'\nowners = ['acme']\nowner-ids = ['7']\ndefault-branch = 'main'\n";
     let config = self::config(&with_rule(by_id));
-    assert_eq!(config.notes, [""; 0]);
+    assert_eq!(config.warnings, [""; 0]);
 }
 
 #[test]
@@ -59,6 +59,10 @@ fn a_mistake_is_told_with_the_table_that_it_is_in() {
         (
             with_rule("match = { sub = 'a' }\nproject = 'p'\nread = ['a b']"),
             "is no ref",
+        ),
+        (
+            with_rule("match = { sub = 'a' }\nproject = 'p'\nwrite = ['m\u{430}in']"),
+            "U+0430 is of another alphabet",
         ),
         (with_rule("project = 'p'\nread = ['main']"), "too wide"),
         (
@@ -105,6 +109,10 @@ fn a_mistake_is_told_with_the_table_that_it_is_in() {
         (
             with_rule("match = { sub = 'a' }\nproject = 'p'\nlifetime = '0'"),
             "1 s at least",
+        ),
+        (
+            with_rule("match = { iss = 'https://ci.example.com' }\nproject = 'p'\nread = ['main']"),
+            "too wide",
         ),
         (ISSUER.to_owned(), "no rule is about it"),
         (ISSUER.replace("https", "http"), "https:// is expected"),
@@ -179,11 +187,14 @@ fn a_rule_that_can_never_match_and_rules_that_overlap_are_reported() {
         let error = wrong(&two(first, second));
         assert!(error.contains("\"two\" can never match"), "{error}");
         // The other way round is how a special case is written.
-        assert!(config(&two(second, first)).notes.is_empty());
+        assert!(config(&two(second, first)).warnings.is_empty());
     }
-    let notes = config(&two("sub = 'a', x = 'p*'", "sub = 'a', y = 'q*'")).notes;
-    assert!(notes[0].contains("can match the same token"), "{notes:?}");
-    assert!(config(&two("sub = 'a'", "sub = 'b'")).notes.is_empty());
+    let warnings = config(&two("sub = 'a', x = 'p*'", "sub = 'a', y = 'q*'")).warnings;
+    assert!(
+        warnings[0].contains("can match the same token"),
+        "{warnings:?}"
+    );
+    assert!(config(&two("sub = 'a'", "sub = 'b'")).warnings.is_empty());
     let wide = with_rule("match = { sub = 'a' }\nproject = 'p'\nwrite = ['**']");
-    assert!(config(&wide).notes[0].contains("wide"));
+    assert!(config(&wide).warnings[0].contains("wide"));
 }

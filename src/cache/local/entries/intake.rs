@@ -37,6 +37,7 @@ impl LocalCache {
         name: &EntryName,
         alone: bool,
     ) -> Result<Reserved, CacheError> {
+        place.check_new()?;
         let opened = self.opener.opened_for_writing().await?;
         let upload = NewUpload {
             project: place.project.clone(),

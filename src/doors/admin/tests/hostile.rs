@@ -39,6 +39,11 @@ async fn whatever_is_wrong_is_told_in_one_shape() {
             told.json
         );
         assert!(!told.code().is_empty(), "{method} {shown}: {}", told.json);
+        let message = told.json["error"]["message"].as_str().unwrap_or_default();
+        assert!(
+            !message.contains("deserialize"),
+            "{method} {shown}: {message}"
+        );
         assert!(told.json.to_string().len() < 3000, "{method} {shown}");
     }
 }
@@ -46,6 +51,7 @@ async fn whatever_is_wrong_is_told_in_one_shape() {
 #[tokio::test]
 async fn a_body_is_json_of_the_right_shape_and_size() {
     let lab = Lab::new().await;
+    lab.export("p", "main").await;
     let token = lab.admin(None);
     let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
     let huge = format!("{{\"ref\":\"{}\"}}", "x".repeat(70_000));

@@ -60,6 +60,7 @@ async fn exports_are_listed_by_kind_and_entries_with_their_keys() {
         ("", vec![entry, build]),
         ("?kind=cache", vec![build]),
         ("?kind=entry", vec![entry]),
+        ("?kind=gha", vec![entry]),
     ] {
         let page = lab.get(&format!("/v1/exports{kind}"), &token).await;
         let items = page.json["items"].as_array().unwrap();
@@ -80,7 +81,7 @@ async fn exports_are_listed_by_kind_and_entries_with_their_keys() {
             }
         }
     }
-    let told = lab.get("/v1/exports?kind=gha", &token).await;
+    let told = lab.get("/v1/exports?kind=other", &token).await;
     assert_eq!(told.status.as_u16(), 400);
     let told = lab.get(&format!("/v1/exports/{entry}"), &token).await;
     assert_eq!(told.json["export"]["entry"]["key"], "npm-1");

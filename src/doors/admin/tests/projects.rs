@@ -29,6 +29,85 @@ async fn a_project_is_flushed_and_that_is_in_the_audit_log() {
 }
 
 #[tokio::test]
+async fn a_project_that_never_was_is_not_flushed_and_one_that_has_nothing_left_is() {
+    let lab = Lab::new().await;
+    let all = lab.admin(None);
+    lab.export("acme/shop", "main").await;
+    let flush = async |project: &str, token: &str, body: Value| {
+        let path = format!("/v1/projects/{project}/flush");
+        lab.ask("POST", &path, Some(token), Some(body)).await
+    };
+    let typo = flush("acme%2Fshpo", &all, json!({})).await;
+    assert_eq!(typo.status, StatusCode::NOT_FOUND);
+    assert_eq!(
+        typo.json["error"]["message"],
+        "there is no project acme/shpo"
+    );
+    assert!(
+        lab.get("/v1/audit", &all).await.json["items"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
+    let nothing = flush("acme%2Fshop", &all, json!({"ref": "none"})).await;
+    assert_eq!(nothing.status, StatusCode::OK);
+    for exports in [1, 0] {
+        let told = flush("acme%2Fshop", &all, json!({})).await;
+        assert_eq!(told.json["exports"], exports, "{}", told.json);
+    }
+    // Who administers one project does not learn whether anything was there.
+    let own = lab.admin(Some("new"));
+    let told = flush("new", &own, json!({})).await;
+    assert_eq!(
+        (told.status, &told.json["exports"]),
+        (StatusCode::OK, &json!(0))
+    );
+}
+
+#[tokio::test]
+async fn nothing_is_settled_for_a_name_that_nothing_new_is_written_to() {
+    let lab = Lab::new().await;
+    let all = lab.admin(None);
+    let path = "/v1/projects/m%D0%B0in/settings";
+    let put = async || {
+        let body = json!({"max_bytes": 1});
+        lab.ask("PUT", path, Some(&all), Some(body)).await
+    };
+    let refused = put().await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    let message = refused.json["error"]["message"].as_str().unwrap();
+    assert!(message.contains("U+0430"), "{message}");
+    assert_eq!(lab.get(path, &all).await.status, StatusCode::NOT_FOUND);
+    // What an older hub has taken is seen, settled and flushed.
+    lab.export("m\u{430}in", "m\u{430}in").await;
+    assert_eq!(put().await.status, StatusCode::OK);
+    let listed = lab.get("/v1/exports", &all).await;
+    assert_eq!(listed.json["items"][0]["ref"], "refs/heads/m\u{430}in");
+    let path = "/v1/projects/m%D0%B0in/flush";
+    let flushed = lab.ask("POST", path, Some(&all), Some(json!({}))).await;
+    assert_eq!(flushed.json["exports"], 1);
+}
+
+#[tokio::test]
+async fn no_token_is_made_that_writes_under_a_name_that_looks_like_another() {
+    let lab = Lab::new().await;
+    let all = lab.admin(None);
+    for (project, write, status) in [
+        ("p", json!(["m\u{430}in"]), StatusCode::BAD_REQUEST),
+        ("p", json!(["main", "m\u{430}*"]), StatusCode::BAD_REQUEST),
+        ("m\u{430}in", json!(["main"]), StatusCode::BAD_REQUEST),
+        ("m\u{430}in", json!([]), StatusCode::CREATED),
+        ("p", json!(["ветка"]), StatusCode::CREATED),
+    ] {
+        let body = json!({
+            "project": project, "read": ["**"], "write": write, "ttl_seconds": 60, "subject": "x",
+        });
+        let told = lab.ask("POST", "/v1/tokens", Some(&all), Some(body)).await;
+        assert_eq!(told.status, status, "{project} {write}: {}", told.json);
+    }
+}
+
+#[tokio::test]
 async fn an_export_is_shown_with_its_config_and_deleted_once() {
     let lab = Lab::new().await;
     let token = lab.admin(Some("p"));

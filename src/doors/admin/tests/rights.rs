@@ -130,6 +130,56 @@ async fn an_open_hub_is_administered_from_its_own_host_alone() {
     }
 }
 
+/// A browser on the hub's own host, with a page whose name means that host.
+#[tokio::test]
+async fn an_open_hub_is_not_administered_by_a_page_from_elsewhere() {
+    let lab = Lab::open().await;
+    let peer: std::net::SocketAddr = "127.0.0.1:9".parse().unwrap();
+    for (method, path) in documented("a", "1") {
+        for (host, origin, status) in [
+            (
+                "evil.example.com:8700",
+                None,
+                StatusCode::MISDIRECTED_REQUEST,
+            ),
+            (
+                "localhost:8700",
+                Some("http://evil.example.com"),
+                StatusCode::FORBIDDEN,
+            ),
+        ] {
+            let mut request = Request::builder().method(method.as_str()).uri(&path);
+            request = request.extension(peer).header(http::header::HOST, host);
+            if let Some(origin) = origin {
+                request = request.header(http::header::ORIGIN, origin);
+            }
+            let request = request.header(CONTENT_TYPE, "application/json");
+            let told = lab.asked(request.body(Body::from("{}")).unwrap()).await;
+            assert_eq!(told.status, status, "{method} {path} {host}");
+        }
+    }
+    // A page of a form has no other kinds of bodies, and no header to add.
+    for (method, path) in documented("a", "1") {
+        if method != "POST" {
+            continue;
+        }
+        for kind in [
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "multipart/form-data",
+        ] {
+            let request = Request::builder().method("POST").uri(&path).extension(peer);
+            let request = request.header(CONTENT_TYPE, kind).body(Body::from("{}"));
+            let told = lab.asked(request.unwrap()).await;
+            assert_eq!(
+                told.status,
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "{path} {kind}"
+            );
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_admin_token_is_made_for_no_more_than_the_one_it_is_made_with() {
     let lab = Lab::new().await;
