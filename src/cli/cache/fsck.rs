@@ -272,7 +272,7 @@ fn leased(leased: &Leased) -> String {
         missing => format!(", and {} that is not there", counted(missing, "blob")),
     };
     format!(
-        "note: {} out of the log, kept for minutes for builds that may still read: {} that \
+        "note: {} out of the log, kept for minutes for builds that may still read it: {} that \
          nothing else names ({}){missing}",
         counted(leased.exports, "export"),
         counted(leased.blobs, "blob"),
