@@ -54,8 +54,7 @@ pub(super) const HOLDS: &str =
     LIMIT 1";
 
 /// Whoever has it: what was uploaded, or an export in the log names.
-pub(super) const LASTING: &str =
-    "SELECT DISTINCT asked.digest FROM unnest($1::bytea[]) AS asked (digest)
+const LASTING: &str = "SELECT DISTINCT asked.digest FROM unnest($1::bytea[]) AS asked (digest)
     CROSS JOIN LATERAL (
         (SELECT 1 FROM layer JOIN export ON export.key = layer.export
             WHERE layer.digest = asked.digest AND export.retired IS NULL LIMIT 1)
