@@ -44,6 +44,22 @@ async fn a_flush_of_a_hub_is_seen_by_the_next_build_and_by_no_later_one() {
     let three = runner(&lab, "three", &arguments).await;
     let third = build(&lab, &three, "third").await;
     third.assert_all_cached(MULTISTAGE_STEPS);
+    assert!(!third.told().contains("cache flushed"), "{}", third.told());
+
+    // Another ref has all that main had, and main is flushed once more.
+    let client = lab.buildx(three.address()).await;
+    let topic = Build::of(&lab.context("multistage")).cache_to(&format!("{TO},ref=topic"));
+    client.build(&topic).await.ok().assert_no_warning();
+    layerd(flush.iter().chain(&arguments)).await.ok();
+    for (name, is_told) in [("four", true), ("five", false)] {
+        let runner = runner(&lab, name, &arguments).await;
+        let built = build(&lab, &runner, name).await;
+        built.assert_all_cached(MULTISTAGE_STEPS);
+        match is_told {
+            true => built.assert_told(" by alice: what went is not in it"),
+            false => assert!(!built.told().contains("cache flushed"), "{}", built.told()),
+        }
+    }
 }
 
 #[tokio::test]

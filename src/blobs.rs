@@ -14,8 +14,11 @@ mod location;
 mod metered;
 mod object;
 mod patient;
+#[cfg(test)]
+mod recorded;
 mod store_id;
 mod tier;
+mod version;
 
 use std::time::{Duration, SystemTime};
 
@@ -29,8 +32,11 @@ pub use self::generation::Generation;
 pub use self::location::Location;
 pub use self::metered::{MeteredBlobs, StoreMetrics};
 pub use self::object::{InvalidStore, ObjectBlobs, ObjectOptions};
+#[cfg(test)]
+pub(crate) use self::recorded::{Journal, Recorded};
 pub use self::store_id::{InvalidStoreId, StoreId, Taken};
 pub use self::tier::{Origin, Pin, StoreOrigin, Tier, TierMetrics, TierOptions, TieredBlobs};
+pub use self::version::Version;
 use crate::digest::Digest;
 
 /// The bytes of a blob, in order. An error ends the stream.
@@ -53,6 +59,10 @@ pub trait BlobStore: Send + Sync + 'static {
 
     /// [`size`](BlobStore::size) of many, in their order, at the cost of few.
     async fn sizes(&self, digests: &[Digest]) -> Result<Vec<Option<u64>>, BlobError>;
+
+    /// Which bytes are there under that name, or `None` where the blob is absent.
+    /// As cheap as [`size`](BlobStore::size), and never of a copy.
+    async fn version(&self, digest: &Digest) -> Result<Option<Version>, BlobError>;
 
     /// Streams `length` bytes from `offset` on, fewer where the blob ends
     /// first. [`BlobError::NotFound`] comes from here, not from the stream.

@@ -34,7 +34,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-pub use self::local::{Collected, LocalCache, Orphans, Outlook, Subsumed, Swept};
+pub use self::local::{Collected, LocalCache, Orphans, Outlook, Subsumed, Swept, would_bind};
 pub use self::metered::{Metered, Metrics};
 pub use self::usage::{StoreSize, Usage};
 use crate::access::RefPattern;
@@ -288,6 +288,9 @@ pub struct Import {
     /// Blobs that exports name and that are missing, or have another size than
     /// was recorded: nothing that needs them is served. Each is told once.
     pub withdrawn: Vec<Digest>,
+    /// The latest flush of hours past that took anything which could be in it,
+    /// where nothing was written there since.
+    pub flushed: Option<Flushed>,
     /// What BuildKit reads first.
     pub documents: Documents,
     /// Size in bytes of every layer blob that is named.

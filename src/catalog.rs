@@ -45,7 +45,7 @@ pub use self::file_system::network_file_system;
 pub use self::ledger::Ledger;
 pub use self::metered::{Metered, Metrics};
 pub use self::ownership::Ownership;
-pub use self::postgres::{PostgresCatalog, PostgresOptions};
+pub use self::postgres::{PostgresCatalog, PostgresOptions, Tables};
 pub use self::sqlite::SqliteCatalog;
 pub use self::usage::{DayUsage, UsageFilter, Usages};
 use crate::digest::{Digest, RecordDigest};
@@ -152,6 +152,13 @@ pub trait Catalog:
     /// Read in pages, so that a slow reader holds nothing up.
     fn referenced(&self) -> BoxStream<'_, Result<(Digest, u64), CatalogError>>;
 
+    /// Those of the blobs that an export in the log names or that any project
+    /// possesses, each once: what else is referenced is kept for leases alone.
+    async fn lasting(&self, blobs: &[Digest]) -> Result<Vec<Digest>, CatalogError>;
+
+    /// How many exports have left the log and are kept for leases.
+    async fn leased(&self) -> Result<u64, CatalogError>;
+
     /// Takes a lease that ends after `ttl` unless it is renewed: whatever leaves
     /// the log from now on keeps naming its blobs until then.
     async fn take_lease(&self, ttl: Duration) -> Result<LeaseId, CatalogError> {
@@ -196,7 +203,7 @@ pub trait Catalog:
     /// first, then by project and ref.
     async fn savings(&self, filter: &SavingFilter) -> Result<Vec<Saving>, CatalogError>;
 
-    /// The exports that name a blob, oldest first.
+    /// The exports in the log that name a blob, oldest first.
     async fn naming(&self, digest: &Digest) -> Result<Vec<ExportId>, CatalogError>;
 
     /// The right to do a background task, which one of all that share the

@@ -10,6 +10,7 @@ use futures::FutureExt as _;
 use futures::stream::BoxStream;
 use layerd::blobs::{
     BlobError, BlobStore, BlobStream, Committing, Generation, Ingest, Location, StoreId, Taken,
+    Version,
 };
 use layerd::digest::Digest;
 use rand::rngs::StdRng;
@@ -54,6 +55,11 @@ impl BlobStore for Unreliable {
     async fn size(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
         self.trouble().await?;
         self.inner.size(digest).await
+    }
+
+    async fn version(&self, digest: &Digest) -> Result<Option<Version>, BlobError> {
+        self.trouble().await?;
+        self.inner.version(digest).await
     }
 
     async fn sizes(&self, digests: &[Digest]) -> Result<Vec<Option<u64>>, BlobError> {

@@ -130,7 +130,7 @@ impl Outcome {
         );
     }
 
-    fn told(&self) -> String {
+    pub fn told(&self) -> String {
         format!("{}\n{}", self.progress.lines().join("\n"), self.verdict())
     }
 }

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::access::{Gate, claims, with};
-use super::ask::{export, noise};
+use super::ask::{described, export, noise};
 use super::place;
 use crate::harness::layerd;
 
@@ -59,15 +59,20 @@ async fn every_command_works_on_a_hub_as_on_its_store() {
         let here: Value = serde_json::from_str(&here.stdout).unwrap();
         assert_eq!(told(&gate, &all, command).await, here, "{command:?}");
     }
-    // A hub is not asked which layers are there, and all else of a graph is the
-    // same.
     let graph = ["cache", "graph", "--project", "p"];
-    let here = ["--json", "--data-dir", &dir];
-    let here = layerd(graph.iter().chain(&here)).await.ok();
-    let mut here: Value = serde_json::from_str(&here.stdout).unwrap();
-    assert_eq!(here["counts"]["records"], 1, "{here:#}");
-    here["left_out"]["absent_blobs"] = Value::Null;
-    assert_eq!(told(&gate, &own, &graph).await, here);
+    let (digest, _) = described(&noise(3, 1000));
+    let blob = gate.hub.data_dir().join("blobs/sha256").join(digest.hex());
+    for missing in [0, 1] {
+        let here = ["--json", "--data-dir", &dir];
+        let here = layerd(graph.iter().chain(&here)).await.ok();
+        let here: Value = serde_json::from_str(&here.stdout).unwrap();
+        assert_eq!(here["counts"]["records"], 1, "{here:#}");
+        let absent = here["left_out"]["absent_blobs"].as_array().unwrap();
+        assert_eq!(absent.len(), missing, "{here:#}");
+        assert_eq!(told(&gate, &own, &graph).await, here);
+        std::fs::rename(&blob, gate.lab.path("layer")).ok();
+    }
+    std::fs::rename(gate.lab.path("layer"), &blob).unwrap();
     // Whoever administers one project sees that alone.
     let listed = told(&gate, &own, &["cache", "ls"]).await;
     assert_eq!(listed.as_array().unwrap().len(), 1);

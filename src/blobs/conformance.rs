@@ -1,6 +1,8 @@
 //! What every [`BlobStore`] promises, as functions that each implementation
 //! runs on a store of its own.
 
+use std::time::{Duration, Instant};
+
 use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt as _;
 
@@ -39,6 +41,7 @@ macro_rules! blob_store_conformance {
             names_never_become_paths,
             a_removed_blob_is_gone_until_it_is_written_again,
             an_empty_blob_is_a_blob,
+            a_blob_that_is_stored_anew_is_told_from_what_was_there,
             every_blob_is_listed_once,
             a_store_that_works_says_so_and_a_trial_leaves_nothing,
             a_store_is_told_once_which_it_is_unless_it_is_told_anew,
@@ -301,6 +304,28 @@ pub(super) async fn an_empty_blob_is_a_blob(store: &dyn BlobStore) {
     let digest = put(store, "layer", &Bytes::new()).await;
     assert_eq!(store.size(&digest).await.unwrap(), Some(0));
     assert_eq!(get(store, &digest, 0, 10).await, Bytes::new());
+}
+
+pub(super) async fn a_blob_that_is_stored_anew_is_told_from_what_was_there(store: &dyn BlobStore) {
+    let bytes = content(1000);
+    let digest = Digest::of(&bytes);
+    assert_eq!(store.version(&digest).await.unwrap(), None);
+    put(store, "layer", &bytes).await;
+    let first = store.version(&digest).await.unwrap();
+    assert!(first.is_some());
+    get(store, &digest, 0, 1000).await;
+    assert_eq!(store.version(&digest).await.unwrap(), first);
+    // Some tell times by the second.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        put(store, "again", &bytes).await;
+        if store.version(&digest).await.unwrap() != first {
+            break;
+        }
+        assert!(Instant::now() < deadline);
+    }
+    store.remove(&digest).await.unwrap();
+    assert_eq!(store.version(&digest).await.unwrap(), None);
 }
 
 pub(super) async fn every_blob_is_listed_once(store: &dyn BlobStore) {

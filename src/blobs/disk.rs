@@ -28,7 +28,9 @@ use self::errors::{blocking, read_failed, write_failed};
 pub(super) use self::ingest::DiskIngest;
 use self::layout::Layout;
 pub use self::scratch::UnfinishedIngest;
-use super::{BlobError, BlobStore, BlobStream, Generation, Ingest, Location, StoreId, Taken};
+use super::{
+    BlobError, BlobStore, BlobStream, Generation, Ingest, Location, StoreId, Taken, Version,
+};
 use crate::digest::Digest;
 
 /// How many entries of a listing wait for the reader.
@@ -167,11 +169,30 @@ fn stat(layout: &Layout, digest: &Digest) -> Result<Option<u64>, BlobError> {
     }
 }
 
+/// A blob is stored anew as a file of its own. The number of a file that is gone
+/// may be given to the next one, at another time.
+fn version(file: &fs::Metadata) -> Version {
+    let (dev, ino) = (file.dev(), file.ino());
+    let written = (file.mtime(), file.mtime_nsec());
+    let changed = (file.ctime(), file.ctime_nsec());
+    Version::new(format!("{dev} {ino} {written:?} {changed:?}"))
+}
+
 #[async_trait]
 impl BlobStore for DiskStore {
     async fn size(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
         let (layout, digest) = (Arc::clone(&self.layout), *digest);
         blocking(move || stat(&layout, &digest)).await
+    }
+
+    async fn version(&self, digest: &Digest) -> Result<Option<Version>, BlobError> {
+        let path = self.layout.blob(digest);
+        blocking(move || match fs::metadata(&path) {
+            Ok(found) => Ok(found.is_file().then(|| version(&found))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(read_failed(error, "look at", &path)),
+        })
+        .await
     }
 
     async fn sizes(&self, digests: &[Digest]) -> Result<Vec<Option<u64>>, BlobError> {

@@ -9,7 +9,9 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use prometheus_client::registry::Registry;
 
-use super::{BlobError, BlobStore, BlobStream, Generation, Ingest, Location, StoreId, Taken};
+use super::{
+    BlobError, BlobStore, BlobStream, Generation, Ingest, Location, StoreId, Taken, Version,
+};
 use crate::digest::Digest;
 use crate::telemetry::metrics::{CounterBy, SecondsBy, label};
 
@@ -136,6 +138,11 @@ impl MeteredBlobs {
 impl BlobStore for MeteredBlobs {
     async fn size(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
         let work = self.store.size(digest);
+        self.metrics.timed(Operation::Size, work).await
+    }
+
+    async fn version(&self, digest: &Digest) -> Result<Option<Version>, BlobError> {
+        let work = self.store.version(digest);
         self.metrics.timed(Operation::Size, work).await
     }
 

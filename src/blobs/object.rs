@@ -51,7 +51,7 @@ use self::kept::Kept;
 pub use self::open::InvalidStore;
 use super::patient::{self, Patience};
 use super::{
-    BlobError, BlobStore, BlobStream, Generation, Ingest, Location, Origin, StoreId, Taken,
+    BlobError, BlobStore, BlobStream, Generation, Ingest, Location, Origin, StoreId, Taken, Version,
 };
 use crate::digest::Digest;
 
@@ -203,6 +203,10 @@ impl Origin for Once {
 impl BlobStore for ObjectBlobs {
     async fn size(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
         self.shared.bucket.size(digest).await
+    }
+
+    async fn version(&self, digest: &Digest) -> Result<Option<Version>, BlobError> {
+        self.shared.bucket.version(digest).await
     }
 
     async fn sizes(&self, digests: &[Digest]) -> Result<Vec<Option<u64>>, BlobError> {

@@ -1,7 +1,7 @@
 //! Whether what is stored is what was stored: every blob hashed again, every
 //! export held against the blobs that it names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use futures::StreamExt as _;
 use futures::stream::TryStreamExt as _;
@@ -15,16 +15,20 @@ use crate::graph::Config;
 
 /// Exports read at a time.
 const PAGE: u32 = 256;
+/// Blobs of which is asked at a time who keeps them.
+const BLOBS: usize = 4096;
 
 /// What a check found.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
     /// Exports in the log.
     pub exports: u64,
-    /// Blobs in the store.
+    /// Blobs in the store, without those that leases keep.
     pub blobs: u64,
     /// Bytes of those.
     pub bytes: u64,
+    /// What has left the log, and is still kept for builds that may read it.
+    pub leased: Leased,
     /// What is wrong, worst first.
     pub problems: Vec<Problem>,
     /// Blobs that no export names: uploads whose export never came, or is
@@ -32,6 +36,20 @@ pub struct Report {
     pub unreferenced: Vec<Unreferenced>,
     /// Uploads that were left behind and that nobody writes to now.
     pub stale_ingests: Vec<StaleIngest>,
+}
+
+/// What leases alone keep. Nobody is served it any more, so that nothing of it
+/// that is missing is a problem.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Leased {
+    /// Exports that have left the log.
+    pub exports: u64,
+    /// Blobs that only those name, and that are there.
+    pub blobs: u64,
+    /// Bytes of those.
+    pub bytes: u64,
+    /// Such blobs that are not there.
+    pub missing: u64,
 }
 
 /// Something that is wrong.
@@ -116,7 +134,8 @@ pub async fn check(
     let mut report = Report::default();
     // The log first: a blob is there before an export names it, so what comes
     // in meanwhile is never reported as missing.
-    let mut referenced: BTreeMap<Digest, u64> = catalog.referenced().try_collect().await?;
+    let mut referenced = referenced(catalog).await?;
+    report.leased.exports = catalog.leased().await?;
     check_exports(catalog, &mut report).await?;
 
     let mut hashed = blobs
@@ -129,10 +148,23 @@ pub async fn check(
         .buffer_unordered(parallel);
     let (mut wrong, mut unreadable) = (Vec::new(), Vec::new());
     while let Some((digest, size, actual)) = hashed.try_next().await? {
+        let recorded = referenced.remove(&digest);
+        if let (
+            Some(Reference {
+                size: expected,
+                lasts: false,
+            }),
+            Ok(actual),
+        ) = (&recorded, &actual)
+            && (*expected, *actual) == (size, digest)
+        {
+            report.leased.blobs += 1;
+            report.leased.bytes += size;
+            continue;
+        }
         report.blobs += 1;
         report.bytes += size;
-        let recorded = referenced.remove(&digest);
-        match (recorded, actual) {
+        match (recorded.map(|recorded| recorded.size), actual) {
             (_, Err(error)) => unreadable.push(Problem::Unreadable {
                 digest,
                 error: error.to_string(),
@@ -160,7 +192,11 @@ pub async fn check(
     }
     drop(hashed);
     report.problems.append(&mut wrong);
-    for (digest, size) in referenced {
+    for (digest, Reference { size, lasts }) in referenced {
+        if !lasts {
+            report.leased.missing += 1;
+            continue;
+        }
         let exports = catalog.naming(&digest).await?;
         report.problems.push(Problem::Missing {
             digest,
@@ -182,6 +218,28 @@ pub async fn check(
         })
         .collect();
     Ok(report)
+}
+
+/// A blob that is to be there.
+struct Reference {
+    size: u64,
+    /// Whether more than leases keeps it.
+    lasts: bool,
+}
+
+/// What is to be there, by digest.
+async fn referenced(catalog: &dyn Catalog) -> Result<BTreeMap<Digest, Reference>, CacheError> {
+    let mut all = BTreeMap::new();
+    let mut pages = catalog.referenced().try_chunks(BLOBS);
+    while let Some(page) = pages.try_next().await.map_err(|error| error.1)? {
+        let digests: Vec<Digest> = page.iter().map(|(digest, _)| *digest).collect();
+        let lasting: HashSet<Digest> = catalog.lasting(&digests).await?.into_iter().collect();
+        all.extend(page.into_iter().map(|(digest, size)| {
+            let lasts = lasting.contains(&digest);
+            (digest, Reference { size, lasts })
+        }));
+    }
+    Ok(all)
 }
 
 /// Reads every export as a look-up would.

@@ -17,6 +17,7 @@
 
 mod entries;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -166,21 +167,17 @@ impl Guard {
         digests: &[Digest],
     ) -> Result<Vec<Option<u64>>, CacheError> {
         self.check_write(&place.project, &place.git_ref)?;
-        let sizes = self.local.held(&place.project, digests).await?;
         if self.grant().reads_all() {
-            return Ok(sizes);
+            return self.local.held(&place.project, digests).await;
         }
-        let there = digests
-            .iter()
-            .zip(&sizes)
-            .filter(|(_, size)| size.is_some());
-        let there: Vec<Digest> = there.map(|(digest, _)| *digest).collect();
         let own = self.readable(Some(&place.git_ref));
-        let visible = self.local.visible(&place.project, own.as_deref(), &there);
-        let visible = visible.await?;
-        let asked = digests.iter().zip(sizes);
-        let seen = asked.map(|(digest, size)| size.filter(|_| visible.contains(digest)));
-        Ok(seen.collect())
+        let visible = self.local.visible(&place.project, own.as_deref(), digests);
+        // The store is asked about no others.
+        let visible: Vec<Digest> = visible.await?.into_iter().collect();
+        let sizes = self.local.held(&place.project, &visible).await?;
+        let sizes: HashMap<Digest, Option<u64>> = visible.into_iter().zip(sizes).collect();
+        let size = |digest| sizes.get(digest).copied().flatten();
+        Ok(digests.iter().map(size).collect())
     }
 
     /// As [`Cache::ingest`]. The name is the ref's alone: what others have sent of

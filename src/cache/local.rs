@@ -35,7 +35,9 @@ use futures::StreamExt as _;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
+pub use self::bound::would_bind;
 pub use self::collect::{Collected, Orphans, Outlook, Swept};
+pub(super) use self::collect::{REMOVAL, in_time};
 use self::entries::Served;
 use self::ledger::flushed;
 use self::open::{Opened, Opener};
@@ -272,6 +274,7 @@ fn import(
         left_out: answer.left_out,
         refused: news.refused,
         withdrawn: news.missing,
+        flushed: None,
         documents: answer.documents.clone(),
         layers: Arc::clone(&answer.layers),
         lease,
@@ -298,7 +301,8 @@ impl Cache for LocalCache {
         }
         if united.heads.is_empty() {
             drop(united);
-            return Ok(LookedUp::Nothing(flushed(&opened, wants).await));
+            let flushed = flushed(&opened, wants, policy::tells).await;
+            return Ok(LookedUp::Nothing(flushed));
         }
         let question = self.question(&opened, wants, limits, &united).await;
         let answered = self.answer(&opened, &mut united, question, wrong).await;
@@ -310,6 +314,7 @@ impl Cache for LocalCache {
         drop(united);
         if let Some(mut import) = import(first.place.clone(), &heads, &answer, news, lease) {
             import.left_out.cut += trimmed;
+            import.flushed = flushed(&opened, wants, policy::tells_beside).await;
             return Ok(LookedUp::Import(Box::new(import)));
         }
         if answer.left_out.absent > 0 {
@@ -318,7 +323,8 @@ impl Cache for LocalCache {
         if !unreadable.is_empty() {
             return Err(CacheError::Lost(unreadable));
         }
-        Ok(LookedUp::Nothing(None))
+        let flushed = flushed(&opened, wants, policy::tells).await;
+        Ok(LookedUp::Nothing(flushed))
     }
 
     async fn lease(&self) -> Lease {

@@ -162,7 +162,10 @@ impl View {
                 Err(error) => return Err(error.into()),
             }
         }
-        let found = blobs.sizes(&viewing.named()).await?;
+        let found = {
+            let named: Vec<Digest> = viewing.named().keys().copied().collect();
+            blobs.sizes(&named).await?
+        };
         Ok(viewing.end(Some(&found)))
     }
 }
@@ -182,13 +185,13 @@ impl Viewing {
         self.unreadable.push(Unreadable { export, error });
     }
 
-    /// The blobs that its exports name.
-    pub fn named(&self) -> Vec<Digest> {
-        self.gathered.sizes.keys().copied().collect()
+    /// The blobs that its exports name, with their sizes.
+    pub fn named(&self) -> &BTreeMap<Digest, u64> {
+        &self.gathered.sizes
     }
 
-    /// All of it, where those blobs were `found` with these sizes; none where
-    /// nobody looked.
+    /// All of it, where those blobs were `found` with these sizes, in their
+    /// order; none where nobody looked.
     pub fn end(self, found: Option<&[Option<u64>]>) -> View {
         let Gathered {
             union,

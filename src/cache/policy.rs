@@ -6,12 +6,18 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
 
 use super::Want;
 use crate::access::RefPattern;
 use crate::catalog::ledger::FlushNote;
 use crate::catalog::{ExportHead, ExportId, Filter, Kind};
 use crate::place::{GitRef, ProjectId, Scope};
+
+/// How long builds that find something are told of a flush.
+const TOLD_BESIDE: Duration = Duration::from_secs(12 * 3600);
 
 /// Exports that builds may see together: of a project, of some refs, and of one
 /// scope unless of all.
@@ -124,6 +130,18 @@ pub(super) fn sees_flush(want: &Want, note: &FlushNote) -> bool {
     sights(std::slice::from_ref(want)).iter().any(sees)
 }
 
+/// Whether a build that finds nothing is told of a flush: as long as it is kept.
+pub(super) fn tells(_: &FlushNote, _: Timestamp) -> bool {
+    true
+}
+
+/// Whether a build that finds something all the same is: where it may miss what
+/// went, for half a day.
+pub(super) fn tells_beside(note: &FlushNote, now: Timestamp) -> bool {
+    let age = Duration::try_from(now.duration_since(note.at)).unwrap_or_default();
+    note.exports > 0 && age <= TOLD_BESIDE
+}
+
 /// The exports in the order in which a budget keeps them: of the wants' own
 /// refs, of their fallbacks in turn, then the others; the newest first.
 pub(super) fn order<'a>(
@@ -153,8 +171,6 @@ pub(super) fn order<'a>(
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-
     use super::*;
     use crate::place::Place;
 
@@ -204,6 +220,27 @@ mod tests {
             (refs, sight.scope.map(|scope| scope.to_string()))
         };
         sights(wants).into_iter().map(text).collect()
+    }
+
+    #[test]
+    fn a_build_that_finds_something_is_told_of_a_flush_that_took_something_for_half_a_day() {
+        let told = |exports, hours: i32| {
+            let note = FlushNote {
+                project: "p".parse().unwrap(),
+                git_ref: None,
+                scope: None,
+                at: Timestamp::UNIX_EPOCH,
+                by: "alice".to_owned(),
+                exports,
+            };
+            let now = Timestamp::from_second(3600 * i64::from(hours)).unwrap();
+            (tells(&note, now), tells_beside(&note, now))
+        };
+        assert_eq!(told(1, 12), (true, true));
+        assert_eq!(told(1, 13), (true, false));
+        assert_eq!(told(0, 1), (true, false));
+        // By a clock that is behind.
+        assert_eq!(told(1, -1), (true, true));
     }
 
     #[test]

@@ -8,10 +8,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Serialize;
+use tokio::time::timeout;
 
 use super::check::{Problem, Report, hash};
+use super::local::{REMOVAL, in_time};
 use super::{CacheError, LocalCache, Swept};
-use crate::blobs::{BlobStore, DiskStore};
+use crate::blobs::{BlobError, BlobStore, DiskStore, Version};
 use crate::catalog::{CONDEMNED, Catalog, ExportId};
 use crate::digest::Digest;
 
@@ -90,12 +92,25 @@ fn stranger(report: &Report) -> Option<&'static str> {
     };
     let nameless = report.problems.iter().filter(nameless).count() + report.unreferenced.len();
     let missing = |problem: &Problem| matches!(problem, Problem::Missing { .. });
+    if report.leased.blobs > 0 {
+        return None;
+    }
     if report.exports == 0 && report.blobs > 0 {
         return Some("there are blobs, and no export at all is in the log");
     }
     let none_is_there = report.blobs == nameless as u64;
     (none_is_there && report.problems.iter().any(missing))
         .then_some("not one of the blobs that the log names is there")
+}
+
+/// What became of a blob that was damaged.
+enum Found {
+    /// It was stored anew.
+    Sound,
+    /// It is gone.
+    Absent,
+    /// It is as it was, and these bytes are.
+    Damaged(Version),
 }
 
 struct Mending<'a> {
@@ -119,50 +134,75 @@ impl Mending<'_> {
         self.retire(&exports).await
     }
 
+    /// It is hashed before it is condemned, which is for seconds only, however
+    /// long hashing takes; whoever stores it anew meanwhile makes another version
+    /// of it, and that stays.
     async fn damaged(
         &mut self,
         problem: &Problem,
         digest: &Digest,
         expected: Option<u64>,
     ) -> Result<(), CacheError> {
-        match self.is_sound(digest, expected).await {
-            Ok(false) => {}
-            Ok(true) => return Ok(()),
+        let found = match self.look(digest, expected).await {
+            Ok(Found::Sound) => return Ok(()),
+            Ok(found) => found,
             Err(error) => {
                 tracing::warn!(blob = %digest, %error, "a damaged blob could not be looked at again");
                 self.repairs.left.push(problem.clone());
                 return Ok(());
             }
-        }
+        };
         let exports = self.catalog.naming(digest).await?;
         // Named no more before it is gone.
         self.retire(&exports).await?;
+        let Found::Damaged(version) = found else {
+            return Ok(());
+        };
         self.catalog.purge().await?;
         // Who uploads it anew waits until it is gone. Where a lease keeps what
         // named it, it can't be condemned, and goes all the same: nobody can use
         // it, and who looks for it is to upload it.
+        let began = self.catalog.now().await?;
         let condemned = self.catalog.condemn(&[*digest], CONDEMNED).await?;
-        let removed = match self.is_sound(digest, expected).await {
-            Ok(false) => self.blobs.remove(digest).await.map(|()| true),
-            sound => sound.map(|_| false),
+        let removed = match self.blobs.version(digest).await {
+            Ok(there) if there.as_ref() != Some(&version) => Some(false),
+            Ok(_) if !in_time(self.catalog, began).await => None,
+            // It may yet be removed: condemned until that is certain.
+            Ok(_) => match timeout(REMOVAL, self.blobs.remove(digest)).await {
+                Ok(removed) => removed.map(|()| Some(true))?,
+                Err(_) => return self.leave(problem),
+            },
+            Err(_) => None,
         };
         match removed {
-            Ok(true) => {
+            Some(true) => {
                 self.repairs.removed.insert(*digest);
             }
-            Ok(false) => {}
-            // It may yet be removed: condemned until that is certain.
-            Err(error) => return Err(error.into()),
+            Some(false) => {}
+            None => self.leave(problem)?,
         }
         Ok(self.catalog.acquit(&condemned).await?)
     }
 
+    fn leave(&mut self, problem: &Problem) -> Result<(), CacheError> {
+        tracing::warn!(?problem, "a damaged blob could not be removed");
+        self.repairs.left.push(problem.clone());
+        Ok(())
+    }
+
+    /// What it is by now.
+    async fn look(&self, digest: &Digest, expected: Option<u64>) -> Result<Found, BlobError> {
+        let Some(version) = self.blobs.version(digest).await? else {
+            return Ok(Found::Absent);
+        };
+        Ok(match self.is_sound(digest, expected).await? {
+            true => Found::Sound,
+            false => Found::Damaged(version),
+        })
+    }
+
     /// Whether it is by now what it should be.
-    async fn is_sound(
-        &self,
-        digest: &Digest,
-        expected: Option<u64>,
-    ) -> Result<bool, crate::blobs::BlobError> {
+    async fn is_sound(&self, digest: &Digest, expected: Option<u64>) -> Result<bool, BlobError> {
         let Some(size) = self.blobs.size(digest).await? else {
             return Ok(false);
         };

@@ -16,6 +16,7 @@ mod tests;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -139,21 +140,22 @@ pub struct Plan {
 
 /// The log, as far as it matters for what goes; built export by export.
 ///
-/// It takes four bytes for each blob that an export names, and at most some 120
-/// for each distinct blob, and 20 more for each further project that has it:
-/// 120 MB for a million layers.
+/// It takes some 100 bytes for each export, four for each blob that an export
+/// names, and at most some 120 for each distinct blob, and 20 more for each further
+/// project that has it: 10 MB for 100,000 exports, measured, and 120 MB for a
+/// million layers. A plan by which all of 100,000 go takes 30 MB more.
 #[derive(Debug, Default)]
 pub struct Log {
     ledger: Ledger,
     exports: Vec<Entry>,
-    places: BTreeMap<Place, Standing>,
+    places: BTreeMap<Arc<Place>, Standing>,
 }
 
 /// An export.
 #[derive(Debug)]
 struct Entry {
     id: ExportId,
-    place: Place,
+    place: Arc<Place>,
     last_use: Timestamp,
     blobs: Box<[u32]>,
     project: usize,
@@ -175,7 +177,12 @@ impl Log {
     pub fn add(&mut self, export: &KeptExport) {
         let project = self.ledger.project(&export.place.project);
         let blobs = self.ledger.name(project, &export.blobs);
-        let standing = self.places.entry(export.place.clone());
+        let known = self.places.get_key_value(&export.place);
+        let place = match known {
+            Some((place, _)) => Arc::clone(place),
+            None => Arc::new(export.place.clone()),
+        };
+        let standing = self.places.entry(Arc::clone(&place));
         let standing = standing.or_insert(Standing {
             newest: None,
             written: export.time,
@@ -188,17 +195,23 @@ impl Log {
         standing.written = standing.written.max(export.time);
         self.exports.push(Entry {
             id: export.id,
-            place: export.place.clone(),
+            place,
             last_use: export.last_use(),
             blobs,
             project,
         });
     }
 
+    /// Bytes of the distinct blobs that the exports of a project name.
+    pub fn bytes_of(&mut self, project: &ProjectId) -> u64 {
+        let project = self.ledger.project(project);
+        self.ledger.bytes_of(project)
+    }
+
     /// The newest export of every place that has more than one.
     pub fn newest_of_many(&self) -> Vec<(Place, ExportId)> {
         let many = self.places.iter().filter(|(_, place)| place.exports > 1);
-        many.filter_map(|(place, standing)| Some((place.clone(), standing.newest?)))
+        many.filter_map(|(place, standing)| Some((Place::clone(place), standing.newest?)))
             .collect()
     }
 
@@ -224,7 +237,7 @@ struct Planning<'a> {
     limits: &'a Limits,
     now: Timestamp,
     ledger: Ledger,
-    places: BTreeMap<Place, Standing>,
+    places: BTreeMap<Arc<Place>, Standing>,
     /// Those that are left, by project: what goes last comes first.
     left: Vec<Vec<Entry>>,
     victims: Vec<Victim>,
@@ -291,7 +304,7 @@ impl<'a> Planning<'a> {
         let frees = self.ledger.release(entry.project, &entry.blobs);
         self.victims.push(Victim {
             id: entry.id,
-            place: entry.place,
+            place: Place::clone(&entry.place),
             last_use: entry.last_use,
             reason,
             frees,

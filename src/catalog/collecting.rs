@@ -94,7 +94,8 @@ pub trait Collecting {
     async fn bind(&self, store: StoreId, taken: Taken) -> Result<StoreId, CatalogError>;
 
     /// How many exports each project has in the log, and how many bytes all have
-    /// that its exports name, those that have left the log included; by name.
+    /// that they name, each blob once; by name. What has left the log and is kept
+    /// for a lease is nobody's any more.
     async fn project_sizes(&self) -> Result<Vec<ProjectSize>, CatalogError>;
 }
 

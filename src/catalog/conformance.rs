@@ -83,6 +83,7 @@ macro_rules! catalog_conformance {
             a_blob_that_very_many_name_is_noted_of_the_newest,
             however_much_has_ended_it_goes_in_one_call,
             sizes_of_projects_count_each_blob_once,
+            what_only_a_lease_keeps_is_told_apart_and_is_no_projects_any_more,
             a_catalog_is_bound_to_one_store_unless_that_is_done_anew,
             usage_is_kept_by_day_and_listed_in_pages,
             an_entry_is_an_export_of_its_own_kind,

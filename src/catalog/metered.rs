@@ -30,12 +30,29 @@ use crate::step::Step;
 pub struct Metered {
     inner: Arc<dyn Catalog>,
     metrics: Metrics,
+    /// What is asked is written down there.
+    #[cfg(test)]
+    journal: Option<crate::blobs::Journal>,
 }
 
 impl Metered {
     /// Measures what is asked of `inner` in `metrics`.
     pub fn new(inner: Arc<dyn Catalog>, metrics: Metrics) -> Self {
-        Self { inner, metrics }
+        Self {
+            inner,
+            metrics,
+            #[cfg(test)]
+            journal: None,
+        }
+    }
+
+    /// Writes down what is asked of `inner`.
+    #[cfg(test)]
+    pub(crate) fn noting(inner: Arc<dyn Catalog>, journal: crate::blobs::Journal) -> Self {
+        Self {
+            journal: Some(journal),
+            ..Self::new(inner, Metrics::default())
+        }
     }
 
     async fn measured<T>(
@@ -43,6 +60,10 @@ impl Metered {
         operation: Operation,
         call: impl Future<Output = Result<T, CatalogError>>,
     ) -> Result<T, CatalogError> {
+        #[cfg(test)]
+        if let Some(journal) = &self.journal {
+            journal.note(format!("catalog: {operation:?}"));
+        }
         let began = Instant::now();
         let done = call.await;
         let outcome = match &done {
@@ -152,6 +173,15 @@ impl Catalog for Metered {
     fn referenced(&self) -> BoxStream<'_, Result<(Digest, u64), CatalogError>> {
         let counted = |error: &CatalogError| self.metrics.errors.count(error.into());
         Box::pin(self.inner.referenced().inspect_err(counted))
+    }
+
+    async fn lasting(&self, blobs: &[Digest]) -> Result<Vec<Digest>, CatalogError> {
+        self.measured(Operation::Lasting, self.inner.lasting(blobs))
+            .await
+    }
+
+    async fn leased(&self) -> Result<u64, CatalogError> {
+        self.measured(Operation::Leased, self.inner.leased()).await
     }
 
     async fn take_lease_as(&self, lease: LeaseId, ttl: Duration) -> Result<(), CatalogError> {

@@ -39,6 +39,7 @@ use sqlx::{PgConnection, Postgres, Transaction};
 
 use self::connections::Connections;
 pub use self::connections::PostgresOptions;
+pub use self::schema::Tables;
 use super::context::Context;
 use super::pages;
 use super::{
@@ -87,6 +88,11 @@ impl PostgresCatalog {
     /// What it is called where somebody reads it: its URL without secrets.
     pub fn name(&self) -> String {
         self.context.name()
+    }
+
+    /// How far its tables are, which neither makes nor changes any.
+    pub async fn tables(&self) -> Result<Tables, CatalogError> {
+        self.connections.tables().await
     }
 
     /// Shows in `registry` how many connections there are.
@@ -251,6 +257,15 @@ impl Catalog for PostgresCatalog {
 
     fn referenced(&self) -> BoxStream<'_, Result<(Digest, u64), CatalogError>> {
         pages::stream(|after| self.connections.bounded(self.page_after(after)))
+    }
+
+    async fn lasting(&self, blobs: &[Digest]) -> Result<Vec<Digest>, CatalogError> {
+        let call = self.not_only_leased(blobs);
+        self.connections.bounded(call).await
+    }
+
+    async fn leased(&self) -> Result<u64, CatalogError> {
+        self.connections.bounded(self.count_leased()).await
     }
 
     async fn take_lease_as(&self, lease: LeaseId, ttl: Duration) -> Result<(), CatalogError> {

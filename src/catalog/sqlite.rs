@@ -81,6 +81,35 @@ impl SqliteCatalog {
         })
     }
 
+    /// Opens the catalog of a data directory to read what is there now, and
+    /// changes nothing there; none where there is no catalog.
+    pub async fn peek(dir: &Path) -> Result<Option<Self>, CatalogError> {
+        let file = Self::path(dir);
+        if !file.exists() {
+            return Ok(None);
+        }
+        let context = errors::context(&file);
+        let pools = open::peek(&file, &context).await?;
+        Ok(Some(Self {
+            file,
+            pools,
+            context,
+        }))
+    }
+
+    /// An empty one that is nowhere, and gone with this: what a catalog is like
+    /// that is still to be made.
+    pub async fn nowhere() -> Result<Self, CatalogError> {
+        let file = PathBuf::from("nowhere");
+        let context = errors::context(&file);
+        let pools = open::nowhere(&context).await?;
+        Ok(Self {
+            file,
+            pools,
+            context,
+        })
+    }
+
     fn readers(&self) -> &SqlitePool {
         &self.pools.readers
     }
@@ -344,6 +373,14 @@ impl Catalog for SqliteCatalog {
 
     fn referenced(&self) -> BoxStream<'_, Result<(Digest, u64), CatalogError>> {
         pages::stream(|after| self.page_after(after))
+    }
+
+    async fn lasting(&self, blobs: &[Digest]) -> Result<Vec<Digest>, CatalogError> {
+        self.not_only_leased(blobs).await
+    }
+
+    async fn leased(&self) -> Result<u64, CatalogError> {
+        self.count_leased().await
     }
 
     async fn take_lease_as(&self, lease: LeaseId, ttl: Duration) -> Result<(), CatalogError> {

@@ -45,6 +45,8 @@ pub struct UsageFilter {
     pub project: Option<ProjectId>,
     /// Only of this day and later ones.
     pub since: Option<Date>,
+    /// Only of days before this one.
+    pub before: Option<Date>,
     /// Only behind this row: the last of the page before.
     pub after: Option<(Date, ProjectId)>,
     /// At most so many; a page unless given.

@@ -2,6 +2,7 @@
 
 mod args;
 mod backends;
+mod checked;
 mod housekeeping;
 mod identity;
 mod pages;
@@ -26,6 +27,7 @@ use crate::access::{Access, Keys, Revoked, Shares};
 use crate::cache::collecting::Collecting;
 use crate::cache::guard::Guarded;
 use crate::cache::{Cache, CacheError, LocalCache, Metered};
+use crate::catalog::Catalog;
 use crate::doors::front::{self, Closing};
 use crate::doors::operator::Shown;
 use crate::doors::{admin, gha, hub};
@@ -40,17 +42,14 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let keys = keys(&args)?;
     let quotas = args.retention.quotas()?;
     let tls = args.tls.acceptor(Alpn::Http)?;
+    if args.check_config {
+        return checked::check(&args, keys).await;
+    }
     let metrics = operate::HubMetrics::new();
     let operate::HubMetrics { mut registry, .. } = metrics;
     let backends = Backends::open(&args.storage(), &mut registry).await?;
-    let access = Arc::new(match keys {
-        Some(keys) => Access::Token(keys, Revoked::new(Arc::clone(&backends.catalog))),
-        None => Access::Open,
-    });
+    let access = access_by(keys, &backends.catalog);
     let identities = Identities::open(&args, &access, &backends.catalog, &mut registry)?;
-    if args.check_config {
-        return check(&args.listen, &backends, &identities).await;
-    }
     identities.warn();
     let listener = TcpListener::bind(&args.listen).await;
     let listener = listener.with_context(|| format!("can't listen at {}", args.listen))?;
@@ -164,32 +163,11 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What `--check-config` does: all was read; now whether it can be reached.
-async fn check(
-    listen: &str,
-    backends: &Backends,
-    identities: &Identities,
-) -> anyhow::Result<ExitCode> {
-    let mut well = identities.check().await;
-    match tokio::net::lookup_host(listen).await {
-        Ok(_) => println!("listen {listen}: ok"),
-        Err(why) => {
-            println!("listen {listen}: {why}");
-            well = false;
-        }
-    }
-    for (what, at, answer) in backends.look().await {
-        match answer {
-            Ok(()) => println!("{what} {at}: ok"),
-            Err(why) => {
-                println!("{what} {at}: {why}");
-                well = false;
-            }
-        }
-    }
-    Ok(match well {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
+/// Whom a hub is open to.
+fn access_by(keys: Option<Keys>, catalog: &Arc<dyn Catalog>) -> Arc<Access> {
+    Arc::new(match keys {
+        Some(keys) => Access::Token(keys, Revoked::new(Arc::clone(catalog))),
+        None => Access::Open,
     })
 }
 

@@ -42,7 +42,7 @@ use utoipa_axum::routes;
 
 use self::admitted::AT_ONCE;
 pub use self::audit::Audited;
-pub use self::exports::{ExportDetails, StepOf};
+pub use self::exports::{ExportDetails, LayerOf, StepOf};
 pub use self::gc::{Collected, GcReport, GcRequest, GcStatus, Gone};
 pub use self::projects::{Flushed, NewSettings, PlaceToFlush, ProjectDetails, Settings};
 pub use self::tokens::{
@@ -52,6 +52,7 @@ pub use self::told::{Fault, Page};
 use self::usage::Sizes;
 pub use self::usage::{ProjectUsage, Usage};
 use crate::access::{Access, Refusals};
+use crate::cache::LocalCache;
 use crate::cache::collecting::Collecting;
 use crate::cache::flushes::Flushes;
 use crate::catalog::Catalog;
@@ -87,6 +88,7 @@ pub struct Config {
 struct Office {
     access: Arc<Access>,
     catalog: Arc<dyn Catalog>,
+    cache: Arc<LocalCache>,
     gc: gc::Desk,
     sizes: Sizes,
     seats: Seats<String>,
@@ -152,6 +154,7 @@ pub fn document(others: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
 pub fn router(config: Config) -> Router {
     let office = Arc::new(Office {
         access: config.access,
+        cache: Arc::clone(&config.collecting.cache),
         gc: gc::Desk::new(config.collecting, Arc::clone(&config.catalog)),
         catalog: config.catalog,
         sizes: Sizes::default(),

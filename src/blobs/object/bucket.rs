@@ -15,7 +15,7 @@ use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, PutPa
 use super::ObjectOptions;
 use super::errors::{self, Wrong};
 use super::open::Opened;
-use crate::blobs::{BlobError, BlobStream, Generation, Location};
+use crate::blobs::{BlobError, BlobStream, Generation, Location, Version};
 use crate::digest::Digest;
 
 /// Blobs whose size is remembered.
@@ -122,6 +122,21 @@ impl Bucket {
                 self.sizes.invalidate(digest);
                 Ok(None)
             }
+            Err(error) => Err(self.read_failed(error, "look for a blob in")),
+        }
+    }
+
+    /// Two uploads of the same bytes may have one tag, and are told apart by their
+    /// times.
+    pub(super) async fn version(&self, digest: &Digest) -> Result<Option<Version>, BlobError> {
+        match self.backend.head(&self.blob(digest)).await {
+            Ok(found) => Ok(Some(Version::new(format!(
+                "{} {:?} {:?}",
+                found.last_modified.timestamp_micros(),
+                found.e_tag,
+                found.version
+            )))),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(self.read_failed(error, "look for a blob in")),
         }
     }

@@ -8,7 +8,7 @@ use futures::stream::BoxStream;
 
 use super::{Origin, Tier};
 use crate::blobs::{
-    BlobError, BlobStore, BlobStream, Generation, Ingest, Location, StoreId, Taken,
+    BlobError, BlobStore, BlobStream, Generation, Ingest, Location, StoreId, Taken, Version,
 };
 use crate::digest::Digest;
 
@@ -56,6 +56,10 @@ impl Origin for StoreOrigin {
 impl BlobStore for TieredBlobs {
     async fn size(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
         self.store.size(digest).await
+    }
+
+    async fn version(&self, digest: &Digest) -> Result<Option<Version>, BlobError> {
+        self.store.version(digest).await
     }
 
     async fn sizes(&self, digests: &[Digest]) -> Result<Vec<Option<u64>>, BlobError> {

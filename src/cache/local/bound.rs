@@ -19,16 +19,10 @@ const SAMPLE: usize = 1000;
 /// Makes sure that the store is the catalog's; [`CacheError::Foreign`] where it
 /// is another's.
 pub(super) async fn bind(catalog: &dyn Catalog, blobs: &dyn BlobStore) -> Result<(), CacheError> {
-    let (noted, there) = (catalog.store().await?, blobs.id().await?);
-    match (noted, there) {
-        (Some(noted), Some(there)) if noted == there => return Ok(()),
-        (noted, Some(_)) => return Err(foreign(noted, there)),
-        (_, None) => {}
-    }
-    let is_new = blobs.list().await?.next().await.transpose()?.is_none();
-    if !is_new && !has_any(catalog, blobs).await? && !is_emptied(catalog).await? {
-        return Err(foreign(noted, None));
-    }
+    let noted = match judge(catalog, blobs).await? {
+        Bound::Already => return Ok(()),
+        Bound::NotYet(noted) => noted,
+    };
     let noted = match noted {
         Some(noted) => noted,
         None => catalog.bind(StoreId::random(), Taken::First).await?,
@@ -42,6 +36,33 @@ pub(super) async fn bind(catalog: &dyn Catalog, blobs: &dyn BlobStore) -> Result
         there if there == noted => Ok(()),
         there => Err(foreign(Some(noted), Some(there))),
     }
+}
+
+/// Whether it would be found to be the catalog's, or could be made so, and else
+/// the same error; writes nothing.
+pub async fn would_bind(catalog: &dyn Catalog, blobs: &dyn BlobStore) -> Result<(), CacheError> {
+    judge(catalog, blobs).await.map(drop)
+}
+
+/// A store that is not another catalog's.
+enum Bound {
+    Already,
+    /// It has no number; the catalog may.
+    NotYet(Option<StoreId>),
+}
+
+async fn judge(catalog: &dyn Catalog, blobs: &dyn BlobStore) -> Result<Bound, CacheError> {
+    let (noted, there) = (catalog.store().await?, blobs.id().await?);
+    match (noted, there) {
+        (Some(noted), Some(there)) if noted == there => return Ok(Bound::Already),
+        (noted, Some(_)) => return Err(foreign(noted, there)),
+        (_, None) => {}
+    }
+    let is_new = blobs.list().await?.next().await.transpose()?.is_none();
+    if !is_new && !has_any(catalog, blobs).await? && !is_emptied(catalog).await? {
+        return Err(foreign(noted, None));
+    }
+    Ok(Bound::NotYet(noted))
 }
 
 /// Whether all that the catalog ever named has gone.

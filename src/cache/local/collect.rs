@@ -15,6 +15,7 @@ use serde::Serialize;
 
 pub use self::orphans::Orphans;
 pub use self::sweep::Swept;
+pub(in crate::cache) use self::sweep::{REMOVAL, in_time};
 use super::LocalCache;
 use super::open::Opened;
 use super::subsume;

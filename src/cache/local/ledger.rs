@@ -1,10 +1,12 @@
 //! What is noted beside the log: who has done what, and that something was
 //! flushed.
 
+use jiff::Timestamp;
+
 use super::open::Opened;
 use super::{LocalCache, policy};
 use crate::cache::{CacheError, Flushed, Want};
-use crate::catalog::ledger::{self, NewAudit};
+use crate::catalog::ledger::{self, FlushNote, NewAudit};
 use crate::place::ProjectId;
 
 /// Places of which is asked whether they were flushed.
@@ -27,9 +29,14 @@ impl LocalCache {
     }
 }
 
-/// The latest flush of what the wants would else see. Only a build that finds
-/// nothing asks, and it is told no more than that.
-pub(super) async fn flushed(opened: &Opened, wants: &[Want]) -> Option<Flushed> {
+/// The latest flush of what the wants would else see that is to be told, as
+/// `tells` says of one and the time. They learn no more than that.
+pub(super) async fn flushed(
+    opened: &Opened,
+    wants: &[Want],
+    tells: impl Fn(&FlushNote, Timestamp) -> bool,
+) -> Option<Flushed> {
+    let now = Timestamp::now();
     let mut latest: Option<Flushed> = None;
     for want in wants.iter().take(PLACES) {
         let notes = match opened.catalog.flushes(&want.place).await {
@@ -41,7 +48,7 @@ pub(super) async fn flushed(opened: &Opened, wants: &[Want]) -> Option<Flushed> 
         };
         let seen = notes
             .into_iter()
-            .find(|note| policy::sees_flush(want, note));
+            .find(|note| tells(note, now) && policy::sees_flush(want, note));
         let later = seen.filter(|note| latest.as_ref().is_none_or(|latest| latest.at < note.at));
         if let Some(note) = later {
             latest = Some(Flushed {

@@ -17,6 +17,17 @@ use crate::digest::Digest;
 const SUSPICION: Duration = Duration::from_secs(1);
 
 impl LocalCache {
+    /// Whether each of these blobs is in the store, with that many bytes.
+    pub async fn are_there(&self, blobs: &[(Digest, u64)]) -> Result<Vec<bool>, CacheError> {
+        let opened = self.opener.opened().await?;
+        let digests: Vec<Digest> = blobs.iter().map(|(digest, _)| *digest).collect();
+        let found = opened.blobs.sizes(&digests).await?;
+        let found = found.into_iter().zip(blobs);
+        Ok(found
+            .map(|(found, (_, size))| found == Some(*size))
+            .collect())
+    }
+
     /// Blobs of `united` that are not as recorded, gone or of another size, or
     /// that could not be read.
     pub(super) async fn absent(

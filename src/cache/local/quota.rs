@@ -20,8 +20,8 @@ use crate::blobs::BlobError;
 use crate::cache::CacheError;
 use crate::cache::collecting::{Eviction, Metrics};
 use crate::cache::quotas::Quotas;
-use crate::cache::retention::{Limits, NoRoom, Victim, make_room};
-use crate::catalog::{ExportId, KeptExport, KeptFilter};
+use crate::cache::retention::{Limits, Log, NoRoom, Victim, make_room};
+use crate::catalog::{ExportId, KeptFilter};
 use crate::digest::Digest;
 use crate::moment::Moment;
 use crate::place::{GitRef, Place, ProjectId};
@@ -305,18 +305,19 @@ impl LocalCache {
         sizes: &BTreeMap<Digest, u64>,
         quota: u64,
     ) -> Result<Result<(u64, Vec<Victim>), NoRoom>, CacheError> {
-        let mut log: Vec<KeptExport> = Vec::new();
+        let (mut log, mut after) = (Log::default(), None);
         loop {
             let filter = KeptFilter {
                 project: Some(place.project.clone()),
-                after: log.last().map(|last| last.id),
+                after,
                 limit: PAGE,
             };
             let page = opened.catalog.kept(&filter).await?;
-            if page.is_empty() {
+            let Some(last) = page.last() else {
                 break;
-            }
-            log.extend(page);
+            };
+            after = Some(last.id);
+            page.iter().for_each(|export| log.add(export));
         }
         let now = opened.catalog.now().await?;
         let limits = Limits {
@@ -326,12 +327,7 @@ impl LocalCache {
         let new: Vec<(Digest, u64)> = sizes.clone().into_iter().collect();
         let at = place.clone();
         let deciding = tokio::task::spawn_blocking(move || {
-            let named: BTreeMap<Digest, u64> = log
-                .iter()
-                .flat_map(|export| &export.blobs)
-                .copied()
-                .collect();
-            let used: u64 = named.values().sum();
+            let used = log.bytes_of(&at.project);
             let room = make_room(log, (&at, &new), quota, &limits, now);
             (used, room)
         });

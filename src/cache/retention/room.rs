@@ -16,20 +16,15 @@ pub struct NoRoom {
 
 /// The exports of the project that go, those of its own ref before others and
 /// the oldest first, so that one at `place` that names `incoming` leaves the
-/// project with at most `quota` bytes; `log` has the exports of that project,
-/// oldest first. The newest export of another place on a default branch never
+/// project with at most `quota` bytes; `all` has the exports of that project. The newest export of another place on a default branch never
 /// goes for it: of `limits` nothing else counts.
 pub fn make_room(
-    log: impl IntoIterator<Item = KeptExport>,
+    mut all: Log,
     (place, incoming): (&Place, &[(Digest, u64)]),
     quota: u64,
     limits: &Limits,
     now: Timestamp,
 ) -> Result<Vec<Victim>, NoRoom> {
-    let mut all = Log::default();
-    for export in log {
-        all.add(&export);
-    }
     let next = all.exports.iter().map(|entry| entry.id.0).max();
     let new = ExportId(next.unwrap_or_default().saturating_add(1));
     all.add(&KeptExport {

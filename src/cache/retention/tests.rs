@@ -41,11 +41,14 @@ fn plan(log: &[KeptExport], limits: &Limits) -> Plan {
     planned(log, limits, &[])
 }
 
-fn planned(log: &[KeptExport], limits: &Limits, subsumed: &[i64]) -> Plan {
+fn all(log: &[KeptExport]) -> Log {
     let mut all = Log::default();
-    for export in log {
-        all.add(export);
-    }
+    log.iter().for_each(|export| all.add(export));
+    all
+}
+
+fn planned(log: &[KeptExport], limits: &Limits, subsumed: &[i64]) -> Plan {
+    let all = all(log);
     let subsumed = subsumed.iter().map(|id| ExportId(*id)).collect();
     all.plan(limits, &subsumed, now())
 }
@@ -218,7 +221,7 @@ fn the_oldest_make_room_in_a_quota_and_a_default_branch_stays() {
     let room = |git_ref: &str, size, quota| {
         let new = export(9, "p", git_ref, 0, &[("base", 20), ("new", size)]);
         let into = (&new.place, &new.blobs[..]);
-        make_room(log(), into, quota, &Limits::default(), now())
+        make_room(all(&log()), into, quota, &Limits::default(), now())
             .map(|victims| victims.iter().map(|victim| victim.id.0).collect::<Vec<_>>())
     };
     assert_eq!(room("dev", 10, 60), Ok(vec![]));

@@ -50,6 +50,8 @@ pub fn import_parts(import: Option<&Import>, lease: i64) -> Vec<v1::LookUpRespon
         lease,
         manifest_bytes: manifest.len() as u64,
         config_bytes: config.len() as u64,
+        flushed_at_ns: import.flushed.as_ref().map(at),
+        flushed_by: by(import.flushed.as_ref()),
     }))];
     let withdrawn = import.withdrawn.chunks(LAYERS);
     parts.extend(withdrawn.map(|withdrawn| response(Part::Withdrawn(joined(withdrawn)))));
@@ -68,9 +70,26 @@ pub fn import_parts(import: Option<&Import>, lease: i64) -> Vec<v1::LookUpRespon
 /// What is sent where there is nothing.
 pub fn nothing(flushed: Option<&Flushed>) -> Vec<v1::LookUpResponse> {
     vec![response(Part::Nothing(Nothing {
-        flushed_at_ns: flushed.map(|flushed| nanoseconds(flushed.at)),
-        flushed_by: flushed.map_or_else(String::new, |flushed| flushed.by.clone()),
+        flushed_at_ns: flushed.map(at),
+        flushed_by: by(flushed),
     }))]
+}
+
+fn at(flushed: &Flushed) -> i64 {
+    nanoseconds(flushed.at)
+}
+
+fn by(flushed: Option<&Flushed>) -> String {
+    flushed.map_or_else(String::new, |flushed| flushed.by.clone())
+}
+
+/// A flush as it was sent.
+fn flushed(at: Option<i64>, by: String) -> Result<Option<Flushed>, Malformed> {
+    let Some(at) = at else { return Ok(None) };
+    Ok(Some(Flushed {
+        at: timestamp(at)?,
+        by: short("whoever flushed", by)?,
+    }))
 }
 
 fn response(part: Part) -> v1::LookUpResponse {
@@ -133,13 +152,7 @@ impl ImportReader {
         let Some(nothing) = &self.nothing else {
             return Ok(None);
         };
-        let Some(at) = nothing.flushed_at_ns else {
-            return Ok(None);
-        };
-        Ok(Some(Flushed {
-            at: timestamp(at)?,
-            by: short("whoever flushed", nothing.flushed_by.clone())?,
-        }))
+        flushed(nothing.flushed_at_ns, nothing.flushed_by.clone())
     }
 
     /// The import, once all parts are in: seen from `place`, kept by a lease of
@@ -183,6 +196,7 @@ impl ImportReader {
             },
             refused: found.refused,
             withdrawn: self.withdrawn,
+            flushed: flushed(found.flushed_at_ns, found.flushed_by)?,
             documents,
             layers: Arc::new(self.layers),
             lease: Lease::default(),

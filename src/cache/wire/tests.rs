@@ -23,6 +23,10 @@ fn import(documents: Documents, layers: usize) -> Import {
         withdrawn: (0..10_000_u32)
             .map(|n| Digest::of(&n.to_le_bytes()))
             .collect(),
+        flushed: Some(Flushed {
+            at: "2026-11-22T04:00:00Z".parse().unwrap(),
+            by: "alice".to_owned(),
+        }),
         documents,
         layers: std::sync::Arc::new((0..layers).map(layer).collect()),
         lease: Lease::default(),
@@ -54,13 +58,15 @@ fn an_import_is_the_same_on_the_other_side() {
         assert_eq!(came.withdrawn, sent.withdrawn);
         assert_eq!(came.exported_at, sent.exported_at);
         assert_eq!(came.export, sent.export);
+        assert_eq!(came.flushed, sent.flushed);
     }
     let untold = Import {
         export: None,
+        flushed: None,
         ..import(Documents::Whole(Default::default()), 0)
     };
     let (came, _) = through(Some(&untold)).unwrap();
-    assert_eq!(came.export, None);
+    assert_eq!((came.export, came.flushed), (None, None));
     assert!(through(None).is_none());
 }
 

@@ -337,6 +337,50 @@ pub(in crate::catalog) async fn sizes_of_projects_count_each_blob_once(catalog: 
     assert_eq!(sizes, [("a", 1, 4), ("p", 2, 10)]);
 }
 
+pub(in crate::catalog) async fn what_only_a_lease_keeps_is_told_apart_and_is_no_projects_any_more(
+    catalog: &dyn Catalog,
+) {
+    let lease = catalog.take_lease(Duration::from_secs(60)).await.unwrap();
+    let gone = append(catalog, "p", "main", &["gone", "both", "kept"]).await;
+    let left = append(catalog, "p", "dev", &["both"]).await;
+    let all = ["gone", "both", "kept", "uploaded", "never"].map(|name| Digest::of(name.as_bytes()));
+    let [of_gone, both, kept, uploaded, _] = all;
+    let project = "p".parse().unwrap();
+    let uploads = [(kept, 4), (uploaded, 8)];
+    catalog
+        .possess(
+            &project,
+            &GitRef::default(),
+            &uploads,
+            Duration::from_secs(60),
+        )
+        .await
+        .unwrap();
+    let lasting = async || BTreeSet::from_iter(catalog.lasting(&all).await.unwrap());
+    assert_eq!(
+        lasting().await,
+        BTreeSet::from([of_gone, both, kept, uploaded])
+    );
+    assert_eq!(catalog.leased().await.unwrap(), 0);
+
+    catalog.retire(&[gone]).await.unwrap();
+    assert_eq!(catalog.leased().await.unwrap(), 1);
+    assert_eq!(lasting().await, BTreeSet::from([both, kept, uploaded]));
+    assert!(referenced(catalog).await.contains(&of_gone));
+    assert_eq!(catalog.naming(&both).await.unwrap(), [left]);
+    assert_eq!(catalog.naming(&of_gone).await.unwrap(), []);
+    let sizes = catalog.project_sizes().await.unwrap();
+    assert_eq!((sizes[0].exports, sizes[0].bytes), (1, 4));
+
+    catalog.retire(&[left]).await.unwrap();
+    let sizes = catalog.project_sizes().await.unwrap();
+    assert_eq!((sizes[0].exports, sizes[0].bytes), (0, 0));
+    catalog.end_lease(lease).await.unwrap();
+    catalog.purge().await.unwrap();
+    assert_eq!(catalog.leased().await.unwrap(), 0);
+    assert_eq!(catalog.lasting(&[]).await.unwrap(), []);
+}
+
 pub(in crate::catalog) async fn a_catalog_is_bound_to_one_store_unless_that_is_done_anew(
     catalog: &dyn Catalog,
 ) {

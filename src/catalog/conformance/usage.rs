@@ -68,6 +68,11 @@ pub(in crate::catalog) async fn usage_is_kept_by_day_and_listed_in_pages(catalog
         ..UsageFilter::default()
     };
     assert_eq!(listed(of_a).await, all[..1]);
+    let earlier = UsageFilter {
+        before: "2026-11-22".parse().ok(),
+        ..UsageFilter::default()
+    };
+    assert_eq!(listed(earlier).await, all[2..]);
     // What is old goes.
     let later = all[0].day.checked_add(KEPT_DAYS.days()).unwrap();
     catalog.keep_usage(later, &[]).await.unwrap();

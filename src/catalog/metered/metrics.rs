@@ -50,6 +50,10 @@ label! {
         Savings = "savings",
         /// Which exports name a blob.
         Naming = "naming",
+        /// Which blobs are kept for more than leases.
+        Lasting = "lasting",
+        /// Exports that are kept for leases.
+        Leased = "leased",
         /// A background task was asked for.
         TryOwn = "try_own",
         /// The audit log was added to.

@@ -12,7 +12,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Connection as _, PgConnection, Postgres};
 use tokio::time::timeout;
 
-use super::schema::{Schema, connect};
+use super::schema::{Schema, Tables, connect};
 use crate::catalog::CatalogError;
 use crate::catalog::context::Context;
 
@@ -135,6 +135,11 @@ impl Connections {
             }
             Err(error) => Err(self.context.of(error)),
         }
+    }
+
+    /// How far the tables are, which changes nothing.
+    pub(super) async fn tables(&self) -> Result<Tables, CatalogError> {
+        self.bounded(self.schema.look()).await
     }
 
     /// A connection for one purpose, without time-outs and outside the pool.

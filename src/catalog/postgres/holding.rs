@@ -1,6 +1,6 @@
 //! Which blobs a project holds, by its exports or by having uploaded them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{PostgresCatalog, arrays, microseconds, texts};
@@ -52,6 +52,16 @@ pub(super) const HOLDS: &str =
         WHERE digest = $2 AND project = (SELECT id FROM project WHERE name = $1)
             AND expires > statement_timestamp())
     LIMIT 1";
+
+/// Whoever has it: what was uploaded, or an export in the log names.
+const LASTING: &str = "SELECT DISTINCT asked.digest FROM unnest($1::bytea[]) AS asked (digest)
+    CROSS JOIN LATERAL (
+        (SELECT 1 FROM layer JOIN export ON export.key = layer.export
+            WHERE layer.digest = asked.digest AND export.retired IS NULL LIMIT 1)
+        UNION ALL
+        (SELECT 1 FROM possession WHERE possession.digest = asked.digest
+            AND possession.expires > statement_timestamp())
+        LIMIT 1) AS found";
 
 /// The next page of what was uploaded, and then of what exports name: an append
 /// takes away what was uploaded for it as it names it.
@@ -181,6 +191,25 @@ impl PostgresCatalog {
         Ok(merged(pages))
     }
 
+    pub(super) async fn not_only_leased(
+        &self,
+        blobs: &[Digest],
+    ) -> Result<Vec<Digest>, CatalogError> {
+        let mut connection = self.connections.one().await?;
+        let mut lasting = BTreeSet::new();
+        for some in blobs.chunks(PAGE as usize) {
+            let found: Vec<Vec<u8>> = sqlx::query_scalar(LASTING)
+                .bind(arrays(some))
+                .fetch_all(&mut *connection)
+                .await
+                .map_err(|error| self.context.of(error))?;
+            for digest in found {
+                lasting.insert(self.digest(&digest)?);
+            }
+        }
+        Ok(lasting.into_iter().collect())
+    }
+
     pub(super) async fn exports_naming(
         &self,
         digest: &Digest,
@@ -188,7 +217,7 @@ impl PostgresCatalog {
         let mut connection = self.connections.one().await?;
         let ids: Vec<i64> = sqlx::query_scalar(
             "SELECT id FROM layer JOIN export ON export.key = layer.export
-             WHERE digest = $1 ORDER BY id",
+             WHERE digest = $1 AND retired IS NULL AND id IS NOT NULL ORDER BY id",
         )
         .bind(&digest.as_bytes()[..])
         .fetch_all(&mut *connection)

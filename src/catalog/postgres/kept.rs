@@ -85,7 +85,10 @@ impl PostgresCatalog {
                         WHERE retired IS NULL AND id IS NOT NULL GROUP BY project) AS listed
                  ON listed.project = project.id
              LEFT JOIN (SELECT project, sum(size) AS bytes FROM (
-                            SELECT project, max(size) AS size FROM layer GROUP BY digest, project) AS blob
+                            SELECT project, max(size) AS size FROM layer
+                            WHERE NOT EXISTS (
+                                SELECT 1 FROM export WHERE key = layer.export AND retired IS NOT NULL)
+                            GROUP BY digest, project) AS blob
                         GROUP BY project) AS named
                  ON named.project = project.id
              ORDER BY name",

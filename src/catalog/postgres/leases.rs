@@ -172,6 +172,15 @@ impl PostgresCatalog {
         Ok(retired)
     }
 
+    pub(super) async fn count_leased(&self) -> Result<u64, CatalogError> {
+        let mut connection = self.connections.one().await?;
+        let count = sqlx::query_scalar("SELECT count(*) FROM export WHERE retired IS NOT NULL")
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(|error| self.context.of(error))?;
+        self.context.count(count)
+    }
+
     pub(super) async fn subsumed_exports(
         &self,
         exports: &[ExportId],

@@ -33,6 +33,17 @@ const GRACE: Duration = Duration::from_secs(1);
 
 type Attempt = Shared<BoxFuture<'static, Result<(), CatalogError>>>;
 
+/// How far the tables of a database are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tables {
+    /// There are none.
+    Absent,
+    /// They are those of an older version.
+    Older,
+    /// They are those of this version.
+    Current,
+}
+
 /// Whether the tables are there.
 pub(super) struct Schema {
     context: Context,
@@ -73,6 +84,31 @@ impl Schema {
         let mut current = self.attempt.lock().unwrap_or_else(PoisonError::into_inner);
         current.take_if(|current| current.ptr_eq(&attempt));
         made
+    }
+
+    /// How far they are, which changes nothing.
+    pub(super) async fn look(&self) -> Result<Tables, CatalogError> {
+        let failed = |error| self.context.of(error);
+        let mut connection = connect(&self.context, &self.options, self.patience).await?;
+        let any: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+            .fetch_one(&mut connection)
+            .await
+            .map_err(failed)?;
+        let applied: Option<i64> = match any {
+            false => None,
+            true => sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations")
+                .fetch_one(&mut connection)
+                .await
+                .map_err(failed)?,
+        };
+        connection.close().await.map_err(failed)?;
+        let latest = MIGRATIONS.iter().map(|migration| migration.version).max();
+        match applied {
+            None => Ok(Tables::Absent),
+            applied if applied < latest => Ok(Tables::Older),
+            applied if applied > latest => Err(CatalogError::Newer(self.context.name())),
+            _ => Ok(Tables::Current),
+        }
     }
 
     fn attempt(&self) -> Attempt {

@@ -66,6 +66,7 @@ impl PostgresCatalog {
                AND ($2::text IS NULL OR day >= $2::text::date)
                AND ($3::text IS NULL OR day < $3::text::date
                     OR (day = $3::text::date AND project.name > $4))
+               AND ($6::text IS NULL OR day < $6::text::date)
              ORDER BY usage.day DESC, project.name LIMIT $5",
         )
         .bind(filter.project.as_ref().map(ProjectId::as_str))
@@ -73,6 +74,7 @@ impl PostgresCatalog {
         .bind(after.map(|(day, _)| day.to_string()))
         .bind(after.map(|(_, project)| project.as_str()))
         .bind(i64::from(filter.rows()))
+        .bind(filter.before.map(|day| day.to_string()))
         .fetch_all(&mut *connection)
         .await
         .map_err(|error| self.context.of(error))?;

@@ -47,6 +47,15 @@ pub(super) const REFS: &str = "WITH RECURSIVE known (ref) AS (
 const POSSESSORS: &str = "SELECT DISTINCT ref FROM possession
     WHERE project = (SELECT id FROM project WHERE name = ?1) AND expires > ?2";
 
+/// Whoever has it.
+pub(super) const NAMED_IN_LOG: &str = "SELECT unhex(result.value) AS digest
+    FROM json_each(?1) AS result WHERE EXISTS (
+        SELECT 1 FROM layer CROSS JOIN export ON export.id = layer.export
+        WHERE digest = unhex(result.value) AND retired IS NULL)";
+
+const POSSESSED_BY_ANY: &str = "SELECT unhex(value) AS digest FROM json_each(?1) WHERE EXISTS (
+        SELECT 1 FROM possession WHERE digest = unhex(value) AND expires > ?2)";
+
 pub(super) const PAGE_AFTER: &str = "SELECT digest, max(size) AS size FROM layer
     WHERE digest > ?1 GROUP BY digest ORDER BY digest LIMIT ?2";
 
@@ -146,13 +155,40 @@ impl SqliteCatalog {
         digest: &Digest,
     ) -> Result<Vec<ExportId>, CatalogError> {
         let ids: Vec<i64> = sqlx::query_scalar(
-            "SELECT DISTINCT export FROM layer WHERE digest = ?1 ORDER BY export",
+            "SELECT DISTINCT export FROM layer JOIN export ON export.id = layer.export
+             WHERE digest = ?1 AND retired IS NULL ORDER BY export",
         )
         .bind(&digest.as_bytes()[..])
         .fetch_all(self.readers())
         .await
         .map_err(|error| self.context.of(error))?;
         Ok(ids.into_iter().map(ExportId).collect())
+    }
+
+    pub(super) async fn not_only_leased(
+        &self,
+        blobs: &[Digest],
+    ) -> Result<Vec<Digest>, CatalogError> {
+        let failed = |error| self.context.of(error);
+        let mut lasting = BTreeSet::new();
+        for some in blobs.chunks(PAGE as usize) {
+            let mut rows = Vec::new();
+            if self.keeps_possession().await? {
+                let possessed = sqlx::query(POSSESSED_BY_ANY)
+                    .bind(rows::hexes(some))
+                    .bind(Timestamp::now().as_microsecond())
+                    .fetch_all(self.readers());
+                rows.extend(possessed.await.map_err(failed)?);
+            }
+            let named = sqlx::query(NAMED_IN_LOG)
+                .bind(rows::hexes(some))
+                .fetch_all(self.readers());
+            rows.extend(named.await.map_err(failed)?);
+            for row in &rows {
+                lasting.insert(rows::digest(&self.context, row, "digest")?);
+            }
+        }
+        Ok(lasting.into_iter().collect())
     }
 
     pub(super) async fn page_after(&self, last: Option<Digest>) -> Result<Page, CatalogError> {

@@ -83,7 +83,9 @@ impl SqliteCatalog {
                  ifnull(bytes, 0) AS bytes
              FROM project LEFT JOIN (
                  SELECT project, sum(size) AS bytes FROM (
-                     SELECT project, max(size) AS size FROM layer GROUP BY digest, project)
+                     SELECT project, max(size) AS size FROM layer
+                     WHERE export NOT IN (SELECT id FROM export WHERE retired IS NOT NULL)
+                     GROUP BY digest, project)
                  GROUP BY project) AS named ON named.project = project.id
              ORDER BY name",
         )

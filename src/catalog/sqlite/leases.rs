@@ -162,6 +162,15 @@ impl SqliteCatalog {
         Ok(retired)
     }
 
+    pub(super) async fn count_leased(&self) -> Result<u64, CatalogError> {
+        let count: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM export WHERE retired IS NOT NULL")
+                .fetch_one(self.readers())
+                .await
+                .map_err(|error| self.context.of(error))?;
+        self.context.count(count)
+    }
+
     pub(super) async fn subsumed_exports(
         &self,
         exports: &[ExportId],

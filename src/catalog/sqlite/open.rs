@@ -174,6 +174,42 @@ pub(super) async fn open_for_reading(
     }
 }
 
+/// Opens for reading, and changes nothing: beside a log that is read SQLite keeps
+/// files of its own, so that the log is read only where there is one.
+pub(super) async fn peek(path: &Path, context: &Context) -> Result<Pools, CatalogError> {
+    let shared = options(path).read_only(true);
+    let alone = !has_log(path);
+    let readers = connect_and_read(shared.immutable(alone), context).await?;
+    let applied: Result<Option<i64>, _> =
+        sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations")
+            .fetch_one(&readers)
+            .await;
+    let latest = MIGRATIONS.iter().map(|migration| migration.version).max();
+    if applied.is_ok_and(|applied| applied > latest) {
+        return Err(CatalogError::Newer(context.name()));
+    }
+    Ok(Pools {
+        readers,
+        writers: Err(Refusal::ReadOnly),
+    })
+}
+
+/// An empty one in memory: one connection, which nothing may end.
+pub(super) async fn nowhere(context: &Context) -> Result<Pools, CatalogError> {
+    let only = SqlitePoolOptions::new()
+        .max_connections(1)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .connect_with(SqliteConnectOptions::new().in_memory(true))
+        .await
+        .map_err(|error| context.of(error))?;
+    migrate(&only, context).await?;
+    Ok(Pools {
+        readers: only.clone(),
+        writers: Ok(only),
+    })
+}
+
 /// A pool that has proven that it can read.
 async fn connect_and_read(
     options: SqliteConnectOptions,

@@ -5,12 +5,22 @@ use super::turn::Turn;
 use crate::blobs::{StoreId, Taken};
 use crate::catalog::CatalogError;
 
+const KEEPS: &str =
+    "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'store')";
 const BOUND: &str = "SELECT id FROM store";
 const BIND: &str = "INSERT INTO store (only_one, id) VALUES (1, ?1) ON CONFLICT DO NOTHING";
 const BIND_ANEW: &str = "INSERT OR REPLACE INTO store (only_one, id) VALUES (1, ?1)";
 
 impl SqliteCatalog {
     pub(super) async fn bound_to(&self) -> Result<Option<StoreId>, CatalogError> {
+        // A catalog that takes no writes may be as an older layerd left it.
+        let keeps: bool = sqlx::query_scalar(KEEPS)
+            .fetch_one(self.readers())
+            .await
+            .map_err(|error| self.context.of(error))?;
+        if !keeps {
+            return Ok(None);
+        }
         let id: Option<String> = sqlx::query_scalar(BOUND)
             .fetch_optional(self.readers())
             .await

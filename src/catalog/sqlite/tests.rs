@@ -8,6 +8,7 @@ use futures::future::{join_all, try_join_all};
 use tempfile::TempDir;
 
 use super::*;
+use crate::catalog::Collecting as _;
 use crate::catalog::Entries as _;
 use crate::catalog::conformance::{catalog_conformance, export, place};
 use crate::catalog::entries::{Became, MAX_OPEN, NewUpload, Reserved};
@@ -297,12 +298,47 @@ async fn the_last_to_close_leaves_one_file() {
 }
 
 #[tokio::test]
+async fn a_glance_at_a_catalog_changes_nothing() {
+    let nothing = TempDir::new().unwrap();
+    assert!(SqliteCatalog::peek(nothing.path()).await.unwrap().is_none());
+    assert_eq!(fs::read_dir(nothing.path()).unwrap().count(), 0);
+    let (dir, catalog) = open().await;
+    let new = || export(place("p", "main"), &["a"]);
+    catalog.append(new()).await.unwrap();
+    let count = async || {
+        let peeked = SqliteCatalog::peek(dir.path()).await.unwrap().unwrap();
+        let count = peeked.count(&Filter::default()).await.unwrap();
+        assert!(peeked.append(new()).await.is_err());
+        assert_eq!(peeked.store().await.unwrap(), None);
+        peeked.close().await;
+        count
+    };
+    assert_eq!(count().await, 1, "beside one that writes");
+    catalog.close().await;
+    let modified = || {
+        fs::metadata(SqliteCatalog::path(dir.path()))
+            .unwrap()
+            .modified()
+    };
+    let before = modified().unwrap();
+    assert_eq!(count().await, 1);
+    assert_eq!(modified().unwrap(), before);
+    let files = fs::read_dir(dir.path()).unwrap();
+    let files: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(files, ["catalog.db"]);
+    let nowhere = SqliteCatalog::nowhere().await.unwrap();
+    nowhere.append(new()).await.unwrap();
+    assert_eq!(nowhere.count(&Filter::default()).await.unwrap(), 1);
+}
+
+#[tokio::test]
 async fn look_ups_that_every_build_does_use_an_index() {
     let (_dir, catalog) = open().await;
     for (query, index) in [
         (holding::HOLDS, "layer_by_digest"),
         (holding::VISIBLE, "layer_by_digest"),
         (holding::REFS, "export_by_"),
+        (holding::NAMED_IN_LOG, "layer_by_digest"),
         (holding::PAGE_AFTER, "layer_by_digest"),
         (holding::POSSESSED_AFTER, "possession_by_digest"),
         (steps::OF_RESULTS, "step_by_record"),

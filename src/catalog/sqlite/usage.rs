@@ -56,6 +56,7 @@ impl Usages for SqliteCatalog {
             "SELECT project.name AS project, day, exports, bytes
              FROM usage JOIN project ON project.id = usage.project
              WHERE (?1 IS NULL OR project.name = ?1) AND day >= ?2
+               AND (?6 IS NULL OR day < ?6)
                AND (?3 IS NULL OR day < ?3 OR (day = ?3 AND project.name > ?4))
              ORDER BY day DESC, project.name LIMIT ?5",
         )
@@ -64,6 +65,7 @@ impl Usages for SqliteCatalog {
         .bind(after.map(|(day, _)| day.to_string()))
         .bind(after.map(|(_, project)| project.as_str()))
         .bind(filter.rows())
+        .bind(filter.before.map(|day| day.to_string()))
         .fetch_all(self.readers())
         .await
         .map_err(failed)?;

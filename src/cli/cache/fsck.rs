@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::backing::{Backed, Backing};
 use super::display::{print, print_json};
-use crate::cache::check::{Problem, Report, check};
+use crate::cache::check::{Leased, Problem, Report, check};
 use crate::cache::repair::{Repairs, repair};
 use crate::cache::{CacheError, LocalCache};
 use crate::catalog::ledger::{Action, Details, NewAudit};
@@ -32,7 +32,8 @@ const PROGRESS_STEP: u64 = 256 * 1024 * 1024;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit status: 0 when all is well or mended, 1 when there are problems. Blobs that no export
-names and uploads that were left behind are told, but are no problem.")]
+names, uploads that were left behind, and what left the log while a lease keeps it (for the
+minutes in which a build may still read it) are told, but are no problem.")]
 pub(super) struct FsckArgs {
     #[command(flatten)]
     backing: Backing,
@@ -249,6 +250,9 @@ fn print_report(report: &Report) -> anyhow::Result<()> {
             ByteSize(blob.size)
         ))?;
     }
+    if report.leased.exports > 0 {
+        print(leased(&report.leased))?;
+    }
     let verdict = match report.problems.len() {
         0 => "all is well".to_owned(),
         problems => counted(problems, "problem"),
@@ -260,6 +264,20 @@ fn print_report(report: &Report) -> anyhow::Result<()> {
         ByteSize(report.bytes)
     ))?;
     Ok(())
+}
+
+fn leased(leased: &Leased) -> String {
+    let missing = match leased.missing {
+        0 => String::new(),
+        missing => format!(", and {} that is not there", counted(missing, "blob")),
+    };
+    format!(
+        "note: {} out of the log, kept for minutes for builds that may still read it: {} that \
+         nothing else names ({}){missing}",
+        counted(leased.exports, "export"),
+        counted(leased.blobs, "blob"),
+        ByteSize(leased.bytes)
+    )
 }
 
 fn describe(problem: &Problem) -> String {

@@ -27,8 +27,7 @@ use crate::units::{ByteSize, counted};
 /// contents of files that steps copy or mount. Steps have the names that the
 /// builds which ran them gave them, as far as those are known. What can't be
 /// served is counted, with the reason: such a record or result costs its own
-/// hits, and nothing else. With --hub, a hub is asked, by an admin token; of that
-/// it is not said which layers are missing there.
+/// hits, and nothing else. With --hub, a hub is asked, by an admin token.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 JSON: project, refs, scope; counts{exports, builders, records, with_results, roots,
@@ -36,7 +35,7 @@ depth, layers, bytes}; left_out{absent_blobs, absent_results, fruitless_records,
 refused{malformed, random, joining, unfounded, dangling, results},
 unreadable_exports, loops}; exports[]; records[]{digest, step, inputs, depth,
 results, exports}. inputs has, for each input, the indices of the records that
-satisfy it; roots have none. absent_blobs is null where it was not looked for them.
+satisfy it; roots have none. absent_blobs is null where the hub could not look for them.
 
 Examples:
   layerd cache graph --project acme/shop

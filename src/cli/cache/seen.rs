@@ -1,6 +1,6 @@
 //! The cache that a command looks at: a data directory, or that of a hub.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -9,11 +9,12 @@ use super::Store;
 use crate::blobs::DiskStore;
 use crate::cache::look::{View, Viewing};
 use crate::catalog::{
-    Catalog as _, Export, ExportHead, ExportId, Filter, Layer, Saving, SavingFilter, SqliteCatalog,
+    Catalog as _, Export, ExportHead, ExportId, Filter, Kind, Saving, SavingFilter, SqliteCatalog,
 };
 use crate::cli::hub_api::{HubApi, Wanted};
 use crate::cli::hub_args::HubArgs;
-use crate::doors::admin::{ExportDetails, StepOf};
+use crate::digest::Digest;
+use crate::doors::admin::{ExportDetails, LayerOf, StepOf};
 use crate::step::Step;
 
 /// Which cache.
@@ -71,48 +72,49 @@ impl Cache<'_> {
 
     /// The export with that number.
     pub(super) async fn export(&self, id: ExportId) -> anyhow::Result<Export> {
-        let hub = match self {
-            Self::Here(store, catalog) => return store.export(catalog, id).await,
-            Self::Hub(hub) => hub,
-        };
-        let number = id.to_string();
-        let details: ExportDetails = hub.get(Wanted::at(&["exports", &number])).await?;
-        let layers = hub.items(Wanted::at(&["exports", &number, "layers"]), None);
-        let layers: Vec<Layer> = layers.await?;
-        let steps = hub.items(Wanted::at(&["exports", &number, "steps"]), None);
-        let steps: Vec<StepOf> = steps.await?;
-        let config = hub.bytes(Wanted::at(&["exports", &number, "config"])).await;
-        let config = config.with_context(|| format!("the config of export {id}"))?;
-        if crate::digest::Digest::of(&config) != details.config {
-            bail!("the config of export {id} came damaged from {}", hub.at());
+        match self {
+            Self::Here(store, catalog) => store.export(catalog, id).await,
+            Self::Hub(hub) => Ok(fetched(hub, id).await?.0),
         }
-        Ok(Export {
-            head: details.export,
-            config_digest: details.config,
-            config: config.into(),
-            layers,
-            steps: steps.into_iter().map(Step::from).collect(),
-        })
     }
 
-    /// The union of all exports that `filters` let through together. Whether
-    /// their layers are there is looked at in a store alone: no hub is asked to
-    /// look at thousands of them.
+    /// The union of all exports that `filters` let through together. A hub that
+    /// does not say of each layer whether it is there says so of none.
     pub(super) async fn view(&self, filters: &[Filter]) -> anyhow::Result<View> {
-        if let Self::Here(store, catalog) = self {
-            let blobs = DiskStore::at(&store.data_dir);
-            return Ok(View::of(&blobs, &**catalog, filters).await?);
-        }
+        let hub = match self {
+            Self::Here(store, catalog) => {
+                let blobs = DiskStore::at(&store.data_dir);
+                return Ok(View::of(&blobs, &**catalog, filters).await?);
+            }
+            Self::Hub(hub) => hub,
+        };
         let mut all = BTreeSet::new();
         for filter in filters {
-            let (heads, _) = self.list(filter, false).await?;
+            let filter = Filter {
+                kind: Some(Kind::Cache),
+                ..filter.clone()
+            };
+            let (heads, _) = self.list(&filter, false).await?;
             all.extend(heads.into_iter().map(|head| head.id));
         }
-        let mut viewing = Viewing::default();
+        let (mut viewing, mut there) = (Viewing::default(), Some(BTreeMap::new()));
         for id in all {
-            viewing.add(self.export(id).await?);
+            let (export, present) = fetched(hub, id).await?;
+            let layers = export.layers.iter().map(|layer| (layer.digest, layer.size));
+            there = there.zip(present).map(|(mut there, present)| {
+                let layers = layers.zip(present).filter(|(_, present)| *present);
+                there.extend(layers.map(|(layer, _)| layer));
+                there
+            });
+            viewing.add(export);
         }
-        Ok(viewing.end(None))
+        let found = there.map(|there| {
+            let named = viewing.named().keys();
+            named
+                .map(|digest| there.get(digest).copied())
+                .collect::<Vec<_>>()
+        });
+        Ok(viewing.end(found.as_deref()))
     }
 
     /// Where it is.
@@ -142,4 +144,29 @@ impl Cache<'_> {
             catalog.close().await;
         }
     }
+}
+
+/// An export of a hub, and whether each of its layers is there, where that is
+/// said.
+async fn fetched(hub: &HubApi, id: ExportId) -> anyhow::Result<(Export, Option<Vec<bool>>)> {
+    let number = id.to_string();
+    let details: ExportDetails = hub.get(Wanted::at(&["exports", &number])).await?;
+    let layers = hub.items(Wanted::at(&["exports", &number, "layers"]), None);
+    let layers: Vec<LayerOf> = layers.await?;
+    let steps = hub.items(Wanted::at(&["exports", &number, "steps"]), None);
+    let steps: Vec<StepOf> = steps.await?;
+    let config = hub.bytes(Wanted::at(&["exports", &number, "config"])).await;
+    let config = config.with_context(|| format!("the config of export {id}"))?;
+    if Digest::of(&config) != details.config {
+        bail!("the config of export {id} came damaged from {}", hub.at());
+    }
+    let present = layers.iter().map(|layer| layer.present).collect();
+    let export = Export {
+        head: details.export,
+        config_digest: details.config,
+        config: config.into(),
+        layers: layers.into_iter().map(|layer| layer.layer).collect(),
+        steps: steps.into_iter().map(Step::from).collect(),
+    };
+    Ok((export, present))
 }

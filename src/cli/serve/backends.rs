@@ -48,24 +48,6 @@ impl Backends {
         })
     }
 
-    /// Whether each is there: what it is, where, and why not.
-    pub(super) async fn look(&self) -> [(&'static str, &str, Result<(), String>); 2] {
-        let catalog = self.catalog.ready().await;
-        let blobs = self.blobs.ready().await;
-        [
-            (
-                "catalog",
-                &self.catalog_at,
-                catalog.map_err(|error| error.to_string()),
-            ),
-            (
-                "blobs",
-                &self.blobs_at,
-                blobs.map_err(|error| error.to_string()),
-            ),
-        ]
-    }
-
     /// Ends what would else be left behind.
     pub(super) async fn close(&self) {
         if let Some(bucket) = &self.bucket {
@@ -81,12 +63,7 @@ async fn catalog(
 ) -> anyhow::Result<(Arc<dyn Catalog>, String)> {
     match storage.catalog {
         Some(url) => {
-            let options = PostgresOptions {
-                connections: storage.catalog_connections,
-                ..PostgresOptions::default()
-            };
-            let catalog = PostgresCatalog::connect(url, options)
-                .map_err(|error| misuse(format!("--catalog: {error}")))?;
+            let catalog = database(storage, url)?;
             catalog.register(registry);
             let at = catalog.name();
             Ok((Arc::new(catalog), at))
@@ -103,6 +80,26 @@ async fn catalog(
     }
 }
 
+/// The database, which is asked nothing yet.
+pub(super) fn database(storage: &Storage<'_>, url: &str) -> anyhow::Result<PostgresCatalog> {
+    let options = PostgresOptions {
+        connections: storage.catalog_connections,
+        ..PostgresOptions::default()
+    };
+    let catalog = PostgresCatalog::connect(url, options);
+    catalog.map_err(|error| misuse(format!("--catalog: {error}")))
+}
+
+/// The bucket, which is asked nothing yet.
+pub(super) fn bucket(storage: &Storage<'_>, url: &str) -> anyhow::Result<ObjectBlobs> {
+    let options = ObjectOptions {
+        upload_buffers: storage.upload_buffers,
+        ..ObjectOptions::default()
+    };
+    let bucket = ObjectBlobs::open(url, options);
+    bucket.map_err(|error| misuse(format!("--blobs: {error}")))
+}
+
 type Blobs = (
     Arc<dyn BlobStore>,
     Option<ObjectBlobs>,
@@ -117,12 +114,7 @@ async fn blobs(storage: &Storage<'_>, registry: &mut Registry) -> anyhow::Result
         let at = dir.display().to_string();
         return Ok((Arc::new(disk.clone()), None, Some(disk), at));
     };
-    let options = ObjectOptions {
-        upload_buffers: storage.upload_buffers,
-        ..ObjectOptions::default()
-    };
-    let bucket =
-        ObjectBlobs::open(url, options).map_err(|error| misuse(format!("--blobs: {error}")))?;
+    let bucket = bucket(storage, url)?;
     let at = bucket.place().to_owned();
     let store: Arc<dyn BlobStore> = Arc::new(bucket.clone());
     if storage.disk_cache == 0 {

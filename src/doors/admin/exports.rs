@@ -1,4 +1,8 @@
 //! Exports: lists of them, and single ones.
+//!
+//! An export is kept as one document and read as one: a page of its layers or
+//! steps costs as much as all of them, which an upload's limits bound, and few are
+//! read at a time.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -23,6 +27,9 @@ use crate::catalog::{Export, ExportHead, ExportId, Filter, Kind, Layer};
 use crate::digest::{Digest, RecordDigest};
 use crate::place::{GitRef, ProjectId, Scope};
 use crate::step::{Origin, Step, StepName};
+
+/// How long it may take to look whether layers are there.
+const LOOK: Duration = Duration::from_secs(20);
 
 /// A page of exports.
 #[derive(Deserialize, IntoParams)]
@@ -68,6 +75,18 @@ pub struct ExportDetails {
     /// The digest of its cache config, or of what is said of an entry.
     #[schema(value_type = String)]
     pub config: Digest,
+}
+
+/// A layer of an export, and whether it can be served.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct LayerOf {
+    /// What the manifest says of it.
+    #[serde(flatten)]
+    pub layer: Layer,
+    /// Whether the store has it, with that size; not there where the store could
+    /// not be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub present: Option<bool>,
 }
 
 /// A step of a build.
@@ -205,22 +224,43 @@ pub(super) async fn one(
     }))
 }
 
-/// The layer descriptors of an export, in the manifest's order.
+/// The layer descriptors of an export, in the manifest's order, and whether the
+/// layers are there. Each page reads the whole export.
 #[utoipa::path(get, path = "/v1/exports/{id}/layers", tag = "exports", operation_id = "list_layers",
     params(("id" = i64, Path, description = "Its number"), OfParts),
-    responses((status = OK, body = Page<Layer>), (status = "default", body = Fault)))]
+    responses((status = OK, body = Page<LayerOf>), (status = "default", body = Fault)))]
 pub(super) async fn layers(
     State(office): State<Arc<Office>>,
     admin: Admin,
     Named(id): Named<ExportId>,
     Ask(asked): Ask<OfParts>,
-) -> Result<Answer<Page<Layer>>, Failure> {
+) -> Result<Answer<Page<LayerOf>>, Failure> {
     let limit = limit(asked.limit)?;
-    let (export, _room) = whole(&office, &admin, id).await?;
-    Ok(Answer(part(export.layers, asked.after, limit)))
+    let (export, room) = whole(&office, &admin, id).await?;
+    let page = part(export.layers, asked.after, limit);
+    drop(room);
+    let blobs: Vec<_> = page
+        .items
+        .iter()
+        .map(|layer| (layer.digest, layer.size))
+        .collect();
+    let looked = tokio::time::timeout(LOOK, office.cache.are_there(&blobs)).await;
+    let present = looked.ok().and_then(Result::ok);
+    let layers = page.items.into_iter().enumerate();
+    let items = layers.map(|(at, layer)| LayerOf {
+        layer,
+        present: present
+            .as_ref()
+            .and_then(|present| present.get(at).copied()),
+    });
+    Ok(Answer(Page {
+        items: items.collect(),
+        next: page.next,
+    }))
 }
 
-/// The steps that made the records of an export, as far as they are known.
+/// The steps that made the records of an export, as far as they are known. Each
+/// page reads the whole export.
 #[utoipa::path(get, path = "/v1/exports/{id}/steps", tag = "exports", operation_id = "list_steps",
     params(("id" = i64, Path, description = "Its number"), OfParts),
     responses((status = OK, body = Page<StepOf>), (status = "default", body = Fault)))]

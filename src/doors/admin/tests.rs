@@ -20,7 +20,6 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::access::{Algorithm, KeyPair, Keys, NewAdminToken, NewToken, Revoked};
 use crate::blobs::DiskStore;
-use crate::cache::LocalCache;
 use crate::cache::retention::Limits;
 use crate::catalog::entries::{AppendedEntry, NewUpload};
 use crate::catalog::{ExportId, NewExport, SqliteCatalog};

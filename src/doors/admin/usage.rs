@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use axum::Json as Answer;
 use axum::extract::State;
+use jiff::Timestamp;
 use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use utoipa::{IntoParams, ToSchema};
@@ -143,7 +145,8 @@ pub(super) async fn now(
     }))
 }
 
-/// What there was: one row for each day and project, the newest day first.
+/// What there was: one row for each day and project, the newest day first. Today's
+/// are as they were within the last ten seconds.
 #[utoipa::path(get, path = "/v1/usage/days", tag = "usage", operation_id = "list_usage_days",
     params(OfDays),
     responses((status = OK, body = Page<DayUsage>), (status = "default", body = Fault)))]
@@ -164,13 +167,25 @@ pub(super) async fn days(
     let rows = match admin.narrowed(asked.project) {
         Err(Unseen) => Vec::new(),
         Ok(project) => {
-            let filter = UsageFilter {
+            let today = Timestamp::now().to_zoned(TimeZone::UTC).date();
+            let asked = UsageFilter {
                 project,
                 since: asked.since,
+                before: None,
                 after,
                 limit: Some(limit),
             };
-            office.catalog.usage(&filter).await?
+            let sizes = office.sizes.now(&*office.catalog).await?;
+            let mut rows = present(&sizes, today, &asked);
+            let filter = UsageFilter {
+                before: Some(today),
+                limit: Some(limit - u32::try_from(rows.len()).unwrap_or(limit)),
+                ..asked
+            };
+            if filter.limit > Some(0) {
+                rows.extend(office.catalog.usage(&filter).await?);
+            }
+            rows
         }
     };
     let next = |row: &DayUsage| format!("{} {}", row.day, row.project);
@@ -214,6 +229,29 @@ pub(super) async fn savings(
     // No project and no ref has a space.
     let next = |row: &Saving| format!("{} {} {}", row.day, row.project, row.git_ref);
     Ok(Answer(Page::of(rows, limit, next)))
+}
+
+/// The rows of today, which are measured when they are asked for: what is kept of
+/// a day is so only now and then.
+fn present(sizes: &[ProjectSize], today: Date, asked: &UsageFilter) -> Vec<DayUsage> {
+    let is_asked = |size: &&ProjectSize| {
+        let of_project = asked
+            .project
+            .as_ref()
+            .is_none_or(|own| *own == size.project);
+        let behind = asked.after.as_ref().is_none_or(|(day, project)| {
+            *day > today || (*day == today && size.project > *project)
+        });
+        of_project && behind && asked.since.is_none_or(|since| since <= today)
+    };
+    let rows = sizes.iter().filter(is_asked).map(|size| DayUsage {
+        day: today,
+        project: size.project.clone(),
+        exports: size.exports,
+        bytes: size.bytes,
+    });
+    rows.take(asked.limit.map_or(usize::MAX, |limit| limit as usize))
+        .collect()
 }
 
 fn no_cursor() -> Failure {

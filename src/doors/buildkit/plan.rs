@@ -19,7 +19,7 @@ use super::build::{Build, export_vertex};
 use super::content::{Asked, ExportStore, Store};
 use super::metrics::{Carrier, ExportCarrier, ExportOutcome, ImportOutcome};
 use super::rewrite::{Entry, SolveRequest};
-use super::served::{ServedImport, cut, missing};
+use super::served::{ServedImport, cut, flushed, missing};
 use super::stores::Stores;
 use super::upstream::Link;
 use crate::cache::backends::Backend;
@@ -364,6 +364,9 @@ async fn look_up(
     }
     if let Some(missing) = missing(&import) {
         build.warn(missing);
+    }
+    if let Some(flushed) = flushed(&import, Timestamp::now()) {
+        build.tell(flushed);
     }
     if let Some(cut) = cut(&import) {
         build.tell(cut);

@@ -20,7 +20,7 @@ use super::pull::{Pull, PullImport, Terms};
 use super::rewrite::Entry;
 use super::stores::Stores;
 use crate::cache::backends::Backend;
-use crate::cache::{Documents, Import, Want};
+use crate::cache::{Documents, Flushed, Import, Want};
 use crate::digest::Digest;
 use crate::units::{Age, ByteSize, counted};
 
@@ -233,6 +233,16 @@ pub fn missing(import: &Import) -> Option<String> {
     ))
 }
 
+/// Who has flushed what could be in an import as well, if anybody has.
+pub fn flushed(import: &Import, now: Timestamp) -> Option<String> {
+    let Flushed { at, by } = import.flushed.as_ref()?;
+    let ago = Duration::try_from(now.duration_since(*at)).unwrap_or_default();
+    Some(format!(
+        "cache flushed {} by {by}: what went is not in it, and nothing was exported there since",
+        Age(ago)
+    ))
+}
+
 /// What of an import was too much, if anything.
 pub fn cut(import: &Import) -> Option<String> {
     let limit = match import.documents {
@@ -274,6 +284,10 @@ mod tests {
             left_out: Default::default(),
             refused: 0,
             withdrawn: vec![Digest::of(b"a")],
+            flushed: Some(Flushed {
+                at: Timestamp::UNIX_EPOCH,
+                by: "alice".to_owned(),
+            }),
             documents: Documents::Whole("{}".into()),
             layers: Arc::default(),
             lease: Lease::default(),
@@ -281,14 +295,16 @@ mod tests {
         import.left_out.cut = 1;
         let told = [describe(&import, Timestamp::UNIX_EPOCH)];
         let told = told.into_iter().chain(missing(&import)).chain(cut(&import));
+        let told = told.chain(flushed(&import, Timestamp::UNIX_EPOCH));
         let told: Vec<String> = told.collect();
         for (told, starts) in told.iter().zip([
             "project p, ref refs/heads/main, scope s: 1 record and 0 layers (0 B) out of 1 export by 1 builder",
             "1 layer that exports name is missing from the store",
             "1 cache record is left out",
+            "cache flushed just now by alice: ",
         ]) {
             assert!(told.starts_with(starts), "{told}");
         }
-        assert_eq!(told.len(), 3);
+        assert_eq!(told.len(), 4);
     }
 }

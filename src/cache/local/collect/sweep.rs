@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use super::{phase, still_ours};
 use crate::cache::CacheError;
 use crate::cache::local::open::Opened;
-use crate::catalog::{CONDEMNED, Ownership};
+use crate::catalog::{CONDEMNED, Catalog, Ownership};
 use crate::digest::Digest;
 
 /// Blobs that are condemned at a time.
@@ -22,7 +22,7 @@ const AT_ONCE: usize = 8;
 /// Until when, of the time that they are condemned, a removal begins; and how
 /// long one may take. The rest is for requests that arrive late.
 const WINDOW: Duration = Duration::from_secs(10);
-const REMOVAL: Duration = Duration::from_secs(5);
+pub(in crate::cache) const REMOVAL: Duration = Duration::from_secs(5);
 /// The longest pause between batches; it is as long as the batch took.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long a blob is left that could not be removed.
@@ -89,8 +89,8 @@ enum Removal {
 
 /// Whether what was condemned then, by the catalog's clock, may still be removed:
 /// that goes on while this machine sleeps.
-async fn in_time(opened: &Opened, condemned: Timestamp) -> bool {
-    let now = opened.catalog.now().await;
+pub(in crate::cache) async fn in_time(catalog: &dyn Catalog, condemned: Timestamp) -> bool {
+    let now = catalog.now().await;
     now.is_ok_and(|now| {
         let since = Duration::try_from(now.duration_since(condemned));
         since.is_ok_and(|since| since <= WINDOW)
@@ -114,7 +114,7 @@ pub(super) async fn remove(opened: &Opened, blobs: &[Digest]) -> Result<(Swept, 
                 return Removal::Failed(digest);
             }
         };
-        if !in_time(opened, began).await {
+        if !in_time(&*opened.catalog, began).await {
             return Removal::Untried;
         }
         match timeout(REMOVAL, opened.blobs.remove(&digest)).await {

@@ -50,6 +50,30 @@ async fn of_two_catalogs_on_one_store_the_second_is_refused_until_it_takes_it_ov
 }
 
 #[tokio::test]
+async fn what_binding_would_say_is_known_without_binding() {
+    let store = TempDir::new().unwrap();
+    let (_dir, own, first) = over(&store).await;
+    let (_dir, other, second) = over(&store).await;
+    let disk = DiskStore::at(store.path().join("data"));
+    let id = store.path().join("data/blobs/store-id");
+    let would = async |catalog: &Arc<dyn Catalog>| would_bind(&**catalog, &disk).await;
+    for catalog in [&own, &other] {
+        would(catalog).await.unwrap();
+        assert_eq!(catalog.store().await.unwrap(), None);
+        assert!(!id.exists());
+    }
+    publish(&first, place("p", "main"), &["base"]).await;
+    would(&own).await.unwrap();
+    assert_foreign(would(&other).await);
+    assert_foreign(second.bind().await);
+    // Of an older version.
+    fs::remove_file(&id).unwrap();
+    would(&own).await.unwrap();
+    assert_foreign(would(&other).await);
+    assert!(!id.exists());
+}
+
+#[tokio::test]
 async fn two_catalogs_that_come_to_a_new_store_at_once_do_not_both_have_it() {
     for _ in 0..10 {
         let store = TempDir::new().unwrap();

@@ -57,6 +57,46 @@ async fn a_flush_is_told_to_those_who_would_have_seen_what_went() {
     assert_eq!(told(&cache, narrow("dev", &[])).await, by_bob);
 }
 
+/// Who has flushed what could be in what the want gets.
+async fn told_beside(cache: &LocalCache, want: Want) -> Option<String> {
+    match cache.look_up(&[want], &ALL).await.unwrap() {
+        LookedUp::Import(import) => import.flushed.map(|flushed| flushed.by),
+        LookedUp::Nothing(_) => panic!("there is nothing"),
+    }
+}
+
+#[tokio::test]
+async fn who_gets_the_cache_of_another_ref_is_told_of_a_flush_until_that_place_is_written() {
+    let (_dir, cache) = cache();
+    publish(&cache, place("p", "main"), &["base"]).await;
+    publish(&cache, place("p", "dev"), &["base"]).await;
+    assert_eq!(told_beside(&cache, want("main", &[])).await, None);
+    assert_eq!(flush(&cache, Some("main"), "alice").await, 1);
+    let by_alice = Some("alice".to_owned());
+    for git_ref in ["main", "dev", "topic"] {
+        assert_eq!(told_beside(&cache, want(git_ref, &[])).await, by_alice);
+    }
+    let narrow = Want {
+        narrowed: true,
+        ..want("dev", &[])
+    };
+    assert_eq!(told_beside(&cache, narrow).await, None);
+    let readable = Want {
+        readable: Some(vec!["refs/heads/dev".parse().unwrap()]),
+        ..want("dev", &["main"])
+    };
+    assert_eq!(told_beside(&cache, readable).await, None, "it may not know");
+    publish(&cache, place("p", "dev"), &["base"]).await;
+    assert_eq!(told_beside(&cache, want("dev", &[])).await, by_alice);
+    publish(&cache, place("p", "main"), &["base"]).await;
+    for git_ref in ["main", "dev", "topic"] {
+        assert_eq!(told_beside(&cache, want(git_ref, &[])).await, None);
+    }
+    // One that took nothing cost nobody anything.
+    assert_eq!(flush(&cache, Some("other"), "bob").await, 0);
+    assert_eq!(told_beside(&cache, want("main", &[])).await, None);
+}
+
 #[tokio::test]
 async fn what_was_flushed_does_not_come_back_by_a_build_that_began_before() {
     let (_dir, cache) = cache();

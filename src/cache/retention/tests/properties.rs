@@ -149,7 +149,7 @@ proptest! {
             .map(|blob| (Digest::of(blob.to_string().as_bytes()), blob * 7 + 1))
             .collect();
         let place = export(1, "p", "dev", 0, &[]).place;
-        let room = make_room(log.clone(), (&place, &new), quota, &Limits::default(), now());
+        let room = make_room(all(&log), (&place, &new), quota, &Limits::default(), now());
         let added = KeptExport { blobs: new, ..export(99, "p", "dev", 0, &[]) };
         match room {
             Ok(victims) => {

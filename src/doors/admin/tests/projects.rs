@@ -3,6 +3,8 @@
 use serde_json::json;
 
 use super::*;
+use crate::catalog::Layer;
+use crate::digest::Digest;
 
 #[tokio::test]
 async fn a_project_is_flushed_and_that_is_in_the_audit_log() {
@@ -126,6 +128,43 @@ async fn an_export_is_shown_with_its_config_and_deleted_once() {
 }
 
 #[tokio::test]
+async fn of_each_layer_it_is_said_whether_it_is_there() {
+    let lab = Lab::new().await;
+    let folder = lab._dir.path().join("blobs/sha256");
+    std::fs::create_dir_all(&folder).unwrap();
+    let layer = |content: &str, there: Option<&str>| {
+        let digest = Digest::of(content.as_bytes());
+        if let Some(there) = there {
+            std::fs::write(folder.join(digest.hex()), there).unwrap();
+        }
+        Layer {
+            digest,
+            size: content.len() as u64,
+            media_type: "application/vnd.oci.image.layer.v1.tar+gzip".to_owned(),
+            diff_id: None,
+            created_at: None,
+            annotations: Default::default(),
+        }
+    };
+    let mut export = new_export("p", "main");
+    export.layers = vec![
+        layer("here", Some("here")),
+        layer("gone", None),
+        layer("short", Some("sh")),
+    ];
+    let id = lab.catalog.append(export).await.unwrap();
+    let token = lab.admin(Some("p"));
+    let told = lab.get(&format!("/v1/exports/{id}/layers"), &token).await;
+    let layers = told.json["items"].as_array().unwrap();
+    let present: Vec<_> = layers.iter().map(|layer| &layer["present"]).collect();
+    assert_eq!(present, [true, false, false], "{}", told.json);
+    assert_eq!(layers[1]["digest"], Digest::of(b"gone").to_string());
+    let page = format!("/v1/exports/{id}/layers?after=2&limit=1");
+    let told = lab.get(&page, &token).await;
+    assert_eq!(told.json["items"][0]["present"], false, "{}", told.json);
+}
+
+#[tokio::test]
 async fn what_is_settled_counts_until_it_is_unsettled() {
     let lab = Lab::new().await;
     let token = lab.admin(None);
@@ -179,13 +218,44 @@ async fn a_collection_is_begun_and_its_report_is_read_later() {
 }
 
 #[tokio::test]
+async fn the_usage_of_today_is_what_there_is_and_that_of_other_days_what_was_kept() {
+    let lab = Lab::new().await;
+    lab.export("a", "main").await;
+    let today = Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+    let sizes = lab.catalog.project_sizes().await.unwrap();
+    for day in [today.yesterday().unwrap(), today] {
+        lab.catalog.keep_usage(day, &sizes).await.unwrap();
+    }
+    lab.export("a", "main").await;
+    lab.export("new", "main").await;
+    let token = lab.admin(None);
+    let today = Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+    let days = lab.get("/v1/usage/days", &token).await;
+    let row = |row: &Value| (row["project"].clone(), row["exports"].clone());
+    let rows: Vec<_> = days.json["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(row)
+        .collect();
+    let of = |project: &str, exports: u64| (json!(project), json!(exports));
+    assert_eq!(rows[..2], [of("a", 2), of("new", 1)], "{}", days.json);
+    assert_eq!(rows.last(), Some(&of("a", 1)), "{}", days.json);
+    let since = format!("/v1/usage/days?since={today}&project=new");
+    let of_new = lab.get(&since, &token).await;
+    assert_eq!(of_new.json["items"].as_array().unwrap().len(), 1);
+    let later = today.tomorrow().unwrap();
+    let none = lab
+        .get(&format!("/v1/usage/days?since={later}"), &token)
+        .await;
+    assert_eq!(none.json["items"], json!([]), "{}", none.json);
+}
+
+#[tokio::test]
 async fn usage_is_of_what_is_seen() {
     let lab = Lab::new().await;
     lab.export("a", "main").await;
     lab.export("b", "main").await;
-    let today = "2026-11-22".parse().unwrap();
-    let sizes = lab.catalog.project_sizes().await.unwrap();
-    lab.catalog.keep_usage(today, &sizes).await.unwrap();
     for (project, exports) in [(None, 2), (Some("a"), 1)] {
         let token = lab.admin(project);
         let now = lab.get("/v1/usage", &token).await;

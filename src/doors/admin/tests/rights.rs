@@ -211,3 +211,42 @@ async fn an_admin_token_is_made_for_no_more_than_the_one_it_is_made_with() {
     assert_eq!(audit.json["items"].as_array().unwrap().len(), 2);
     assert_eq!(audit.json["items"][0]["actor"]["subject"], "ops");
 }
+
+#[tokio::test]
+async fn an_export_of_others_is_asked_for_as_one_that_is_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("key.pem");
+    let pair = KeyPair::generate(Algorithm::Ed25519).unwrap();
+    std::fs::write(&path, pair.private).unwrap();
+    let plain: Arc<dyn Catalog> = Arc::new(SqliteCatalog::open(dir.path()).await.unwrap());
+    let access = access(Keys::open(&path).unwrap(), &plain);
+    let journal = crate::blobs::Journal::default();
+    let noting = crate::catalog::Metered::noting(plain, journal.clone());
+    let lab = Lab::of(dir, Arc::new(noting), access).await;
+    let foreign = lab.export("q", "main").await;
+    let own = lab.export("p", "main").await;
+    let token = lab.admin(Some("p"));
+    let asked = |id: ExportId| {
+        let documented = documented("q", &id.to_string()).into_iter();
+        documented.filter(|(_, path)| path.starts_with("/v1/exports/"))
+    };
+    let gone = ExportId(own.0 + 1000);
+    let ask = async |method: &str, path: &str| {
+        journal.take();
+        let told = lab.ask(method, path, Some(&token), None).await;
+        (told.status, told.json, journal.take())
+    };
+    for ((method, theirs), (_, nobodys)) in asked(foreign).zip(asked(gone)) {
+        let (status, json, questions) = ask(&method, &theirs).await;
+        let (as_gone, said_of_gone, as_questions) = ask(&method, &nobodys).await;
+        assert_eq!(status, StatusCode::NOT_FOUND, "{method} {theirs}");
+        assert_eq!(status, as_gone, "{method} {theirs}");
+        let said = json.to_string().replace(&foreign.to_string(), "ID");
+        let said_of_gone = said_of_gone.to_string().replace(&gone.to_string(), "ID");
+        assert_eq!(said.len(), said_of_gone.len(), "{method} {theirs}");
+        assert_eq!(questions, as_questions, "{method} {theirs}");
+        assert!(!questions.is_empty());
+    }
+    let (status, _, _) = ask("GET", &format!("/v1/exports/{own}/layers")).await;
+    assert_eq!(status, StatusCode::OK);
+}

@@ -18,7 +18,7 @@ use super::super::build::Audience;
 use super::super::grpc::Body;
 use super::super::metrics::{Carrier, ImportOutcome};
 use super::super::plan::{nothing_for, shown};
-use super::super::served::{cut, describe, missing};
+use super::super::served::{cut, describe, flushed, missing};
 use super::answer;
 use super::blob::{self, GivenUp};
 use crate::cache::{
@@ -159,6 +159,9 @@ impl PullImport {
         });
         if let Some(missing) = missing(&import) {
             self.audience.each(|build| build.warn(missing.clone()));
+        }
+        if let Some(flushed) = flushed(&import, Timestamp::now()) {
+            self.audience.each(|build| build.tell(flushed.clone()));
         }
         if let Some(cut) = cut(&import) {
             self.audience.each(|build| build.tell(cut.clone()));
