@@ -190,10 +190,10 @@ where
         };
         if let Err(error) = ended {
             tracing::debug!(%peer, %error, "a client broke off");
-            if is_fault(&*error) {
+            if let Some(fault) = fault(&*error) {
                 metrics.faulty();
                 if let Some(connections) = FAULTY.count() {
-                    tracing::info!(%peer, connections, %error, "a client was hung up on: it broke the rules of HTTP/2, or sent larger headers than any token needs");
+                    tracing::info!(%peer, connections, %fault, "a client was hung up on: it broke the rules of HTTP/2, or sent larger headers than any token needs");
                 }
             }
         }
@@ -247,12 +247,11 @@ where
     }
 }
 
-/// Whether a connection was closed here for what its client did on it.
-fn is_fault(error: &(dyn Error + 'static)) -> bool {
-    let said = error.source().and_then(|source| source.downcast_ref());
-    said.is_some_and(|said: &h2::Error| {
-        said.is_library() && said.reason().is_some_and(|why| why != h2::Reason::NO_ERROR)
-    })
+/// What a client did on its connection that it was closed for.
+fn fault<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a h2::Error> {
+    let said: &h2::Error = error.source()?.downcast_ref()?;
+    let faulty = |why| why != h2::Reason::NO_ERROR;
+    (said.is_library() && said.reason().is_some_and(faulty)).then_some(said)
 }
 
 fn over_http1() -> http1::Builder {
