@@ -18,6 +18,7 @@ mod many;
 mod memory;
 mod model;
 mod numbers;
+mod reports;
 mod revoked;
 mod slow;
 mod start;

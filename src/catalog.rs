@@ -20,6 +20,7 @@ mod ownership;
 mod packed;
 mod pages;
 mod postgres;
+mod savings;
 mod sqlite;
 mod usage;
 
@@ -32,7 +33,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
-use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -46,6 +46,7 @@ pub use self::ledger::Ledger;
 pub use self::metered::{Metered, Metrics};
 pub use self::ownership::Ownership;
 pub use self::postgres::{PostgresCatalog, PostgresOptions, Tables};
+pub use self::savings::{MAX_REFS_A_DAY, OTHER_REFS, Saving, SavingFilter};
 pub use self::sqlite::SqliteCatalog;
 pub use self::usage::{DayUsage, UsageFilter, Usages};
 use crate::digest::{Digest, RecordDigest};
@@ -196,7 +197,10 @@ pub trait Catalog:
         results: &[(RecordDigest, Timestamp)],
     ) -> Result<Vec<Step>, CatalogError>;
 
-    /// Adds to what is kept of builds at that place on that day.
+    /// Adds to what is kept of builds at that place on that day. Sums that are
+    /// too large for the catalog stay the largest that it can keep. A project has
+    /// [`MAX_REFS_A_DAY`] refs on a day; those of more count together, as
+    /// [`OTHER_REFS`].
     async fn add_saving(&self, saving: &Saving) -> Result<(), CatalogError>;
 
     /// What is kept of builds: one for each project, ref and day, the newest day
@@ -371,46 +375,6 @@ pub struct Export {
     /// The steps that made its records, as far as they are known; none of an
     /// export that an older layerd wrote.
     pub steps: Vec<Step>,
-}
-
-/// What builds were saved by their imports: of one build, or of all that a
-/// project and ref had on one day.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Saving {
-    /// The project that they imported first.
-    pub project: ProjectId,
-    /// And the ref.
-    #[serde(rename = "ref")]
-    pub git_ref: GitRef,
-    /// The day on which they ended, in UTC.
-    #[schema(value_type = String, format = Date)]
-    pub day: Date,
-    /// The builds.
-    pub builds: u64,
-    /// Steps that they had.
-    pub steps: u64,
-    /// Those of them that came from a cache.
-    pub cached: u64,
-    /// How long steps had run elsewhere that did not run for them, in
-    /// milliseconds.
-    pub saved_ms: u64,
-    /// What of `saved_ms` is an estimate.
-    pub estimated_ms: u64,
-}
-
-/// Which savings to list.
-#[derive(Clone, Debug, Default)]
-pub struct SavingFilter {
-    /// Only of this project.
-    pub project: Option<ProjectId>,
-    /// Only of this ref.
-    pub git_ref: Option<GitRef>,
-    /// Only of this day and later ones.
-    pub since: Option<Date>,
-    /// Only those behind this one: the last of the page before.
-    pub after: Option<(Date, ProjectId, GitRef)>,
-    /// At most so many; all unless given.
-    pub limit: Option<u32>,
 }
 
 /// Which exports to list.

@@ -2,6 +2,7 @@
 //! the environment asks for them; and what metrics are made of.
 
 pub mod metrics;
+mod seldom;
 mod traces;
 
 use clap::ValueEnum;
@@ -10,6 +11,7 @@ use tracing_subscriber::filter::{EnvFilter, LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+pub use self::seldom::Seldom;
 use self::traces::Traces;
 pub use self::traces::{continued, sent_with};
 

@@ -19,7 +19,7 @@ use super::ask::{
 };
 use super::blobs::{begin, commit, open, piece};
 use super::{place, read, upload};
-use crate::harness::{Hub, HubClient, Lab, until};
+use crate::harness::{Hub, HubClient, Lab, Metrics, until};
 
 const PULL: &str = "refs/pull/1/merge";
 
@@ -173,6 +173,8 @@ async fn a_token_that_does_not_count_opens_nothing_and_is_told_why() {
         (signed(&with(good.clone(), "aud", "another")), "audience"),
         (signed(&with(expired, "iat", now - 900)), "expired"),
         (Some("x".repeat(20 << 10)), "longer than"),
+        (Some("x".repeat(64 << 10)), "longer than"),
+        (Some("x".repeat(100 << 10)), "longer than"),
     ] {
         let mut client = gate.hub.client(token.as_deref()).await;
         for status in refused(&mut client, &place("p", "main")).await {
@@ -182,11 +184,23 @@ async fn a_token_that_does_not_count_opens_nothing_and_is_told_why() {
         let lease = client.take_lease(v1::TakeLeaseRequest {}).await;
         assert_eq!(lease.unwrap_err().code(), Code::Unauthenticated);
     }
-    // Too large for a header at all: nobody reads it.
-    let mut client = gate.hub.client(Some(&"x".repeat(64 << 10))).await;
-    look_up(&mut client, &place("p", "main"), false)
-        .await
-        .unwrap_err();
+    // Too large for a header at all: the connection ends, which is counted.
+    let mut client = gate.hub.client(Some(&"x".repeat(1 << 20))).await;
+    let ended = look_up(&mut client, &place("p", "main"), false).await;
+    let ended = ended.unwrap_err();
+    // As the hub says, or as a connection ends that was written to meanwhile.
+    let ends = [Code::ResourceExhausted, Code::Unknown, Code::Unavailable];
+    assert!(ends.contains(&ended.code()), "{ended:?}");
+    until("it is counted", async || {
+        let metrics = Metrics::at(gate.hub.metrics_address()).await;
+        let faulty = metrics.value("layerd_hub_faulty_connections_total");
+        (faulty >= 1.0).then_some(())
+    })
+    .await;
+    assert!(gate.hub.log().contains("a client was hung up on"));
+    let metrics = Metrics::at(gate.hub.metrics_address()).await;
+    let malformed = metrics.value("layerd_hub_refusals_total{reason=\"malformed\"}");
+    assert!(malformed >= 3.0, "{malformed}");
     let mut client = gate.client(&good).await;
     export(&mut client, &place("p", "main"), &[noise(1, 10)], "x").await;
     assert_eq!(gate.blobs(), 1);

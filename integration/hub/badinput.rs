@@ -344,3 +344,22 @@ async fn ranges_and_lists_past_any_limit_are_answered() {
     let log = bench.hub.log();
     assert!(!log.contains("panicked"), "{log}");
 }
+
+#[tokio::test]
+async fn a_message_that_unpacks_to_too_much_is_too_long() {
+    let bench = Bench::new().await;
+    let grpc = Grpc::connect(bench.hub.url()).await;
+    let packed = zstd::encode_all(&vec![0; 64 << 20][..], 3).unwrap();
+    assert!(packed.len() < 64 << 10);
+    let mut bomb = frame(&packed).to_vec();
+    bomb[0] = 1;
+    let mut headers = http::HeaderMap::new();
+    headers.insert("grpc-encoding", "zstd".parse().unwrap());
+    for (method, name) in [("WriteBlob", "write_blob"), ("Steps", "steps")] {
+        let path = format!("/layerd.v1.Cache/{method}");
+        let answer = grpc.call_with(&path, &headers, bomb.clone().into()).await;
+        assert_eq!(answer.code, OUT_OF_RANGE, "{method}: {answer:?}");
+        assert_eq!(bench.counted(name, "invalid").await, 1.0, "{method}");
+    }
+    bench.assert_unharmed().await;
+}

@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use http::HeaderMap;
+use http::{HeaderMap, Response};
+use hyper::body::Incoming;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use super::access::{Gate, claims, signed, with};
 use super::ask::{described, export, look_up, noise};
 use super::blobs::{begin, open};
 use super::{place, upload};
-use crate::harness::grpc::Grpc;
+use crate::harness::grpc::{Grpc, Sender};
 use crate::harness::{Hub, Lab, Metrics, until};
 
 const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -42,25 +44,69 @@ async fn thousands_of_connections_and_streams_take_little_and_keep_nobody_out() 
         stream
     }))
     .await;
-    // Calls that have begun, and say nothing.
-    let method = "/layerd.v1.Cache/WriteBlob";
-    let (mut connections, mut streams) = (Vec::new(), Vec::new());
-    for _ in 0..20 {
-        let grpc = Grpc::connect(hub.url()).await;
-        for _ in 0..200 {
-            streams.push(grpc.stream(method, &HeaderMap::new()).await);
-        }
-        connections.push(grpc);
-    }
-    assert_back_to(&hub, "layerd_hub_running_calls", 4000.0).await;
+    let streams = silent(&hub, [20, 90], &HeaderMap::new()).await;
+    assert!(streams.iter().all(|(_, streams)| refused(streams) == 0));
     let mut client = hub.client(None).await;
     let main = place("p", "main");
     export(&mut client, &main, &[noise(1, 300_000)], "x").await;
     assert!(look_up(&mut client, &main, false).await.unwrap().is_some());
     let peak = hub.peak_memory();
     assert!(peak < LIMIT, "{} MiB", peak >> 20);
-    drop((idle, streams, connections));
+    drop((idle, streams));
     assert_back_to(&hub, "layerd_hub_running_calls", 0.0).await;
+}
+
+type Streams = Vec<(Sender, Response<Incoming>)>;
+
+/// Calls that have begun and say nothing, so many on each of so many
+/// connections.
+async fn silent(
+    hub: &Hub,
+    [connections, each]: [usize; 2],
+    headers: &HeaderMap,
+) -> Vec<(Grpc, Streams)> {
+    let connections = (0..connections).map(|_| async {
+        let grpc = Grpc::connect(hub.url()).await;
+        let streams = (0..each).map(|_| grpc.stream("/layerd.v1.Cache/WriteBlob", headers));
+        let streams = join_all(streams).await;
+        (grpc, streams)
+    });
+    join_all(connections).await
+}
+
+/// Those of them that were refused at once.
+fn refused(streams: &Streams) -> usize {
+    let statuses = streams
+        .iter()
+        .filter_map(|(_, response)| response.headers().get("grpc-status"));
+    statuses.filter(|status| *status == "8").count()
+}
+
+#[tokio::test]
+async fn one_client_has_so_many_calls_open_and_nobody_else_is_kept_out_by_it() {
+    let gate = Gate::new().await;
+    let hub = &gate.hub;
+    let token = |subject: &str| signed("first", &with(claims(&["**"], &["**"]), "sub", subject));
+    let mut headers = HeaderMap::new();
+    let bearer = format!("Bearer {}", token("crowd"));
+    headers.insert("authorization", bearer.parse().unwrap());
+    let crowd = silent(hub, [25, 100], &headers).await;
+    let turned_away: usize = crowd.iter().map(|(_, streams)| refused(streams)).sum();
+    assert!((1..=452).contains(&turned_away), "{turned_away}");
+    let mut client = hub.client(Some(&token("honest"))).await;
+    let main = place("p", "main");
+    export(&mut client, &main, &[noise(1, 300_000)], "x").await;
+    assert!(look_up(&mut client, &main, false).await.unwrap().is_some());
+    let peak = hub.peak_memory();
+    assert!(peak < LIMIT, "{} MiB", peak >> 20);
+    let log = hub.log();
+    let told = log.matches("too many calls open").count();
+    assert!((1..turned_away.max(2)).contains(&told), "{told}");
+    // Who says nothing is not waited for.
+    assert_back_to(hub, "layerd_hub_running_calls", 0.0).await;
+    let (grpc, _) = &crowd[0];
+    let (_, response) = grpc.stream("/layerd.v1.Cache/WriteBlob", &headers).await;
+    assert_eq!(response.headers().get("grpc-status"), None);
 }
 
 #[tokio::test]

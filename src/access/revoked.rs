@@ -22,6 +22,7 @@ use jiff::Timestamp;
 use super::denied::Denied;
 use crate::catalog::ledger::{MAX_PAGE, Revision};
 use crate::catalog::{Catalog, CatalogError};
+use crate::telemetry::Seldom;
 
 /// For how long it counts that it was looked.
 const FRESH: Duration = Duration::from_secs(1);
@@ -29,12 +30,15 @@ const FRESH: Duration = Duration::from_secs(1);
 const ALL_AGAIN: Duration = Duration::from_secs(60);
 /// How long a call waits for a look.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How often it is logged that calls have waited in vain.
+const TOLD: Duration = Duration::from_secs(10);
 
 /// What a hub knows of revoked tokens; clones know the same.
 #[derive(Clone)]
 pub struct Revoked {
     catalog: Arc<dyn Catalog>,
     known: Arc<Mutex<Known>>,
+    late: Arc<Seldom>,
 }
 
 #[derive(Default)]
@@ -57,6 +61,7 @@ impl Revoked {
         Self {
             catalog,
             known: Arc::default(),
+            late: Arc::new(Seldom::new(TOLD)),
         }
     }
 
@@ -65,8 +70,12 @@ impl Revoked {
         let looking = self.looking();
         if let Some(looking) = looking
             && tokio::time::timeout(PATIENCE, looking).await.is_err()
+            && let Some(calls) = self.late.count()
         {
-            tracing::warn!("which tokens are revoked could not be looked up in time");
+            tracing::warn!(
+                calls,
+                "which tokens are revoked could not be looked up in time"
+            );
         }
         match self.known().ids.contains_key(id) {
             true => Err(Denied::Revoked),

@@ -67,8 +67,10 @@ const LEFT_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 /// How a read that breaks off is gone on with.
 const PATIENCE: Patience = Patience {
     whole: Duration::from_secs(30),
-    stall: Duration::from_secs(45),
+    stall: Duration::from_secs(12),
 };
+// What stalls is asked for again before it is given up.
+const _: () = assert!(PATIENCE.stall.as_secs() < PATIENCE.whole.as_secs());
 
 /// How a store of objects behaves.
 #[derive(Clone, Copy, Debug)]
@@ -90,7 +92,7 @@ pub struct ObjectOptions {
 impl Default for ObjectOptions {
     fn default() -> Self {
         Self {
-            upload_buffers: 128 << 20,
+            upload_buffers: 64 << 20,
             part_size: 8 << 20,
             believed_for: Duration::from_secs(300),
             resumable_for: Duration::from_secs(600),

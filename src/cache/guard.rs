@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 use super::flushes::{Flushes, Source};
 use super::{
@@ -309,12 +310,22 @@ impl Guard {
         }
     }
 
-    /// As [`Cache::report`], of a ref that may be read or written.
+    /// As [`Cache::report`], of a ref that may be read or written, and of a day
+    /// that is this one somewhere.
     pub async fn report(&self, saving: &Saving) -> Result<(), CacheError> {
         if !self.grant().may_write(&saving.git_ref) {
             self.check_read(&saving.project, &saving.git_ref)?;
         }
         self.check_project(&saving.project)?;
+        let today = Timestamp::now().to_zoned(TimeZone::UTC).date();
+        let away = (saving.day - today).get_days().unsigned_abs();
+        if away > 1 {
+            let why = format!(
+                "a report of {}, while it is {today} here: set the clocks right",
+                saving.day
+            );
+            return Err(CacheError::Refused(why));
+        }
         self.cache.report(saving).await
     }
 

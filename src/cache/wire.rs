@@ -54,6 +54,15 @@ pub const MAX_WANTS: usize = 64;
 const MAX_FALLBACKS: usize = 256;
 /// Bytes of a builder's or a daemon's name.
 const MAX_NAME: usize = 256;
+/// Builds that one report may be about; a sidecar tells of each.
+const MAX_BUILDS: u64 = 1000;
+/// Steps of those.
+const MAX_BUILT: u64 = 1_000_000;
+/// How long a step may have run, and steps together that one build was saved.
+const MAX_RUN: [Duration; 2] = [
+    Duration::from_secs(30 * 24 * 3600),
+    Duration::from_secs(366 * 24 * 3600),
+];
 
 /// What is wrong with a message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -297,7 +306,7 @@ impl TryFrom<v1::Step> for Step {
             record: name::<RecordDigest>("record", &step.record)?,
             created_at: timestamp(step.created_at_ns)?,
             name: StepName::of(&step.name),
-            duration: Duration::from_millis(step.duration_ms),
+            duration: Duration::from_millis(step.duration_ms).min(MAX_RUN[0]),
             origin: origin.transpose()?,
         })
     }
@@ -361,6 +370,22 @@ impl TryFrom<v1::ReportRequest> for Saving {
     type Error = Malformed;
 
     fn try_from(report: v1::ReportRequest) -> Result<Self, Malformed> {
+        let too_much = |what: &str| Malformed(format!("a report of {what}"));
+        if report.builds > MAX_BUILDS {
+            return Err(too_much(&format!("more than {MAX_BUILDS} builds")));
+        }
+        if report.steps > MAX_BUILT {
+            return Err(too_much(&format!("more than {MAX_BUILT} steps")));
+        }
+        if report.cached > report.steps {
+            return Err(too_much("more cached steps than steps"));
+        }
+        if u128::from(report.saved_ms) > MAX_RUN[1].as_millis() * u128::from(report.builds) {
+            return Err(too_much("more than a year for each build"));
+        }
+        if report.estimated_ms > report.saved_ms {
+            return Err(too_much("more time estimated than saved"));
+        }
         let day = EPOCH.checked_add(jiff::Span::new().try_days(report.day).map_err(beyond)?);
         Ok(Self {
             project: project(&report.project)?,

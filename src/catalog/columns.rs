@@ -22,6 +22,11 @@ pub(super) fn milliseconds(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// A sum, or the largest that there is room for.
+pub(super) fn most(sum: u64) -> i64 {
+    i64::try_from(sum).unwrap_or(i64::MAX)
+}
+
 /// A name, or a digest.
 pub(super) fn parsed<T>(context: &Context, text: &str) -> Result<T, CatalogError>
 where

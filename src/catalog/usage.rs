@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::{CatalogError, ProjectSize};
 use crate::place::ProjectId;
 
-/// Days of usage that are kept.
+/// Days of usage, and of savings, that are kept.
 pub const KEPT_DAYS: i64 = 800;
 /// Rows of one page, at most, whatever is asked for.
 pub const MAX_ROWS: u32 = 1000;
@@ -17,7 +17,7 @@ pub const MAX_ROWS: u32 = 1000;
 #[async_trait]
 pub trait Usages {
     /// Keeps what projects have on that day, in place of what was kept of it
-    /// before, and drops what is older than `KEPT_DAYS` then.
+    /// before, and drops what is older than `KEPT_DAYS` then, of savings too.
     async fn keep_usage(&self, day: Date, sizes: &[ProjectSize]) -> Result<(), CatalogError>;
 
     /// What was kept, the newest day first, then by project; a page.

@@ -25,6 +25,7 @@ mod service;
 mod writing;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::task::TaskTracker;
 use tonic::codec::CompressionEncoding;
@@ -37,7 +38,16 @@ use self::service::Service;
 use crate::access::{Access, Refusals, Shares};
 use crate::cache::guard::Guarded;
 use crate::cache::wire::{CacheServer, MAX_MESSAGE};
+use crate::telemetry::Seldom;
 
+/// Calls that are open, and how many of them one client has: more than hundreds
+/// of sidecars with one token need, and each takes some 20 KiB while it says
+/// nothing. One more is refused.
+const CALLS: [usize; 2] = [8192, 2048];
+/// Calls of which is not known yet who makes them; one address has half.
+const ARRIVALS: usize = 2048;
+/// How often it is logged that calls were refused.
+const TOLD: Duration = Duration::from_secs(10);
 /// Calls whose message, of up to 4 MiB, is on its way; others wait.
 const MESSAGES: usize = 20;
 /// Memory for exports that come in, in KiB, and how much of it one client has:
@@ -76,6 +86,9 @@ pub fn open(config: Config) -> Screen {
         access: config.access,
         cache: config.cache,
         uploads: config.uploads,
+        arrivals: Shares::halved(ARRIVALS),
+        calls: Shares::new(CALLS[0], CALLS[1]),
+        crowded: Seldom::new(TOLD),
         messages: Shares::halved(MESSAGES),
         exports: Shares::new(EXPORTS[0], EXPORTS[1]),
         reads: Shares::halved(READS),
@@ -98,6 +111,12 @@ struct Door {
     access: Arc<Access>,
     cache: Guarded,
     uploads: Shares,
+    /// Calls of which is not known yet who makes them.
+    arrivals: Shares,
+    /// Those that are open, until the last byte of their answer is written.
+    calls: Shares,
+    /// Calls that found no room among those.
+    crowded: Seldom,
     /// Calls whose message is on its way.
     messages: Shares,
     /// Memory for exports that come in, in KiB.

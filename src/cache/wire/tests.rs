@@ -206,6 +206,43 @@ fn what_became_of_an_export_is_told_in_pieces() {
     assert!(PublishedReader::default().finish().is_err());
 }
 
+#[test]
+fn a_report_beyond_all_builds_is_refused_and_one_of_a_build_is_not() {
+    let one = v1::ReportRequest {
+        project: "p".to_owned(),
+        git_ref: "main".to_owned(),
+        day: 20_778,
+        builds: 1,
+        steps: 16,
+        cached: 14,
+        saved_ms: 212_345,
+        estimated_ms: 45,
+    };
+    assert!(Saving::try_from(one.clone()).is_ok());
+    type Change = fn(&mut v1::ReportRequest, u64);
+    let changes: [Change; 5] = [
+        |report, most| report.builds = most,
+        |report, most| (report.steps, report.cached) = (most, 14),
+        |report, most| report.cached = most,
+        |report, most| report.saved_ms = most,
+        |report, most| report.estimated_ms = most,
+    ];
+    for most in [i64::MAX as u64, u64::MAX] {
+        for change in changes {
+            let mut report = one.clone();
+            change(&mut report, most);
+            Saving::try_from(report).unwrap_err();
+        }
+    }
+}
+
+#[test]
+fn a_step_is_not_longer_than_any_that_ran() {
+    let mut step = v1::Step::from(&step(1));
+    step.duration_ms = u64::MAX;
+    assert_eq!(Step::try_from(step).unwrap().duration, MAX_RUN[0]);
+}
+
 proptest! {
     #[test]
     fn a_want_is_the_same_on_the_other_side(narrowed: bool, old in any::<Option<i32>>(), which in 0..4) {
@@ -226,6 +263,27 @@ proptest! {
         let report = v1::ReportRequest { project: "p".to_owned(), git_ref: "main".to_owned(), day: days, ..Default::default() };
         let saving = Saving::try_from(report).unwrap();
         prop_assert_eq!(v1::ReportRequest::from(&saving).day, days);
+    }
+
+    #[test]
+    fn a_report_is_of_no_more_than_a_build_can_have(
+        builds in 0..2 * MAX_BUILDS, steps in 0..2 * MAX_BUILT, cached: u16, saved_ms: u64, estimated_ms: u64,
+    ) {
+        let report = v1::ReportRequest {
+            project: "p".to_owned(),
+            git_ref: "main".to_owned(),
+            builds,
+            steps,
+            cached: cached.into(),
+            saved_ms: saved_ms >> (steps % 64),
+            estimated_ms: estimated_ms >> (steps % 64),
+            day: 20_000,
+        };
+        if let Ok(saving) = Saving::try_from(report) {
+            prop_assert!(saving.builds <= MAX_BUILDS && saving.steps <= MAX_BUILT);
+            prop_assert!(saving.cached <= saving.steps && saving.estimated_ms <= saving.saved_ms);
+            prop_assert!(saving.saved_ms <= builds * 366 * 24 * 3_600_000);
+        }
     }
 
     #[test]

@@ -4,7 +4,8 @@
 use sqlx::{Postgres, QueryBuilder};
 
 use super::PostgresCatalog;
-use crate::catalog::{CatalogError, Saving, SavingFilter, columns};
+use crate::catalog::columns::{self, most};
+use crate::catalog::{CatalogError, MAX_REFS_A_DAY, OTHER_REFS, Saving, SavingFilter};
 
 /// Project, ref and day; builds, steps and cached ones; milliseconds saved and
 /// estimated.
@@ -16,20 +17,32 @@ impl PostgresCatalog {
         let project = self.project(&mut connection, &saving.project).await?;
         sqlx::query(
             "INSERT INTO saving (project, ref, day, builds, steps, cached, saved, estimated)
-             VALUES ($1, $2, $3::text::date, $4, $5, $6, $7, $8)
+             SELECT $1, CASE
+                 WHEN EXISTS (SELECT FROM saving
+                              WHERE project = $1 AND ref = $2::text AND day = $3::text::date)
+                   OR (SELECT count(*) FROM
+                          (SELECT FROM saving
+                           WHERE project = $1 AND day = $3::text::date LIMIT $9) AS refs) < $9
+                 THEN $2::text ELSE $10::text END, $3::text::date, $4, $5, $6, $7, $8
              ON CONFLICT (project, ref, day) DO UPDATE SET
-                 builds = saving.builds + excluded.builds, steps = saving.steps + excluded.steps,
-                 cached = saving.cached + excluded.cached, saved = saving.saved + excluded.saved,
-                 estimated = saving.estimated + excluded.estimated",
+                 builds = least(saving.builds, $11 - excluded.builds) + excluded.builds,
+                 steps = least(saving.steps, $11 - excluded.steps) + excluded.steps,
+                 cached = least(saving.cached, $11 - excluded.cached) + excluded.cached,
+                 saved = least(saving.saved, $11 - excluded.saved) + excluded.saved,
+                 estimated =
+                     least(saving.estimated, $11 - excluded.estimated) + excluded.estimated",
         )
         .bind(project)
         .bind(saving.git_ref.as_str())
         .bind(saving.day.to_string())
-        .bind(self.context.integer(saving.builds)?)
-        .bind(self.context.integer(saving.steps)?)
-        .bind(self.context.integer(saving.cached)?)
-        .bind(self.context.integer(saving.saved_ms)?)
-        .bind(self.context.integer(saving.estimated_ms)?)
+        .bind(most(saving.builds))
+        .bind(most(saving.steps))
+        .bind(most(saving.cached))
+        .bind(most(saving.saved_ms))
+        .bind(most(saving.estimated_ms))
+        .bind(i64::from(MAX_REFS_A_DAY))
+        .bind(OTHER_REFS)
+        .bind(i64::MAX)
         .execute(&mut *connection)
         .await
         .map(drop)

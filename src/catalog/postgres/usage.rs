@@ -48,11 +48,13 @@ impl PostgresCatalog {
         .execute(&mut *tx)
         .await
         .map_err(failed)?;
-        sqlx::query("DELETE FROM usage WHERE day < $1::text::date")
-            .bind(kept_from(day).to_string())
-            .execute(&mut *tx)
-            .await
-            .map_err(failed)?;
+        for old in [
+            "DELETE FROM usage WHERE day < $1::text::date",
+            "DELETE FROM saving WHERE day < $1::text::date",
+        ] {
+            let old = sqlx::query(old).bind(kept_from(day).to_string());
+            old.execute(&mut *tx).await.map_err(failed)?;
+        }
         tx.commit().await.map_err(failed)
     }
 

@@ -5,7 +5,8 @@ use sqlx::sqlite::SqliteRow;
 
 use super::turn::Turn;
 use super::{SqliteCatalog, rows};
-use crate::catalog::{CatalogError, Saving, SavingFilter};
+use crate::catalog::columns::most;
+use crate::catalog::{CatalogError, MAX_REFS_A_DAY, OTHER_REFS, Saving, SavingFilter};
 use crate::place::{GitRef, ProjectId};
 
 impl SqliteCatalog {
@@ -16,20 +17,30 @@ impl SqliteCatalog {
         let project = self.project(&mut tx, &saving.project).await?;
         sqlx::query(
             "INSERT INTO saving (project, ref, day, builds, steps, cached, saved, estimated)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+             SELECT ?1, CASE
+                 WHEN EXISTS (SELECT 1 FROM saving WHERE project = ?1 AND ref = ?2 AND day = ?3)
+                   OR (SELECT count(*) FROM
+                          (SELECT 1 FROM saving WHERE project = ?1 AND day = ?3 LIMIT ?9)) < ?9
+                 THEN ?2 ELSE ?10 END, ?3, ?4, ?5, ?6, ?7, ?8
+             WHERE true
              ON CONFLICT (project, ref, day) DO UPDATE SET
-                 builds = builds + excluded.builds, steps = steps + excluded.steps,
-                 cached = cached + excluded.cached, saved = saved + excluded.saved,
-                 estimated = estimated + excluded.estimated",
+                 builds = min(builds, ?11 - excluded.builds) + excluded.builds,
+                 steps = min(steps, ?11 - excluded.steps) + excluded.steps,
+                 cached = min(cached, ?11 - excluded.cached) + excluded.cached,
+                 saved = min(saved, ?11 - excluded.saved) + excluded.saved,
+                 estimated = min(estimated, ?11 - excluded.estimated) + excluded.estimated",
         )
         .bind(project)
         .bind(saving.git_ref.as_str())
         .bind(saving.day.to_string())
-        .bind(self.context.integer(saving.builds)?)
-        .bind(self.context.integer(saving.steps)?)
-        .bind(self.context.integer(saving.cached)?)
-        .bind(self.context.integer(saving.saved_ms)?)
-        .bind(self.context.integer(saving.estimated_ms)?)
+        .bind(most(saving.builds))
+        .bind(most(saving.steps))
+        .bind(most(saving.cached))
+        .bind(most(saving.saved_ms))
+        .bind(most(saving.estimated_ms))
+        .bind(i64::from(MAX_REFS_A_DAY))
+        .bind(OTHER_REFS)
+        .bind(i64::MAX)
         .execute(&mut *tx)
         .await
         .map_err(failed)?;

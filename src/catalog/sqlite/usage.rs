@@ -29,11 +29,13 @@ impl Usages for SqliteCatalog {
             .await
             .map_err(failed)?;
         }
-        sqlx::query("DELETE FROM usage WHERE day < ?1")
-            .bind(kept_from(day).to_string())
-            .execute(&mut *tx)
-            .await
-            .map_err(failed)?;
+        for old in [
+            "DELETE FROM usage WHERE day < ?1",
+            "DELETE FROM saving WHERE day < ?1",
+        ] {
+            let old = sqlx::query(old).bind(kept_from(day).to_string());
+            old.execute(&mut *tx).await.map_err(failed)?;
+        }
         tx.commit().await.map_err(failed)?;
         turn.keep();
         Ok(())

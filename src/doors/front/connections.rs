@@ -32,16 +32,21 @@ use super::peers::{Guest, Peers};
 use super::reception::Reception;
 use super::traffic::Traffic;
 use super::{Closing, Config};
+use crate::telemetry::Seldom;
 use crate::tls::Acceptor;
 
 /// The largest frame.
 const MAX_FRAME: u32 = 1 << 20;
 /// What is kept for a client that does not read, for each stream, in bytes.
 const SEND_BUFFER: usize = 512 << 10;
-/// Calls that one connection may have open; a client waits with more.
-const MAX_CALLS: u32 = 256;
-/// Bytes of the headers of one call: a token has 16 KiB.
-const MAX_HEADER_LIST: u32 = 64 << 10;
+/// Calls that one connection may have open; a client waits with more. A sidecar
+/// has 16 uploads of its outbox, and what its builds read and ask.
+const MAX_CALLS: u32 = 128;
+/// Bytes of the headers of one call. A token has 16 KiB; one that has more is to
+/// be refused by who knows what a token is, since HTTP/2 tells nobody.
+const MAX_HEADER_LIST: u32 = 128 << 10;
+/// Clients that were hung up on for what they did.
+static FAULTY: Seldom = Seldom::new(Duration::from_secs(10));
 /// How often it is told that no more connections are accepted.
 const FULL: Duration = Duration::from_secs(60);
 /// How often a client is asked whether it is still there, and how long it may
@@ -171,7 +176,8 @@ where
         let peer = self.reception.peer;
         // Small answers must not wait for large ones to fill a packet.
         let _ = stream.set_nodelay(true);
-        let _open = self.metrics.connected();
+        let metrics = self.metrics.clone();
+        let _open = metrics.connected();
         let ended = match tls {
             None => self.converse(stream).await,
             Some(tls) => match tls.accept(stream).await {
@@ -184,6 +190,12 @@ where
         };
         if let Err(error) = ended {
             tracing::debug!(%peer, %error, "a client broke off");
+            if let Some(fault) = fault(&*error) {
+                metrics.faulty();
+                if let Some(connections) = FAULTY.count() {
+                    tracing::info!(%peer, connections, %fault, "a client was hung up on: it broke the rules of HTTP/2, or sent larger headers than any token needs");
+                }
+            }
         }
     }
 
@@ -233,6 +245,13 @@ where
         }
         Ok(())
     }
+}
+
+/// What a client did on its connection that it was closed for.
+fn fault<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a h2::Error> {
+    let said: &h2::Error = error.source()?.downcast_ref()?;
+    let faulty = |why| why != h2::Reason::NO_ERROR;
+    (said.is_library() && said.reason().is_some_and(faulty)).then_some(said)
 }
 
 fn over_http1() -> http1::Builder {

@@ -58,6 +58,7 @@ type Ended = Vec<(&'static str, String)>;
 pub struct Metrics {
     requests: Family<Ended, Counter<u64, AtomicU64>>,
     connections: Gauge,
+    faulty: Counter<u64, AtomicU64>,
 }
 
 impl Metrics {
@@ -74,6 +75,11 @@ impl Metrics {
             "Connections of clients",
             metrics.connections.clone(),
         );
+        registry.register(
+            "layerd_hub_faulty_connections",
+            "Connections that were closed for what their client did on them",
+            metrics.faulty.clone(),
+        );
         for outcome in Outcome::ALL {
             drop(metrics.requests.get_or_create(&ended(NO_ROUTE, *outcome)));
         }
@@ -83,6 +89,11 @@ impl Metrics {
     /// Counts a request. Routes are patterns, of which there are few.
     pub(super) fn ended(&self, route: &str, outcome: Outcome) {
         self.requests.get_or_create(&ended(route, outcome)).inc();
+    }
+
+    /// Counts a connection that was closed for what its client did.
+    pub(super) fn faulty(&self) {
+        self.faulty.inc();
     }
 
     /// A connection, until what this gives is dropped.

@@ -3,12 +3,13 @@
 //! Of IPv6, a client has a whole network of addresses, which count as one.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 
 use crate::seats::{Seat, Seats};
+use crate::telemetry::Seldom;
 
 /// How often it is logged that connections were refused.
 const LOGGED: Duration = Duration::from_secs(1);
@@ -17,14 +18,7 @@ const LOGGED: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Peers {
     connections: Seats<IpAddr>,
-    refused: Arc<Mutex<Refused>>,
-}
-
-#[derive(Default)]
-struct Refused {
-    logged: Option<Instant>,
-    /// Since then.
-    count: u64,
+    refused: Arc<Seldom>,
 }
 
 /// A connection that is counted until it is dropped.
@@ -45,7 +39,7 @@ impl Peers {
     pub fn new(most: usize) -> Self {
         Self {
             connections: Seats::new(most),
-            refused: Arc::default(),
+            refused: Arc::new(Seldom::new(LOGGED)),
         }
     }
 
@@ -64,15 +58,8 @@ impl Peers {
     }
 
     fn refuse(&self, client: IpAddr) {
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        refused.count += 1;
-        if refused
-            .logged
-            .is_none_or(|logged| logged.elapsed() >= LOGGED)
-        {
-            let count = std::mem::take(&mut refused.count);
-            tracing::warn!(%client, refused = count, "a client has too many connections");
-            refused.logged = Some(Instant::now());
+        if let Some(refused) = self.refused.count() {
+            tracing::warn!(%client, refused, "a client has too many connections");
         }
     }
 }

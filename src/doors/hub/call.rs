@@ -12,7 +12,7 @@ use tracing::Span;
 
 use super::Door;
 use super::metrics::{Method, Metrics, Outcome};
-use crate::access::{self, Client, Denied, NoRoom, Pass, Reason};
+use crate::access::{self, Client, Denied, NoRoom, Pass, Reason, Share};
 use crate::cache::CacheError;
 use crate::cache::guard::Guard;
 use crate::cache::wire::{MAX_MESSAGE, Malformed, busy, status_of};
@@ -31,14 +31,14 @@ pub struct Call {
 }
 
 impl Call {
-    /// A call from `peer` with these headers, and what its client may do; an
-    /// error is its answer.
+    /// A call from `peer` with these headers, what its client may do, and its
+    /// share of the calls that are open; an error is its answer.
     pub async fn begin(
         door: &Door,
         method: Method,
         headers: &HeaderMap,
         peer: Option<SocketAddr>,
-    ) -> Result<(Self, Guard), Status> {
+    ) -> Result<(Self, Guard, Share), Status> {
         let id = telemetry::request_id(headers);
         let span = tracing::info_span!(
             "call",
@@ -58,6 +58,9 @@ impl Call {
             span,
         };
         call.metrics.began();
+        let Some(_arriving) = door.arrivals.try_take(&call.client) else {
+            return Err(call.crowded(door));
+        };
         let token = match bearer(headers) {
             Ok(token) => token,
             Err(status) => {
@@ -73,13 +76,24 @@ impl Call {
                     call.span.record("project", project.as_str());
                     call.span.record("subject", grant.subject());
                 }
-                Ok((call, door.cache.to(pass, peer, &id)))
+                let Some(open) = door.calls.try_take(&call.client) else {
+                    return Err(call.crowded(door));
+                };
+                Ok((call, door.cache.to(pass, peer, &id), open))
             }
             Err(denied) => {
                 tracing::info!(parent: &call.span, reason = denied.reason(), "a call without a valid token");
                 Err(call.ended(unauthenticated(denied)))
             }
         }
+    }
+
+    /// It is one too many.
+    fn crowded(&mut self, door: &Door) -> Status {
+        if let Some(refused) = door.crowded.count() {
+            tracing::warn!(parent: &self.span, refused, "a client has too many calls open, or all together have");
+        }
+        self.ended(NoRoom::TooMany("calls".to_owned()).into())
     }
 
     /// What is done for it happens in here.
@@ -181,15 +195,15 @@ pub fn malformed(error: Malformed) -> Status {
 }
 
 /// What is told of a message that did not come, in the wire's words. Those that
-/// can't be read are `INTERNAL` and those that are too long `OUT_OF_RANGE`
-/// there, with a text for programmers.
+/// can't be read are `INTERNAL` there, those that are too long `OUT_OF_RANGE`,
+/// or `RESOURCE_EXHAUSTED` once they are unpacked, with a text for programmers.
 pub fn unread(status: Status) -> Status {
     match status.code() {
         // What broke on its way has a source.
         Code::Internal if status.source().is_none() => {
             Status::invalid_argument(format!("the message can't be read: {}", status.message()))
         }
-        Code::OutOfRange => {
+        Code::OutOfRange | Code::ResourceExhausted => {
             Status::out_of_range(format!("a message of more than {MAX_MESSAGE} bytes"))
         }
         Code::Internal | Code::Unknown => Status::cancelled("the client went away"),

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt as _};
-use http::{Extensions, Request, Response};
+use http::{Extensions, HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
@@ -20,7 +20,7 @@ use tonic::service::Routes;
 use tonic::{Code, Status};
 
 use super::Door;
-use super::call::{Call, unread};
+use super::call::{Call, Kept, unread};
 use super::metrics::Method;
 use crate::cache::guard::Guard;
 
@@ -28,6 +28,14 @@ use crate::cache::guard::Guard;
 const MESSAGE: Duration = Duration::from_secs(10);
 /// How long a call may wait for its turn to bring one.
 const TURN: Duration = Duration::from_secs(10);
+/// What says how messages are written, and how long such a value is at most.
+const NEEDED: [&str; 4] = [
+    "content-type",
+    "te",
+    "grpc-encoding",
+    "grpc-accept-encoding",
+];
+const MAX_VALUE: usize = 256;
 
 /// Takes requests; clones are the same.
 #[derive(Clone)]
@@ -93,10 +101,11 @@ impl Service<Request<Incoming>> for Screen {
         let routes = self.routes.clone();
         async move {
             let begun = Call::begin(&door, method, request.headers(), peer).await;
-            let (client, begun) = match begun {
-                Ok((call, guard)) => (call.client().clone(), Begun::new((call, guard))),
+            let (client, begun, open) = match begun {
+                Ok((call, guard, open)) => (call.client().clone(), Begun::new((call, guard)), open),
                 Err(status) => return Ok(status.into_http()),
             };
+            *request.headers_mut() = needed(request.headers());
             request.extensions_mut().insert(begun.clone());
             let room = door.messages.clone();
             let answering = async {
@@ -121,7 +130,7 @@ impl Service<Request<Incoming>> for Screen {
                     }
                 }
             };
-            let response = answering.await?;
+            let mut response: Response<Body> = answering.await?;
             if let Some((mut call, _)) = begun.take() {
                 let status = Status::from_header_map(response.headers());
                 let status = status.unwrap_or_else(|| Status::unimplemented(""));
@@ -131,8 +140,47 @@ impl Service<Request<Incoming>> for Screen {
                 };
                 return Ok(call.ended(unread(status)).into_http());
             }
+            let kept = response.extensions_mut().remove::<Kept>();
+            response
+                .extensions_mut()
+                .insert(Arc::new((kept, open)) as Kept);
             Ok(response)
         }
         .boxed()
+    }
+}
+
+/// The headers that a call needs once it has begun: it may last, and so would
+/// all that a client puts there.
+fn needed(headers: &HeaderMap) -> HeaderMap {
+    let mut kept = HeaderMap::with_capacity(NEEDED.len());
+    for name in NEEDED {
+        if let Some(value) = headers.get(name)
+            && value.len() <= MAX_VALUE
+        {
+            // It would be a part of all that came with it.
+            if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+                kept.insert(name, value);
+            }
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_headers_of_a_call_only_those_of_its_messages_stay() {
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", HeaderValue::from_static("application/grpc"));
+        headers.insert("grpc-encoding", HeaderValue::from_static("zstd"));
+        let stay = headers.clone();
+        let long = HeaderValue::try_from("x".repeat(MAX_VALUE + 1)).unwrap();
+        headers.insert("authorization", long.clone());
+        headers.insert("grpc-accept-encoding", long);
+        headers.insert("x-any", HeaderValue::from_static("any"));
+        assert_eq!(needed(&headers), stay);
     }
 }

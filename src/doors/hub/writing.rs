@@ -31,6 +31,8 @@ use crate::cache::wire::{self, v1};
 use crate::digest::Digest;
 use crate::place::Place;
 
+/// How long it may take to say what comes.
+const FIRST: Duration = Duration::from_secs(20);
 /// How long a client may say nothing. It goes on later from what was kept.
 const SILENCE: Duration = Duration::from_secs(60);
 /// After how much of that it gives its place up, until it goes on.
@@ -98,7 +100,9 @@ struct Upload {
 
 impl Upload {
     async fn run(&mut self) -> Result<(), Status> {
-        let Some(Part::Open(open)) = self.next().await? else {
+        let first = tokio::time::timeout(FIRST, self.next()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("nothing came at all"))?;
+        let Some(Part::Open(open)) = first? else {
             return Err(Status::invalid_argument("an upload begins with what it is"));
         };
         let place = place_of(&open.project, &open.git_ref).map_err(malformed)?;
