@@ -19,6 +19,15 @@ pub(super) struct Breaker {
     why: String,
 }
 
+/// What a call was let through as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admitted {
+    /// One of many.
+    Call,
+    /// The one that finds out whether others may.
+    Probe,
+}
+
 /// What became of a state by an event, where that is worth telling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
@@ -32,14 +41,14 @@ pub(super) enum Change {
 
 impl Breaker {
     /// Lets a call through, or says for how long not and why.
-    pub(super) fn admit(&mut self, now: Instant) -> Result<(), (Duration, &str)> {
+    pub(super) fn admit(&mut self, now: Instant) -> Result<Admitted, (Duration, &str)> {
         match self.until {
-            None => Ok(()),
+            None => Ok(Admitted::Call),
             Some(until) if now < until => Err((until - now, &self.why)),
             Some(_) if self.probing => Err((OPEN[0], &self.why)),
             Some(_) => {
                 self.probing = true;
-                Ok(())
+                Ok(Admitted::Probe)
             }
         }
     }
@@ -52,14 +61,14 @@ impl Breaker {
     }
 
     /// A call was not answered.
-    pub(super) fn failed(&mut self, now: Instant, why: &str) -> Option<Change> {
+    pub(super) fn failed(&mut self, now: Instant, admitted: Admitted, why: &str) -> Option<Change> {
         self.failures = self.failures.saturating_add(1);
-        let probed = std::mem::take(&mut self.probing);
+        self.released(admitted);
         why.clone_into(&mut self.why);
         if self.failures < FAILURES {
             return (self.failures == 1).then_some(Change::Failing);
         }
-        if self.until.is_some() && !probed {
+        if self.until.is_some() && admitted != Admitted::Probe {
             // Of a call that was under way when it opened.
             return None;
         }
@@ -72,8 +81,10 @@ impl Breaker {
     }
 
     /// A call was given up before it was known how it ends.
-    pub(super) fn released(&mut self) {
-        self.probing = false;
+    pub(super) fn released(&mut self, admitted: Admitted) {
+        if admitted == Admitted::Probe {
+            self.probing = false;
+        }
     }
 
     /// Why it is not asked, where it is not.
@@ -88,11 +99,14 @@ mod tests {
 
     fn opened(now: Instant) -> Breaker {
         let mut breaker = Breaker::default();
-        assert_eq!(breaker.failed(now, "refused"), Some(Change::Failing));
-        assert_eq!(breaker.failed(now, "refused"), None);
+        assert_eq!(
+            breaker.failed(now, Admitted::Call, "refused"),
+            Some(Change::Failing)
+        );
+        assert_eq!(breaker.failed(now, Admitted::Call, "refused"), None);
         assert!(breaker.admit(now).is_ok());
         assert_eq!(
-            breaker.failed(now, "refused"),
+            breaker.failed(now, Admitted::Call, "refused"),
             Some(Change::Opened(OPEN[0]))
         );
         breaker
@@ -106,8 +120,8 @@ mod tests {
         assert_eq!(breaker.trouble(), Some("refused"));
         let mut other = Breaker::default();
         for _ in 0..10 {
-            other.failed(now, "refused");
-            other.failed(now, "refused");
+            other.failed(now, Admitted::Call, "refused");
+            other.failed(now, Admitted::Call, "refused");
             assert_eq!(other.succeeded(), Some(Change::Recovered));
         }
         assert!(other.admit(now).is_ok());
@@ -119,9 +133,12 @@ mod tests {
         let mut breaker = opened(now);
         now += OPEN[0];
         assert!(breaker.admit(now).is_ok());
+        // Calls that were under way when it opened end as they end.
+        breaker.released(Admitted::Call);
+        assert_eq!(breaker.failed(now, Admitted::Call, "refused"), None);
         assert!(breaker.admit(now).is_err(), "a probe is under way");
-        breaker.released();
-        assert!(breaker.admit(now).is_ok());
+        breaker.released(Admitted::Probe);
+        assert_eq!(breaker.admit(now), Ok(Admitted::Probe));
         assert_eq!(breaker.succeeded(), Some(Change::Recovered));
         assert!(breaker.admit(now).is_ok() && breaker.admit(now).is_ok());
     }
@@ -133,8 +150,9 @@ mod tests {
         let mut pause = OPEN[0];
         for _ in 0..10 {
             now += pause;
-            assert!(breaker.admit(now).is_ok());
-            assert_eq!(breaker.failed(now, "refused"), None, "told once");
+            assert_eq!(breaker.admit(now), Ok(Admitted::Probe));
+            let told = breaker.failed(now, Admitted::Probe, "refused");
+            assert_eq!(told, None, "told once");
             pause = (pause * 2).min(OPEN[1]);
             assert_eq!(breaker.admit(now), Err((pause, "refused")));
         }

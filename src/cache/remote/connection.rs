@@ -97,7 +97,7 @@ impl Connection {
         match &self.tls {
             Some(tls) if self.address.is_tls() => {
                 let stream = tls.connect(self.address.host(), stream).await;
-                connected(stream.map_err(|error| format!("TLS: {}", said(&error)))?).await
+                connected(stream.map_err(|error| unsecured(&error))?).await
             }
             None if self.address.is_tls() => Err("there are no settings for TLS".to_owned()),
             _ => connected(stream).await,
@@ -130,6 +130,22 @@ fn said(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or(&text);
     begun_small(text)
+}
+
+/// Why there is no TLS, and what to do where that is known.
+fn unsecured(error: &io::Error) -> String {
+    use tokio_rustls::rustls::{CertificateError, Error, InvalidMessage};
+    let source = error.get_ref().and_then(|source| source.downcast_ref());
+    let advice = match source {
+        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            ": if that is right, name its authority by --hub-ca"
+        }
+        Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
+            ": it speaks no TLS, as it would at an http:// address"
+        }
+        _ => "",
+    };
+    format!("TLS: {}{advice}", said(error))
 }
 
 async fn connected<T>(stream: T) -> Result<SendRequest<tonic::body::Body>, String>

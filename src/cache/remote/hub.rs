@@ -13,7 +13,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 use super::address::HubAddress;
-use super::breaker::{Breaker, Change};
+use super::breaker::{Admitted, Breaker, Change};
 use super::connection::{Connection, Wire};
 use super::failure::{Ending, Failure};
 use super::metrics::{Method, Metrics, Outcome};
@@ -347,6 +347,7 @@ fn furnish(metadata: &mut MetadataMap, token: Option<&Secret>) {
 
 /// One attempt at one address; its end is told to the breaker and counted.
 struct Attempt<'a> {
+    admitted: Admitted,
     peer: &'a Peer,
     metrics: &'a Metrics,
     method: Method,
@@ -357,14 +358,13 @@ struct Attempt<'a> {
 impl<'a> Attempt<'a> {
     fn begin(peer: &'a Peer, metrics: &'a Metrics, method: Method) -> Result<Self, String> {
         let began = Instant::now();
-        if let Err((pause, why)) = peer.breaker().admit(began) {
+        let admitted = peer.breaker().admit(began).map_err(|(pause, why)| {
             metrics.request(method, Outcome::Spared, Duration::ZERO);
-            return Err(format!(
-                "{why} (not asked again for {:.0} s)",
-                pause.as_secs_f32().max(1.0)
-            ));
-        }
+            let seconds = pause.as_secs_f32().max(1.0);
+            format!("{why} (not asked again for {seconds:.0} s)")
+        })?;
         Ok(Self {
+            admitted,
             peer,
             metrics,
             method,
@@ -400,7 +400,7 @@ impl<'a> Attempt<'a> {
         let text = format!("the hub {address}: {why}");
         let mut breaker = self.peer.breaker();
         let was_open = breaker.trouble().is_some();
-        let change = breaker.failed(Instant::now(), why);
+        let change = breaker.failed(Instant::now(), self.admitted, why);
         if !was_open && breaker.trouble().is_some() {
             self.metrics.opened(1);
         }
@@ -424,7 +424,7 @@ impl<'a> Attempt<'a> {
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         if !self.settled {
-            self.peer.breaker().released();
+            self.peer.breaker().released(self.admitted);
         }
     }
 }
