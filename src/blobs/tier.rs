@@ -113,6 +113,12 @@ impl Tier {
         }
     }
 
+    /// Lets go of what is beyond its size and nobody holds: when all is open, and
+    /// once what was held is let go.
+    pub async fn trim(&self) {
+        self.shared.shelf.trim().await;
+    }
+
     /// The size of a blob in bytes, here or at the origin; `None` where it is
     /// at neither.
     pub async fn size(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {

@@ -232,6 +232,13 @@ impl Shelf {
         self.metrics.holds(index.bytes);
     }
 
+    /// Lets go of what is beyond the size, as far as nobody holds it.
+    pub(super) async fn trim(&self) {
+        if !self.make_room(0).await {
+            tracing::debug!("more is held in the disk tier than it is to have");
+        }
+    }
+
     /// Makes room and, where there is some, takes it.
     async fn make_room(&self, room: u64) -> bool {
         if room > self.max_bytes {

@@ -396,6 +396,27 @@ async fn what_is_pinned_stays_for_every_process() {
 }
 
 #[tokio::test]
+async fn what_is_beyond_the_size_goes_once_nobody_holds_it() {
+    let lab = Lab::new().await;
+    let (used, _) = lab.blob(100_000).await;
+    let (pinned, _) = lab.blob(100_001).await;
+    lab.tier.fetch(&pinned).await.unwrap();
+    lab.tier.fetch(&used).await.unwrap();
+    let pin = lab.tier.pin(&pinned).await;
+    let small = TierOptions {
+        max_bytes: 50_000,
+        ..options()
+    };
+    let tier = open(&lab.dir, &lab.origin, small, &lab.metrics).await;
+    let read = tier.pin(&used).await;
+    tier.trim().await;
+    assert!(lab.kept(&used).await && lab.kept(&pinned).await);
+    drop((pin, read));
+    tier.trim().await;
+    assert!(!lab.kept(&used).await && !lab.kept(&pinned).await);
+}
+
+#[tokio::test]
 async fn what_cut_off_fetches_left_counts_and_goes_first() {
     let max_bytes = 4_000_000;
     let lab = Lab::with(TierOptions {

@@ -34,4 +34,9 @@ impl Near {
             routes,
         }
     }
+
+    /// Has it no larger than it is to be, once all that holds blobs of it does.
+    pub async fn trim(&self) {
+        self.tier.trim().await;
+    }
 }

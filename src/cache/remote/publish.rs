@@ -35,8 +35,11 @@ pub(super) async fn publish(
     let [mut pause, longest] = PAUSES;
     let since = Instant::now();
     loop {
-        // Whoever has no patience gets an answer, if there is one.
-        let limit = LIMIT.min(patience.saturating_sub(since.elapsed()).max(LEAST));
+        // Whoever does not try again can wait.
+        let limit = match patience {
+            Duration::ZERO => LIMIT,
+            _ => LIMIT.min(patience.saturating_sub(since.elapsed()).max(LEAST)),
+        };
         match attempt(caller, export, limit).await {
             Ok(published) => return published,
             Err(Failure::Unreachable(why) | Failure::Busy(why, _))

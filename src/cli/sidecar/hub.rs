@@ -139,6 +139,7 @@ impl Caches {
         let destinations = args.hub.destinations(&settings);
         let destinations = destinations.own(hub.clone(), token.clone());
         let outbox = outbox(args, &settings, destinations).await?;
+        settings.near.trim().await;
         settings.outbox = outbox.clone();
         let backends = Backends::hub(hub.clone(), token, settings);
         let backends = backends.allowing(args.hub.allowed(), None);
@@ -167,6 +168,7 @@ impl Caches {
         if let Some(settings) = &mut settings {
             let destinations = args.hub.destinations(settings);
             outbox = self::outbox(args, settings, destinations).await?;
+            settings.near.trim().await;
             settings.outbox = outbox.clone();
         }
         let backends = Backends::embedded(Arc::new(cache));

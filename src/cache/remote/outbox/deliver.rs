@@ -49,7 +49,11 @@ pub(super) async fn run(inner: Arc<Inner>) {
             Some((waiting, ended)) = running.next() => {
                 let lane = &waiting.entry.lane;
                 match ended {
-                    Ok(()) => lanes.done(lane),
+                    Ok(()) => {
+                        lanes.done(lane);
+                        drop(waiting);
+                        inner.near.tier.trim().await;
+                    }
                     Err(error) => if lanes.pause(lane) {
                         tracing::warn!(place = %lane.place, %error, "an export waits for the hub");
                     },
