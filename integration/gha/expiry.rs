@@ -33,7 +33,8 @@ async fn an_address_is_good_for_two_hours_and_another_one_is_given_then() {
 
     let hub = later(hub, 2 * HOUR - 120).await;
     ask.get(&down, &[]).await.is(200);
-    ask.put_block(&up, "2", "second").await.is(201);
+    // An upload of which nothing comes for an hour has ended before.
+    ask.put_block(&up, "2", "second").await.is(404);
     let (_, renewed) = ask.find(&["key"], VERSION).await.unwrap();
 
     let hub = later(hub, 2 * HOUR + 120).await;

@@ -34,6 +34,7 @@ mod failure;
 mod first;
 mod messages;
 mod metrics;
+mod places;
 mod range;
 mod reading;
 mod second;
@@ -91,7 +92,7 @@ pub struct Config {
     pub base: Base,
     /// Whether they are sent to a bucket for what is there.
     pub redirect: bool,
-    /// Uploads at a time; others wait until one ends.
+    /// Places for uploads that come fast.
     pub uploads: Shares,
     /// Where uploads end, though their client may go away meanwhile.
     pub tasks: TaskTracker,

@@ -4,7 +4,6 @@
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::request::Parts;
 use jiff::Timestamp;
@@ -17,8 +16,9 @@ use super::bodies::{Coming, lasting};
 use super::call::{Asking, about};
 use super::failure::{Failure, Kind};
 use super::metrics::Kept;
+use super::places::{TURN, placed};
 use super::range::Span;
-use crate::access::{Client, Pass, Share};
+use crate::access::{Client, Pass};
 use crate::cache::entries::{Became, EntryName, Piece, Reserved, UploadId, Which};
 use crate::cache::{CacheError, MAX_DOCUMENTS};
 use crate::place::{GitRef, ProjectId};
@@ -26,9 +26,6 @@ use crate::place::{GitRef, ProjectId};
 /// What clients look for in a refusal to write (`CACHE_WRITE_DENIED_PREFIX` in
 /// `@actions/cache`).
 pub const WRITE_DENIED: &str = "cache write denied: ";
-
-/// How long an upload may wait for its turn, and the end of one.
-pub(super) const TURN: Duration = Duration::from_secs(60);
 
 /// A key that was reserved, as its address says it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -123,10 +120,6 @@ impl Door {
         }
     }
 
-    async fn turn(&self, client: &Client) -> Result<Share, Failure> {
-        Ok(self.uploads.take_within(TURN, client, 1, "uploads").await?)
-    }
-
     /// Takes a piece of an upload in, by whoever has its address.
     pub(super) async fn put(
         &self,
@@ -136,8 +129,8 @@ impl Door {
         length: Option<u64>,
         coming: &mut Coming,
     ) -> Result<(), Failure> {
-        let _turn = self.turn(client).await?;
         let bytes = pin!(lasting(coming, pass));
+        let bytes = pin!(placed(bytes, &self.uploads, client));
         Ok(self.entries.put(upload, piece, length, bytes).await?)
     }
 

@@ -269,7 +269,13 @@ impl From<EntryError> for Failure {
             EntryError::NoUpload => Kind::Missing,
             EntryError::Closed | EntryError::Exists => Kind::Exists,
             EntryError::TooLarge => Kind::TooLarge,
-            EntryError::Body(_) => Kind::Slow,
+            EntryError::Body(error) => {
+                let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+                return match inner {
+                    Some(no_room @ NoRoom::TooMany(_)) => no_room.clone().into(),
+                    _ => Self::new(Kind::Slow, EntryError::Body(error).to_string()),
+                };
+            }
             _ => Kind::Invalid,
         };
         Self::new(kind, error.to_string())
