@@ -29,7 +29,7 @@ use crate::harness::{Hub, HubClient, HubSpec, Lab, Metrics, layerd, until};
 /// What a hub may have, whatever they do.
 const LIMIT: u64 = 256 << 20;
 /// Connections that ask, and the calls on each.
-const CROWD: (usize, usize) = (8, 250);
+const CROWD: (usize, usize) = (16, 120);
 
 /// A connection that can go deaf: then nothing is read of it any more.
 struct Deaf {

@@ -41,6 +41,7 @@ mod second;
 mod uploads;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -76,6 +77,10 @@ const INDEXES: [usize; 2] = [96 << 10, 72 << 10];
 const UNIONS: usize = 16;
 /// What is downloaded at a time: what a client does not read takes about a MiB.
 const READS: usize = 128;
+
+/// What is taken of a body that nobody wants, in bytes, and for how long.
+const MAX_UNWANTED: usize = 64 << 10;
+const UNWANTED: Duration = Duration::from_secs(2);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-request-id");
 const VERSION: HeaderName = HeaderName::from_static("x-ms-version");
@@ -159,32 +164,47 @@ pub fn router(config: Config) -> Router {
         .route("/cache", get(first::find))
         .route("/caches", post(first::reserve))
         .route("/caches/{id}", patch(first::chunk).post(first::commit))
-        .fallback(async || missing(Dialect::First))
-        .method_not_allowed_fallback(async || not_like_that(Dialect::First));
+        .fallback(async |request: Request| missing(request, Dialect::First).await)
+        .method_not_allowed_fallback(async |request: Request| {
+            not_like_that(request, Dialect::First).await
+        });
     let second = Router::new()
         .route("/CreateCacheEntry", post(second::create))
         .route("/FinalizeCacheEntryUpload", post(second::finalize))
         .route("/GetCacheEntryDownloadURL", post(second::find))
-        .fallback(async || missing(Dialect::Twirp))
-        .method_not_allowed_fallback(async || not_like_that(Dialect::Twirp));
+        .fallback(async |request: Request| missing(request, Dialect::Twirp).await)
+        .method_not_allowed_fallback(async |request: Request| {
+            not_like_that(request, Dialect::Twirp).await
+        });
     Router::new()
         .nest(first::PATH, first)
         .nest(second::PATH, second)
         .route("/gha/up/{what}", put(uploads::put))
         .route("/gha/down/{what}", get(downloads::get).head(downloads::get))
-        .method_not_allowed_fallback(async || not_like_that(Dialect::Azure))
+        .method_not_allowed_fallback(async |request: Request| {
+            not_like_that(request, Dialect::Azure).await
+        })
         // Bodies are bounded where they are read.
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn(mark))
         .with_state(door)
 }
 
-fn missing(dialect: Dialect) -> Response {
+async fn missing(request: Request, dialect: Dialect) -> Response {
+    taken_in(request).await;
     Failure::new(Kind::Missing, "there is nothing here").answer(dialect)
 }
 
-fn not_like_that(dialect: Dialect) -> Response {
+async fn not_like_that(request: Request, dialect: Dialect) -> Response {
+    taken_in(request).await;
     Failure::new(Kind::Method, "that method is not for this").answer(dialect)
+}
+
+/// Takes a small body that nobody wants: a client of HTTP/2 may take its stream
+/// for broken that is answered while it sends.
+async fn taken_in(request: Request) {
+    let body = axum::body::to_bytes(request.into_body(), MAX_UNWANTED);
+    let _ = tokio::time::timeout(UNWANTED, body).await;
 }
 
 /// What every answer has: Azure's client for Go takes it for granted that there
