@@ -133,6 +133,11 @@ impl LocalCache {
         }
     }
 
+    /// What the command line says of projects.
+    pub fn quotas(&self) -> &Quotas {
+        self.watch.quotas()
+    }
+
     /// Signalled when something was published.
     pub fn grown(&self) -> Arc<Notify> {
         Arc::clone(&self.grown)

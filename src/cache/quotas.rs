@@ -13,13 +13,18 @@ use crate::place::ProjectId;
 pub struct Quotas(pub BTreeMap<ProjectId, ProjectLimits>);
 
 impl Quotas {
+    /// What the command line says of one project.
+    pub fn said(&self, project: &ProjectId) -> Option<ProjectLimits> {
+        self.0.get(project).copied()
+    }
+
     /// What one project may keep.
     pub async fn of(
         &self,
         catalog: &dyn Catalog,
         project: &ProjectId,
     ) -> Result<ProjectLimits, CatalogError> {
-        let said = self.0.get(project).copied().unwrap_or_default();
+        let said = self.said(project).unwrap_or_default();
         let settled = catalog.settings(project).await?;
         Ok(settled.map_or(said, |settled| over(&settled.settings, said)))
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use jiff::Timestamp;
+use serde_json::Value;
 
 use super::display::{age, print, print_json, table};
 use super::hub_api::Wanted;
@@ -156,7 +157,8 @@ fn who(entry: &AuditEntry) -> String {
 }
 
 fn details(entry: &AuditEntry) -> String {
-    let known = entry.details.iter().filter(|(_, value)| !value.is_null());
+    let says = |value: &Value| !value.is_null() && value.as_str() != Some("");
+    let known = entry.details.iter().filter(|(_, value)| says(value));
     let shown = known.map(|(name, value)| match value.as_str() {
         Some(text) => format!("{name}={text}"),
         None => format!("{name}={value}"),

@@ -12,7 +12,7 @@ use self::of::Of;
 use super::display::{age, print, print_json, table};
 use super::stored;
 use super::{hub_api, hub_args};
-use crate::doors::admin::{NewSettings, Settings};
+use crate::doors::admin::{NewSettings, ProjectLimitsInForce, SaidBy, Settings};
 use crate::place::ProjectId;
 use crate::units::{ByteSize, Spent, parse_duration, parse_size};
 
@@ -50,7 +50,8 @@ struct LsArgs {
     json: bool,
 }
 
-/// Show one project, and what is settled for it.
+/// Show one project, what is settled for it, and with --hub what counts for it
+/// there.
 #[derive(Debug, Args)]
 struct ShowArgs {
     #[command(flatten)]
@@ -161,6 +162,9 @@ async fn show(args: ShowArgs) -> anyhow::Result<ExitCode> {
         None => print("settled   nothing")?,
         Some(settings) => tell(settings)?,
     }
+    for line in said_by_hub(&details.limits) {
+        print(line)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -180,6 +184,21 @@ fn tell(settings: &Settings) -> anyhow::Result<()> {
         print(format_args!("note      {}", settings.note))?;
     }
     Ok(())
+}
+
+/// The limits in force that are not among what is settled.
+fn said_by_hub(limits: &ProjectLimitsInForce) -> Vec<String> {
+    let by_hub = |from: Option<SaidBy>| from == Some(SaidBy::Hub);
+    let bytes = limits.max_bytes.filter(|_| by_hub(limits.max_bytes_from));
+    let age = limits
+        .max_age_seconds
+        .filter(|_| by_hub(limits.max_age_from));
+    let bytes = bytes.map(|bytes| format!("max-bytes {} (of the hub)", ByteSize(bytes)));
+    let age = age.map(|age| {
+        let age = Spent(Duration::from_secs(age));
+        format!("max-age   {age} (of the hub)")
+    });
+    bytes.into_iter().chain(age).collect()
 }
 
 async fn set(args: SetArgs) -> anyhow::Result<ExitCode> {
@@ -211,4 +230,25 @@ async fn unset(args: UnsetArgs) -> anyhow::Result<ExitCode> {
         args.project
     ))?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_of_the_hub_is_shown_as_one_and_a_settled_one_not_twice() {
+        let limits = ProjectLimitsInForce {
+            max_bytes: Some(1 << 30),
+            max_bytes_from: Some(SaidBy::Hub),
+            max_age_seconds: Some(60),
+            max_age_from: Some(SaidBy::Settled),
+        };
+        let size = ByteSize(1 << 30);
+        assert_eq!(
+            said_by_hub(&limits),
+            [format!("max-bytes {size} (of the hub)")]
+        );
+        assert!(said_by_hub(&ProjectLimitsInForce::default()).is_empty());
+    }
 }

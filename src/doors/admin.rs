@@ -12,6 +12,7 @@
 //! | `called` | by which names a hub is asked that asks for no token |
 //! | `asked` | queries, bodies and names, each refused in the same shape |
 //! | `told` | pages and errors |
+//! | `limits` | what counts for a project, and where that was said |
 //! | `projects`, `exports`, `usage`, `gc`, `audit`, `tokens` | the routes |
 
 mod admitted;
@@ -20,6 +21,7 @@ mod audit;
 mod called;
 mod exports;
 mod gc;
+mod limits;
 mod projects;
 #[cfg(test)]
 mod tests;
@@ -28,6 +30,7 @@ mod told;
 mod usage;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -44,6 +47,7 @@ use self::admitted::AT_ONCE;
 pub use self::audit::Audited;
 pub use self::exports::{ExportDetails, LayerOf, StepOf};
 pub use self::gc::{Collected, GcReport, GcRequest, GcStatus, Gone};
+pub use self::limits::{ProjectLimitsInForce, SaidBy};
 pub use self::projects::{Flushed, NewSettings, PlaceToFlush, ProjectDetails, Settings};
 pub use self::tokens::{
     Explained, MintRequest, MintedToken, RevokeRequest, RevokedToken, TokenText, Whoami,
@@ -89,6 +93,8 @@ struct Office {
     access: Arc<Access>,
     catalog: Arc<dyn Catalog>,
     cache: Arc<LocalCache>,
+    /// How old exports may get unused, where nothing is settled.
+    max_age: Option<Duration>,
     gc: gc::Desk,
     sizes: Sizes,
     seats: Seats<String>,
@@ -155,6 +161,7 @@ pub fn router(config: Config) -> Router {
     let office = Arc::new(Office {
         access: config.access,
         cache: Arc::clone(&config.collecting.cache),
+        max_age: config.collecting.limits.max_age,
         gc: gc::Desk::new(config.collecting, Arc::clone(&config.catalog)),
         catalog: config.catalog,
         sizes: Sizes::default(),

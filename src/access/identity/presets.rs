@@ -161,6 +161,20 @@ impl Preset {
         rows.iter().map(|row| self.rule(row, told)).collect()
     }
 
+    /// What whose repository it is says of its name, so that nobody gets in as
+    /// one owner and into the project of another.
+    fn within(self, owners: &Condition) -> Option<Result<Condition, String>> {
+        let [(_, whole), (_, owner), _] = self.who();
+        (owners.claim == owner).then(|| {
+            let inside = owners.any.iter().map(|glob| format!("{glob}/*").parse());
+            let any: Result<Vec<Glob>, String> = inside.collect();
+            Ok(Condition {
+                claim: whole.to_owned(),
+                any: any.map_err(|why| format!("owners: {why}"))?,
+            })
+        })
+    }
+
     fn rule(self, row: &Row<'_>, told: &Told) -> Result<Rule, String> {
         let own = row.conditions.iter().map(|(claim, any)| {
             let any: Result<Vec<Glob>, String> = any.iter().map(|text| text.parse()).collect();
@@ -173,7 +187,12 @@ impl Preset {
         // A merge request runs in the project that is let in; the other claims
         // are about the one that it comes from, a fork maybe.
         let merging = row.project == "{job_project_path}";
-        let who = told.who.iter().cloned().map(|mut condition| {
+        let within = told
+            .who
+            .iter()
+            .filter_map(|condition| self.within(condition));
+        let within: Vec<Condition> = within.collect::<Result<_, _>>()?;
+        let who = told.who.iter().cloned().chain(within).map(|mut condition| {
             if merging {
                 condition.claim = format!("job_{}", condition.claim);
             }

@@ -10,6 +10,7 @@ use http::Method;
 use super::hub_api::{HubApi, Wanted};
 use super::hub_args::HubArgs;
 use super::stored::{Stored, typist};
+use crate::cache::retention::ProjectLimits;
 use crate::catalog::ledger::{self, MAX_PAGE, ProjectHead, ProjectSettings};
 use crate::catalog::{Catalog, Filter};
 use crate::doors::admin::{NewSettings, ProjectDetails, Settings};
@@ -76,15 +77,15 @@ impl Projects {
         if exports == 0 && settled.is_none() {
             bail!("there is no project {project}");
         }
-        Ok(ProjectDetails {
-            head: ProjectHead {
-                project: project.clone(),
-                exports,
-                written: newest.as_ref().map(|newest| newest.time),
-                newest: newest.map(|newest| newest.id),
-            },
-            settings: settled.map(Settings::from),
-        })
+        let head = ProjectHead {
+            project: project.clone(),
+            exports,
+            written: newest.as_ref().map(|newest| newest.time),
+            newest: newest.map(|newest| newest.id),
+        };
+        // What a hub says of it is not known here.
+        let hub = ProjectLimits::default();
+        Ok(ProjectDetails::of(head, settled.map(Settings::from), hub))
     }
 
     /// Settles this for one, in place of what was.

@@ -32,7 +32,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Ask<T> {
             Err(rejection) => {
                 let text = rejection.body_text();
                 let why = text.strip_prefix("Failed to deserialize query string: ");
-                let why = cut(why.unwrap_or(&text));
+                let why = cut(&plain(why.unwrap_or(&text)));
                 Err(Failure::request(format!(
                     "the query is not as it should be: {why}"
                 )))
@@ -101,11 +101,60 @@ fn unread(rejection: BytesRejection) -> Failure {
     }
 }
 
+/// What is wrong with a number, in words for people.
+fn plain(why: &str) -> String {
+    const WORDS: [(&str, &str); 4] = [
+        (
+            "number too large to fit in target type",
+            "that number is larger than any that is known here",
+        ),
+        (
+            "number too small to fit in target type",
+            "that number is smaller than any that is known here",
+        ),
+        (
+            "invalid digit found in string",
+            "a whole number is expected",
+        ),
+        (
+            "cannot parse integer from empty string",
+            "a whole number is expected",
+        ),
+    ];
+    let known = WORDS
+        .iter()
+        .find_map(|(said, plain)| Some(format!("{}{plain}", why.strip_suffix(said)?)));
+    known.unwrap_or_else(|| why.to_owned())
+}
+
 /// So much of a text as an answer can take: what was sent may be in there.
 fn cut(text: &str) -> String {
     const MAX: usize = 300;
     match text.char_indices().nth(MAX) {
         None => text.to_owned(),
         Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_is_none_is_told_of_in_plain_words_whatever_stands_before() {
+        for (number, words) in [
+            ("99999999999999999999", "larger than any"),
+            ("-99999999999999999999", "smaller than any"),
+            ("x", "a whole number is expected"),
+            ("", "a whole number is expected"),
+        ] {
+            let why = number.parse::<i64>().unwrap_err();
+            let told = plain(&format!("after: {why}"));
+            assert!(
+                told.starts_with("after: ") && told.contains(words),
+                "{told}"
+            );
+        }
+        assert_eq!(plain("unknown field"), "unknown field");
     }
 }

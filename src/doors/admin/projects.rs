@@ -13,8 +13,10 @@ use utoipa::{IntoParams, ToSchema};
 use super::Office;
 use super::admitted::{Admin, no_project};
 use super::asked::{Ask, Json, Named, Nothing};
+use super::limits::ProjectLimitsInForce;
 use super::told::{Failure, Fault, Page, limit};
 use crate::cache::flushes::Source;
+use crate::cache::retention::ProjectLimits;
 use crate::catalog::Filter;
 use crate::catalog::ledger::{self, NewFlush, ProjectHead, ProjectSettings, RefHead, Settled};
 use crate::place::{GitRef, ProjectId, Scope};
@@ -54,6 +56,25 @@ pub struct ProjectDetails {
     pub head: ProjectHead,
     /// What is settled for it, if anything.
     pub settings: Option<Settings>,
+    /// What counts for it, settled or not. A hub of before says nothing of it.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub limits: ProjectLimitsInForce,
+}
+
+impl ProjectDetails {
+    /// Of a project for which the hub says that, where nothing is settled.
+    pub fn of(head: ProjectHead, settings: Option<Settings>, hub: ProjectLimits) -> Self {
+        let settled = settings.as_ref().map(|settings| ProjectLimits {
+            max_bytes: settings.max_bytes,
+            max_age: settings.max_age_seconds.map(Duration::from_secs),
+        });
+        Self {
+            head,
+            limits: ProjectLimitsInForce::of(settled.unwrap_or_default(), hub),
+            settings,
+        }
+    }
 }
 
 /// What is settled for a project, and by whom.
@@ -192,10 +213,17 @@ pub(super) async fn one(
     admin.check(&project)?;
     let head = head(&office, &project).await?;
     let settings = settled(&office, &project).await?;
-    if head.exports == 0 && settings.is_none() && admin.only().is_none() {
+    let said = office.cache.quotas().said(&project);
+    let is_known = head.exports > 0 || settings.is_some() || said.is_some();
+    if !is_known && admin.only().is_none() {
         return Err(no_project(&project));
     }
-    Ok(Answer(ProjectDetails { head, settings }))
+    let said = said.unwrap_or_default();
+    let hub = ProjectLimits {
+        max_age: said.max_age.or(office.max_age),
+        ..said
+    };
+    Ok(Answer(ProjectDetails::of(head, settings, hub)))
 }
 
 /// What is settled for a project.

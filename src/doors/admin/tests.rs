@@ -5,6 +5,7 @@ mod lists;
 mod projects;
 mod rights;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,12 +21,16 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::access::{Algorithm, KeyPair, Keys, NewAdminToken, NewToken, Revoked};
 use crate::blobs::DiskStore;
-use crate::cache::retention::Limits;
+use crate::cache::quotas::Quotas;
+use crate::cache::retention::{Limits, ProjectLimits};
 use crate::catalog::entries::{AppendedEntry, NewUpload};
 use crate::catalog::{ExportId, NewExport, SqliteCatalog};
 use crate::doors;
 use crate::entry::EntryName;
 use crate::place::Place;
+
+/// Bytes that the command line lets the project `said` have.
+const SAID: u64 = 1 << 40;
 
 /// A hub's door on a store of its own.
 struct Lab {
@@ -69,7 +74,14 @@ impl Lab {
     async fn of(dir: tempfile::TempDir, catalog: Arc<dyn Catalog>, access: Access) -> Self {
         let access = Arc::new(access);
         let blobs = Arc::new(DiskStore::at(dir.path()));
-        let cache = Arc::new(LocalCache::over(Arc::clone(&catalog), blobs));
+        let limits = ProjectLimits {
+            max_bytes: Some(SAID),
+            max_age: None,
+        };
+        let said = BTreeMap::from([("said".parse().unwrap(), limits)]);
+        let cache = LocalCache::over(Arc::clone(&catalog), blobs);
+        let cache = cache.keeping(Quotas(said), Limits::default().keep, Default::default());
+        let cache = Arc::new(cache);
         let router = router(Config {
             access: Arc::clone(&access),
             catalog: Arc::clone(&catalog),

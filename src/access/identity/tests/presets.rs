@@ -196,3 +196,21 @@ fn a_branch_of_gitlab_writes_itself_and_its_children_do() {
     );
     assert!(granted(&config, "gitlab", claims).is_none());
 }
+
+#[test]
+fn claims_that_name_one_owner_and_the_repository_of_another_match_nothing() {
+    let config = config(TABLES);
+    let mut claims = github("push", "refs/heads/main", "");
+    assert!(granted(&config, "github", claims.clone()).is_some());
+    for repository in ["evil/shop", "acme", "acme-evil/shop", "acme/shop/x"] {
+        claims["repository"] = repository.into();
+        let granted = granted(&config, "github", claims.clone());
+        assert!(granted.is_none(), "{repository}");
+    }
+    let tables = TABLES.replace("repositories = [\"acme/**\"]", "owners = [\"acme\"]");
+    let config = super::config(&tables);
+    let mut claims = gitlab("push", "acme/shop", None, "main");
+    assert!(granted(&config, "gitlab", claims.clone()).is_some());
+    claims["project_path"] = "evil/shop".into();
+    assert!(granted(&config, "gitlab", claims).is_none());
+}

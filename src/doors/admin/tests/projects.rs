@@ -298,3 +298,22 @@ async fn a_token_is_revoked_by_itself_or_by_its_id() {
     assert_eq!(said.json["project"], "p");
     assert_eq!(said.json["admin"], false);
 }
+
+#[tokio::test]
+async fn a_quota_of_the_command_line_is_told_until_another_is_settled() {
+    let lab = Lab::new().await;
+    let token = lab.admin(None);
+    let told = lab.get("/v1/projects/said", &token).await;
+    assert_eq!(told.status, StatusCode::OK, "{}", told.json);
+    assert_eq!(told.json["settings"], Value::Null);
+    assert_eq!(
+        told.json["limits"],
+        json!({"max_bytes": SAID, "max_bytes_from": "hub", "max_age_seconds": null, "max_age_from": null})
+    );
+    let new = json!({"max_bytes": 7});
+    lab.ask("PUT", "/v1/projects/said/settings", Some(&token), Some(new))
+        .await;
+    let told = lab.get("/v1/projects/said", &token).await;
+    assert_eq!(told.json["limits"]["max_bytes"], 7);
+    assert_eq!(told.json["limits"]["max_bytes_from"], "settled");
+}
