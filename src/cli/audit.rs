@@ -13,7 +13,7 @@ use super::hub_api::Wanted;
 use super::hub_args::HubArgs;
 use super::stored::Stored;
 use crate::catalog::Catalog;
-use crate::catalog::ledger::{Action, Actor, AuditEntry, AuditFilter, MAX_PAGE};
+use crate::catalog::ledger::{Action, Actor, AuditEntry, AuditFilter, Details, MAX_PAGE};
 use crate::place::ProjectId;
 use crate::units::parse_duration;
 
@@ -120,7 +120,7 @@ pub async fn run(args: AuditArgs) -> anyhow::Result<ExitCode> {
             place(entry.project.as_ref().map(|name| name.as_str())),
             place(entry.git_ref.as_ref().map(|name| name.as_str())),
             place(entry.scope.as_ref().map(|name| name.as_str())),
-            details(entry),
+            details(&entry.details),
         ]);
     }
     print(rows.trim_fmt())?;
@@ -156,12 +156,30 @@ fn who(entry: &AuditEntry) -> String {
     }
 }
 
-fn details(entry: &AuditEntry) -> String {
+fn details(details: &Details) -> String {
     let says = |value: &Value| !value.is_null() && value.as_str() != Some("");
-    let known = entry.details.iter().filter(|(_, value)| says(value));
+    let known = details.iter().filter(|(_, value)| says(value));
     let shown = known.map(|(name, value)| match value.as_str() {
         Some(text) => format!("{name}={text}"),
         None => format!("{name}={value}"),
     });
     shown.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_detail_that_says_nothing_is_left_out_for_people() {
+        let told: Details =
+            serde_json::from_str(r#"{"note": "", "why": null, "exports": 0, "by": "ops"}"#)
+                .unwrap();
+        let shown = details(&told);
+        assert!(!shown.contains("note") && !shown.contains("why"), "{shown}");
+        assert!(
+            shown.contains("exports=0") && shown.contains("by=ops"),
+            "{shown}"
+        );
+    }
 }
