@@ -105,6 +105,7 @@ async fn chunks_that_do_not_fit_together_become_nothing() {
         "bytes 9-0/*",
         "bytes x-9/*",
         "bytes 0-18446744073709551615/*",
+        "bytes 0-9/9",
     ] {
         ask.chunk(id, range, ten()).await.is(400).json();
     }
@@ -211,6 +212,45 @@ async fn lists_of_what_never_came_and_blocks_without_a_name_are_refused() {
     ask.finalize("key", "another", 7).await.is(404).json();
     assert_eq!(ask.find(&["key"], VERSION).await, None);
     assert_nothing_listed(&hub).await;
+}
+
+#[tokio::test]
+async fn an_upload_of_nothing_becomes_nothing_and_an_empty_file_an_entry() {
+    let lab = Lab::new();
+    let (hub, ask) = start(&lab).await;
+    let name = json!({"key": "key", "version": VERSION});
+    let url = ask.reserved("key", VERSION).await;
+    let nothing = ask.twirp("FinalizeCacheEntryUpload", &name).await;
+    nothing.is(400).json();
+    ask.finalize("key", VERSION, 0).await.is(400).json();
+    assert_nothing_listed(&hub).await;
+    ask.put_list(&url, &[]).await.is(201);
+    ask.twirp("FinalizeCacheEntryUpload", &name).await.is(200);
+    assert_eq!(ask.restored(&["key"], VERSION).await.unwrap(), "");
+    // A client of the first version sends no chunk of it.
+    let reserved = ask.reserve("first", VERSION).await.is(201).json();
+    let id = reserved["cacheId"].as_i64().unwrap();
+    ask.commit(id, 0).await.is(204);
+    assert_eq!(ask.restored(&["first"], VERSION).await.unwrap(), "");
+}
+
+#[tokio::test]
+async fn parameters_that_come_twice_are_refused_and_destroy_nothing() {
+    let lab = Lab::new();
+    let (_hub, ask) = start(&lab).await;
+    let url = ask.reserved("key", VERSION).await;
+    ask.put_block(&url, "a", "content").await.is(201);
+    for more in [
+        "&comp=block&comp=blocklist",
+        "&comp=blocklist&comp=blocklist",
+        "&comp=block&blockid=YQ%3D%3D&blockid=YQ%3D%3D",
+    ] {
+        let refused = ask.put_whole(&format!("{url}{more}"), "other").await;
+        refused.is(400).json();
+    }
+    ask.put_list(&url, &["a"]).await.is(201);
+    ask.finalize("key", VERSION, 7).await.is(200);
+    assert_eq!(ask.restored(&["key"], VERSION).await.unwrap(), "content");
 }
 
 #[tokio::test]

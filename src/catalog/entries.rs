@@ -28,8 +28,8 @@ pub const UPLOAD_ALIVE: Duration = Duration::from_secs(5 * 60);
 pub const BLOCK_PINNED: Duration = Duration::from_secs(2 * 3600);
 /// How often the blocks of an upload are pinned again.
 pub(super) const RENEWED: Duration = Duration::from_secs(1800);
-/// Uploads that nobody has finished, of a project and of a ref of it: what is
-/// too many for the jobs of a day, and not for a table.
+/// Uploads that nobody has finished, of a project, and of those that are alive
+/// of a ref of it: what is too many for the jobs of a day, and not for a table.
 pub const MAX_OPEN: [u64; 2] = [4096, 1024];
 
 /// What a catalog does for entries.

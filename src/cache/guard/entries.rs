@@ -225,7 +225,10 @@ impl Guard {
                 }),
             };
         }
-        let whole = self.local.whole(&upload, size).await?;
+        // Clients of the first version send no chunk of an empty file, and say
+        // its size; those of the second leave that out where they know none.
+        let empty = matches!(which, Which::Upload(_)) && size == Some(0);
+        let whole = self.local.whole(&upload, size, empty).await?;
         let became = match self.become_what(&upload, &whole).await {
             Err(EntryError::Cache(CacheError::Flushed(why))) => {
                 let builds = upload.name.version.as_str() == BUILDKIT_VERSION;

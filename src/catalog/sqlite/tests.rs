@@ -11,7 +11,7 @@ use super::*;
 use crate::catalog::Collecting as _;
 use crate::catalog::Entries as _;
 use crate::catalog::conformance::{catalog_conformance, export, place};
-use crate::catalog::entries::{Became, MAX_OPEN, NewUpload, Reserved};
+use crate::catalog::entries::{Became, MAX_OPEN, NewUpload, Reserved, UPLOAD_ALIVE};
 use crate::catalog::ledger::Ledger as _;
 use crate::entry::EntryName;
 
@@ -441,5 +441,14 @@ async fn of_uploads_that_nobody_ends_a_ref_and_a_project_have_so_many() {
         catalog.drop_upload(id).await.unwrap();
     }
     catalog.close_upload(other, Became::Blob, 0).await.unwrap();
+    assert!(reserve("p", "main").await.upload().is_some());
+    // Of a ref, those that jobs have left do not count.
+    assert_eq!(reserve("p", "main").await, Reserved::TooMany);
+    sqlx::query("UPDATE upload SET touched = touched - ?1 WHERE ref = 'refs/heads/main'")
+        .bind(i64::try_from(UPLOAD_ALIVE.as_micros()).unwrap())
+        .execute(catalog.writers().unwrap())
+        .await
+        .unwrap();
+    catalog.drop_upload(first.upload().unwrap()).await.unwrap();
     assert!(reserve("p", "main").await.upload().is_some());
 }

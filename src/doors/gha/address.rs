@@ -86,7 +86,10 @@ impl Signer {
         if what.len() > MAX_WHAT {
             return Err(BadAddress::Signature);
         }
-        let value = |name| single(query, name).ok_or(BadAddress::Signature);
+        let value = |name| {
+            let value = single(query, name).ok().flatten();
+            value.ok_or(BadAddress::Signature)
+        };
         let until: i64 = value("se")?.parse().map_err(|_| BadAddress::Signature)?;
         let signature = hex::decode(value("sig")?).map_err(|_| BadAddress::Signature)?;
         hmac::verify(&self.0, &signed(way, what, until), &signature)
@@ -105,12 +108,20 @@ fn signed(way: Way, what: &str, until: i64) -> Vec<u8> {
     format!("layerd gha 1\n{way}\n{what}\n{until}").into_bytes()
 }
 
-/// The value of a parameter that is there once.
-pub fn single(query: &str, name: &str) -> Option<String> {
-    let mut values = form_urlencoded::parse(query.as_bytes());
-    let (_, value) = values.find(|(other, _)| other == name)?;
-    let others = values.any(|(other, _)| other == name);
-    (!others).then(|| value.into_owned())
+/// A parameter that is there more than once: which of them counts, nobody knows.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is there more than once")]
+pub struct Twice(String);
+
+/// The value of a parameter, if it is there.
+pub fn single(query: &str, name: &str) -> Result<Option<String>, Twice> {
+    let values = form_urlencoded::parse(query.as_bytes());
+    let mut values = values.filter(|(other, _)| other == name);
+    let value = values.next().map(|(_, value)| value.into_owned());
+    match values.next() {
+        None => Ok(value),
+        Some(_) => Err(Twice(name.to_owned())),
+    }
 }
 
 #[cfg(test)]
@@ -177,6 +188,15 @@ mod tests {
         ] {
             let found: Result<(String, _), _> = signer.read(Way::Up, what, query, NOW);
             assert_eq!(found, Err(BadAddress::Signature), "{what} {query}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_that_is_there_twice_is_not_one_that_is_absent() {
+        assert_eq!(single("a=1&b=2", "b"), Ok(Some("2".to_owned())));
+        assert_eq!(single("a=1&b=2", "c"), Ok(None));
+        for query in ["a=1&a=1", "a=1&b=2&%61=3", "a&a"] {
+            assert!(single(query, "a").is_err(), "{query}");
         }
     }
 

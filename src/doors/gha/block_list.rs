@@ -7,10 +7,8 @@
 use quick_xml::Reader;
 use quick_xml::events::Event;
 
-/// Blocks that one list may name: as Azure has it.
-pub const MAX_BLOCKS: usize = 50_000;
-/// The longest id: base64 of 64 bytes, and as much again.
-pub const MAX_ID: usize = 256;
+use crate::cache::entries::{MAX_BLOCK_NAME, MAX_BLOCKS};
+
 /// The longest list, in bytes: with so many of the longest ids that real
 /// clients make.
 pub const MAX_BODY: usize = 8 << 20;
@@ -25,7 +23,7 @@ pub enum InvalidList {
     #[error("a list names at most {MAX_BLOCKS} blocks")]
     TooMany,
     /// Empty, too long, or not what a header or a query could hold.
-    #[error("an id of a block has 1 to {MAX_ID} letters of base64")]
+    #[error("an id of a block has 1 to {MAX_BLOCK_NAME} letters of base64")]
     Id,
 }
 
@@ -91,7 +89,7 @@ fn is_entry(name: &[u8]) -> bool {
 /// Whether a text can be the id of a block.
 pub fn is_id(id: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=-_".contains(&byte);
-    (1..=MAX_ID).contains(&id.len()) && id.bytes().all(fits)
+    (1..=MAX_BLOCK_NAME).contains(&id.len()) && id.bytes().all(fits)
 }
 
 #[cfg(test)]
@@ -128,7 +126,14 @@ mod tests {
         ] {
             assert!(parse(body.as_bytes()).is_err(), "{body}");
         }
-        for id in ["", " ", "a b", "a\u{e4}", "x<", &"x".repeat(MAX_ID + 1)] {
+        for id in [
+            "",
+            " ",
+            "a b",
+            "a\u{e4}",
+            "x<",
+            &"x".repeat(MAX_BLOCK_NAME + 1),
+        ] {
             let body = format!("<BlockList><Latest>{id}</Latest></BlockList>");
             assert!(parse(body.as_bytes()).is_err(), "{id}");
         }

@@ -78,8 +78,9 @@ pub async fn get(
 }
 
 /// Sends a client to a bucket, where all of it is one object there and the
-/// client wants all, and comes back if it can't have it: one that asks for a part, or for what is known of it,
-/// compares what it hears with what it has heard here.
+/// client wants all, and comes back if it can't have it: one that asks for a
+/// part, or for what is known of it, compares what it hears with what it has
+/// heard here.
 async fn elsewhere(
     door: &Shared,
     parts: &Parts,

@@ -14,7 +14,7 @@ use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde_json::{Value, json};
 
-use super::address::BadAddress;
+use super::address::{BadAddress, Twice};
 use super::block_list::InvalidList;
 use super::metrics::Outcome;
 use crate::access::{Denied, NoRoom};
@@ -253,6 +253,12 @@ impl From<NoRoom> for Failure {
 impl From<BadAddress> for Failure {
     fn from(bad: BadAddress) -> Self {
         Self::new(Kind::Denied, bad.to_string())
+    }
+}
+
+impl From<Twice> for Failure {
+    fn from(twice: Twice) -> Self {
+        Self::invalid(twice.to_string())
     }
 }
 

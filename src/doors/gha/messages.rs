@@ -9,8 +9,8 @@ use std::fmt;
 
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
-use url::form_urlencoded;
 
+use super::address::single;
 use super::failure::Failure;
 use crate::entry::{EntryKey, EntryName, EntryVersion, InvalidKey};
 
@@ -110,11 +110,10 @@ impl Find {
 /// What the first version looks for: `keys=a,b&version=v`.
 pub fn look_up_of(query: &str) -> Result<LookUp, Failure> {
     let value = |name: &str| {
-        let mut values = form_urlencoded::parse(query.as_bytes());
-        values.find_map(|(other, value)| (other == name).then(|| value.into_owned()))
+        let value = single(query, name)?;
+        value.ok_or_else(|| Failure::invalid(format!("{name} is missing")))
     };
-    let keys = value("keys").ok_or_else(|| Failure::invalid("keys is missing"))?;
-    let version = value("version").ok_or_else(|| Failure::invalid("version is missing"))?;
+    let (keys, version) = (value("keys")?, value("version")?);
     look_up(keys.split(','), &version)
 }
 
@@ -240,6 +239,8 @@ mod tests {
             "version=v",
             "keys=&version=v",
             "keys=a,,b&version=v",
+            "keys=a&keys=a&version=v",
+            "keys=a&version=v&version=w",
             "keys=a&version=",
             &format!("keys={long}&version=v"),
             &format!("keys=a&version={long}"),

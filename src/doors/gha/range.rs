@@ -18,15 +18,15 @@ pub struct Span {
 }
 
 /// Where a chunk belongs, by `bytes 0-9/*`; the size behind the slash may be
-/// told as well, and is not looked at.
+/// told as well, and then the chunk lies within.
 pub fn of_chunk(text: &str) -> Option<Span> {
     let range = text.trim().strip_prefix("bytes ")?;
     let (range, size) = range.split_once('/')?;
-    if size != "*" {
-        number(size)?;
-    }
     let (start, end) = range.split_once('-')?;
     let (start, end) = (number(start)?, number(end)?);
+    if size != "*" && end >= number(size)? {
+        return None;
+    }
     let length = end.checked_sub(start)?.checked_add(1)?;
     Some(Span { start, length })
 }
@@ -98,6 +98,7 @@ mod tests {
     fn a_chunk_says_where_it_belongs() {
         assert_eq!(of_chunk("bytes 0-9/*"), Some(span(0, 10)));
         assert_eq!(of_chunk("bytes 5-5/100"), Some(span(5, 1)));
+        assert_eq!(of_chunk("bytes 0-9/10"), Some(span(0, 10)));
         for text in [
             "",
             "bytes",
@@ -108,6 +109,8 @@ mod tests {
             "bytes 0-/*",
             "bytes +0-9/*",
             "bytes 0-9/x",
+            "bytes 0-2/2",
+            "bytes 0-0/0",
             "bytes 0-18446744073709551615/*",
             "bytes 0-99999999999999999999/*",
             "bytes */10",

@@ -35,8 +35,8 @@ pub async fn put(
 ) -> Response {
     let query = request.uri().query().unwrap_or_default().to_owned();
     let comp = single(&query, "comp");
-    let operation = match comp.as_deref() {
-        Some("blocklist") => Operation::Arrange,
+    let operation = match &comp {
+        Ok(Some(comp)) if comp == "blocklist" => Operation::Arrange,
         _ => Operation::Upload,
     };
     let call = Call::new(&door.metrics, operation, Dialect::Azure);
@@ -57,7 +57,7 @@ pub async fn put(
         let taken = async {
             let (slot, pass) = slot?;
             let length = length(&parts.headers)?;
-            let block = block(comp.as_deref(), &query, &parts)?;
+            let block = block(comp?.as_deref(), &query, &parts)?;
             let client = door.client_of(&slot, &parts);
             let piece = block.as_deref().map_or(Piece::Whole, Piece::Block);
             let upload = UploadId(slot.id);
@@ -83,7 +83,7 @@ fn block(comp: Option<&str>, query: &str, parts: &Parts) -> Result<Option<String
             _ => Ok(None),
         },
         Some("block") => {
-            let id = single(query, "blockid").filter(|id| is_id(id));
+            let id = single(query, "blockid")?.filter(|id| is_id(id));
             let id = id.ok_or_else(|| Failure::invalid("blockid is missing, or is no base64"))?;
             Ok(Some(id))
         }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, stream};
 
 use crate::access::Grant;
 use crate::blobs::Ingest;
@@ -147,6 +147,11 @@ impl LocalCache {
     ) -> Result<(), EntryError> {
         if names.len() > MAX_BLOCKS {
             return Err(EntryError::TooManyBlocks);
+        }
+        if names.is_empty() {
+            // An empty file, as much as one that comes as a blob.
+            let nothing = stream::empty();
+            return self.put_piece(id, Piece::Whole, Some(0), nothing).await;
         }
         let mut sorted: Vec<&str> = names.iter().map(String::as_str).collect();
         sorted.sort_unstable();

@@ -24,6 +24,7 @@ use crate::catalog::{CatalogError, ExportId, Layer, NewExport};
 use crate::digest::Digest;
 use crate::graph::Manifest;
 use crate::place::Place;
+use crate::units::Age;
 
 /// The media type of what nothing is known of.
 const BYTES: &str = "application/octet-stream";
@@ -34,32 +35,35 @@ const INDEXES: usize = 2;
 static READING: Semaphore = Semaphore::const_new(INDEXES);
 
 impl LocalCache {
-    /// All that has come of an upload, in order, which has so many bytes.
+    /// All that has come of an upload, in order, which has so many bytes. Of
+    /// nothing at all only where that is `empty`: whoever sends an empty file
+    /// as a blob has sent something.
     pub(in crate::cache) async fn whole(
         &self,
         upload: &Upload,
         size: Option<u64>,
+        empty: bool,
     ) -> Result<Reader, EntryError> {
         let opened = self.opener.opened().await?;
         let blocks = opened.catalog.blocks(upload.id).await?;
         let digests: Vec<Digest> = blocks.iter().map(|block| block.digest).collect();
-        let blocks = match in_order(blocks) {
-            Ok(blocks) => blocks,
+        let ordered = match in_order(blocks) {
+            Ok(ordered) => ordered,
             Err(why) => {
                 if matches!(why, Disorder::Twice(..)) {
                     // Nothing that its client would still send mends it.
-                    let opened = self.opener.opened_for_writing().await?;
-                    self.forget(&opened, upload, &digests).await;
+                    let writing = self.opener.opened_for_writing().await?;
+                    self.forget(&writing, upload, &digests).await;
                 }
                 return Err(EntryError::Invalid(why.to_string()));
             }
         };
-        if blocks.is_empty() && size != Some(0) {
+        if ordered.is_empty() && !empty {
             return Err(EntryError::Invalid(
                 "nothing was uploaded, or no list of blocks came".to_owned(),
             ));
         }
-        let parts = blocks.into_iter().map(|block| Part {
+        let parts = ordered.into_iter().map(|block| Part {
             digest: block.digest,
             size: block.size,
         });
@@ -106,7 +110,15 @@ impl LocalCache {
             Err(error) => {
                 self.subsuming.let_go(opened, names, false);
                 return Err(match error {
-                    CatalogError::Flushed { .. } => CacheError::Flushed(error.to_string()).into(),
+                    CatalogError::Flushed { what, by, ago } => {
+                        let key = &upload.name.key;
+                        let why = format!(
+                            "{what} was flushed {} by {by}, after key {key} was reserved: \
+                             this upload is not kept",
+                            Age(ago)
+                        );
+                        CacheError::Flushed(why).into()
+                    }
                     error => error.into(),
                 });
             }

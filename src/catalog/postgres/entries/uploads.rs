@@ -81,11 +81,13 @@ impl PostgresCatalog {
             }
         }
         let (all, of_ref): (i64, i64) = sqlx::query_as(
-            "SELECT count(*), count(*) FILTER (WHERE ref = $2) FROM upload
+            "SELECT count(*), count(*) FILTER (WHERE ref = $2
+                 AND touched > statement_timestamp() - $3 * interval '1 microsecond') FROM upload
              WHERE project = $1 AND became IS NULL AND expires > statement_timestamp()",
         )
         .bind(project)
         .bind(upload.git_ref.as_str())
+        .bind(microseconds(UPLOAD_ALIVE))
         .fetch_one(&mut *tx)
         .await
         .map_err(failed)?;

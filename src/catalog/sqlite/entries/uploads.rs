@@ -62,12 +62,13 @@ impl SqliteCatalog {
             }
         }
         let (all, of_ref): (i64, i64) = sqlx::query_as(
-            "SELECT count(*), ifnull(sum(ref = ?2), 0) FROM upload
+            "SELECT count(*), ifnull(sum(ref = ?2 AND touched > ?4), 0) FROM upload
              WHERE project = ?1 AND became IS NULL AND expires > ?3",
         )
         .bind(project)
         .bind(git_ref)
         .bind(now)
+        .bind(now.saturating_sub(microseconds(UPLOAD_ALIVE)))
         .fetch_one(&mut *tx)
         .await
         .map_err(failed)?;
