@@ -46,7 +46,7 @@ async fn an_address_is_good_for_two_hours_and_another_one_is_given_then() {
     expired(ask.put_whole(&up, "never").await);
     ask.get(&renewed, &[]).await.is(200);
     // By its name, it is finished with what came in time or not at all.
-    ask.finalize("other", VERSION, 12).await.is(400);
+    ask.finalize("other", VERSION, 12).await.is(404);
     assert_eq!(ask.find(&["other"], VERSION).await, None);
     // GitHub's own clients ask again after a 403.
     assert_eq!(ask.restored(&["key"], VERSION).await.unwrap(), "content");

@@ -97,7 +97,7 @@ pub struct Config {
     pub base: Base,
     /// Whether they are sent to a bucket for what is there.
     pub redirect: bool,
-    /// Places for uploads that come fast.
+    /// Places for uploads.
     pub uploads: Shares,
     /// Where uploads end, though their client may go away meanwhile.
     pub tasks: TaskTracker,

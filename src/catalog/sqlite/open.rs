@@ -216,7 +216,15 @@ async fn connect_and_read(
     context: &Context,
 ) -> Result<SqlitePool, CatalogError> {
     let pool = pool(READERS)
-        .after_connect(|connection, _| Box::pin(stand_in(connection)))
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                // A pool would try again and again; the query below says what is wrong.
+                if let Err(error) = stand_in(connection).await {
+                    tracing::debug!(%error, "what an older catalog lacks is not put before it");
+                }
+                Ok(())
+            })
+        })
         .connect_with(options)
         .await
         .map_err(|error| context.of(error))?;

@@ -1,8 +1,9 @@
 //! Bytes on their way in, of which so many clients may send many at a time.
 //!
-//! What comes slowly is taken at once, and takes no memory to speak of; it needs
-//! no place, and so keeps nobody from one. What comes fast waits for a place
-//! before more of it is read, and gives it up once it has become slow.
+//! Who has sent nothing yet needs no place. With the first bytes one is waited
+//! for, before they are passed on; whoever then sends slowly gives it up and goes
+//! on without, for that takes no memory to speak of. Nobody waits for a place
+//! twice: who waits holds nothing that another one waits for.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -10,23 +11,29 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::stream::{self, Stream, StreamExt as _};
 
-use crate::access::{Client, NoRoom, Share, Shares};
+use crate::access::{Client, Share, Shares};
 
-/// Bytes in a second that need no place.
-const SLOW: u64 = 1 << 20;
+/// Bytes in a second that keep a place.
+const FAST: u64 = 1 << 20;
 /// Over how long that is looked at.
 const WINDOW: Duration = Duration::from_secs(3);
 /// How long one may wait for a place.
 pub const TURN: Duration = Duration::from_secs(60);
 
-/// How a body comes, and its place where it has one.
+/// How a body comes.
 struct Placed<S> {
     bytes: S,
     places: Shares,
     client: Client,
-    place: Option<Share>,
+    place: Place,
     since: Instant,
     came: u64,
+}
+
+enum Place {
+    Needed,
+    Taken { _share: Share },
+    GivenUp,
 }
 
 /// The same bytes; an error that is [`NoRoom`] where there was no place in time.
@@ -42,7 +49,7 @@ where
         bytes,
         places: places.clone(),
         client: client.clone(),
-        place: None,
+        place: Place::Needed,
         since: Instant::now(),
         came: 0,
     };
@@ -57,37 +64,46 @@ where
 
 impl<S: Stream<Item = io::Result<Bytes>> + Unpin> Placed<S> {
     async fn next(&mut self) -> Option<io::Result<Bytes>> {
-        let next = match tokio::time::timeout(WINDOW, self.bytes.next()).await {
-            Ok(next) => next?,
-            Err(_) => {
-                self.place = None;
-                self.bytes.next().await?
-            }
+        let next = match self.place {
+            Place::Taken { .. } => match tokio::time::timeout(WINDOW, self.bytes.next()).await {
+                Ok(next) => next?,
+                Err(_) => {
+                    self.place = Place::GivenUp;
+                    self.bytes.next().await?
+                }
+            },
+            _ => self.bytes.next().await?,
         };
-        if let Ok(bytes) = &next {
-            self.came += bytes.len() as u64;
-            if let Err(refused) = self.look().await {
-                return Some(Err(io::Error::other(refused)));
+        let Ok(bytes) = next else {
+            return Some(next);
+        };
+        match self.place {
+            Place::Needed => {
+                let share = self.places.take_within(TURN, &self.client, 1, "uploads");
+                match share.await {
+                    Ok(share) => self.place = Place::Taken { _share: share },
+                    Err(refused) => return Some(Err(io::Error::other(refused))),
+                }
+                self.since = Instant::now();
             }
+            Place::Taken { .. } => self.look(bytes.len()),
+            Place::GivenUp => {}
         }
-        Some(next)
+        Some(Ok(bytes))
     }
 
-    /// Takes a place, or gives it up.
-    async fn look(&mut self) -> Result<(), NoRoom> {
+    /// Gives the place up where little has come lately.
+    fn look(&mut self, came: usize) {
+        self.came += came as u64;
         let passed = self.since.elapsed();
-        let is_fast = self.came > SLOW * (1 + passed.as_secs());
-        if is_fast && self.place.is_none() {
-            let place = self.places.take_within(TURN, &self.client, 1, "uploads");
-            self.place = Some(place.await?);
-        } else if passed < WINDOW {
-            return Ok(());
-        } else if !is_fast {
-            self.place = None;
+        if passed < WINDOW {
+            return;
+        }
+        if self.came < FAST * passed.as_secs() {
+            self.place = Place::GivenUp;
         }
         self.since = Instant::now();
         self.came = 0;
-        Ok(())
     }
 }
 
@@ -96,6 +112,7 @@ mod tests {
     use futures::FutureExt as _;
 
     use super::*;
+    use crate::access::NoRoom;
 
     fn client() -> Client {
         Client::At(None)
@@ -106,16 +123,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_small_waits_for_nobody_and_what_is_large_for_a_place() {
+    async fn the_first_bytes_wait_for_a_place_and_silence_for_none() {
         let places = Shares::halved(1);
         let held = places.take(&client(), 1).await.unwrap();
-        let small = stream::iter([Ok(Bytes::from_static(b"small"))]);
-        let small = placed(small, &places, &client()).collect::<Vec<_>>();
-        assert_eq!(small.await.len(), 1);
+        let silent = stream::pending();
+        let mut silent = Box::pin(placed(silent, &places, &client()));
+        assert!(silent.next().now_or_never().is_none());
+        assert!(!places.is_wanted());
 
         let bytes = stream::iter([Ok(large()), Ok(large())]);
         let mut bytes = Box::pin(placed(bytes, &places, &client()));
         assert!(bytes.next().now_or_never().is_none());
+        assert!(places.is_wanted());
         drop(held);
         assert_eq!(bytes.next().await.unwrap().unwrap(), large());
         assert!(places.try_take(&client()).is_none(), "it has the place");
