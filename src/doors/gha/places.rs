@@ -36,7 +36,7 @@ enum Place {
     GivenUp,
 }
 
-/// The same bytes; an error that is [`NoRoom`] where there was no place in time.
+/// The same bytes; an error that is [`NoRoom`](crate::access::NoRoom) where there was no place in time.
 pub fn placed<S>(
     bytes: S,
     places: &Shares,
