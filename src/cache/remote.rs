@@ -12,7 +12,7 @@
 //! | which other hubs may a build name? | `elsewhere` |
 //! | by whose token? | `token` |
 //! | where does a blob come from? | `near`, `routes`, `download` |
-//! | how does an upload survive? | `ingest`, `upload` |
+//! | how does an upload survive? | `ingest`, `upload`, `pauses` |
 //! | who asks the hub what it holds? | `holding`, `told` |
 //! | who keeps an import readable? | `leases` |
 //! | how does an export wait for the hub? | `outbox` |
@@ -33,6 +33,7 @@ mod leases;
 mod metrics;
 mod near;
 mod outbox;
+mod pauses;
 mod publish;
 mod renewing;
 mod routes;
@@ -64,6 +65,7 @@ use self::metrics::Method;
 pub use self::metrics::Metrics;
 pub use self::near::Near;
 pub use self::outbox::{Destinations, Outbox};
+use self::pauses::Pauses;
 use self::routes::Route;
 pub use self::token::TokenSource;
 use self::told::Told;
@@ -257,7 +259,7 @@ impl Cache for RemoteCache {
         let request = v1::WritableRequest {
             place: Some(place.into()),
         };
-        let [mut pause, longest] = publish::PAUSES;
+        let mut pauses = Pauses::begin();
         loop {
             let asked = ask!(self, WRITABLE, Writable, writable, request.clone()).map(drop);
             match (&self.outbox, asked) {
@@ -272,8 +274,7 @@ impl Cache for RemoteCache {
                         .is_some_and(|silent| silent < self.patience.min(AWAY)) =>
                 {
                     tracing::debug!(why, "the hub is asked again whether it takes an export");
-                    tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
-                    pause = (pause * 2).min(longest);
+                    tokio::time::sleep(pauses.next()).await;
                 }
                 (_, asked) => return asked,
             }

@@ -8,8 +8,8 @@
 //! An export of a default branch ages at a quarter of the pace, and the newest
 //! one of each goes only when nothing else can. The exception is a project that
 //! nobody uses any more: where it has nothing left but those, and all of them
-//! have been of no use for too long even at that pace, they go too. Bytes are those of distinct
-//! blobs: an export frees what no other one names.
+//! have been of no use for too long even at that pace, they go too. Bytes are
+//! those of distinct blobs: an export frees what no other one names.
 
 mod ledger;
 mod room;

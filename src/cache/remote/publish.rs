@@ -9,6 +9,7 @@ use tonic::{Code, Status, Streaming};
 use super::failure::Failure;
 use super::hub::{Call, Caller};
 use super::metrics::Method;
+use super::pauses::Pauses;
 use super::upload::{self, Subject};
 use super::{RemoteCache, holding, strange};
 use crate::blobs::BlobStore as _;
@@ -20,8 +21,6 @@ use crate::digest::Digest;
 const LIMIT: Duration = Duration::from_secs(30);
 /// How long it has at least, where little of the patience is left.
 const LEAST: Duration = Duration::from_secs(5);
-/// The first pause after a failure, and the longest.
-pub(super) const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 
 /// Publishes, and tries again while the hub can't be asked for less than
 /// `patience`, and is not gone altogether. An export that arrived although no
@@ -32,7 +31,7 @@ pub(super) async fn publish(
     export: &Publication,
     patience: Duration,
 ) -> Result<Published, CacheError> {
-    let [mut pause, longest] = PAUSES;
+    let mut pauses = Pauses::begin();
     let since = Instant::now();
     loop {
         // Whoever does not try again can wait.
@@ -46,8 +45,7 @@ pub(super) async fn publish(
                 if since.elapsed() < patience && !caller.hub().is_gone() =>
             {
                 tracing::debug!(why, "an export is sent again");
-                sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
-                pause = (pause * 2).min(longest);
+                sleep(pauses.next()).await;
             }
             Err(failure) => return Err(failure.cache_error(None)),
         }

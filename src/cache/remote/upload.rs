@@ -12,6 +12,7 @@ use tonic::{Code, Status, Streaming};
 use super::failure::Failure;
 use super::hub::{Call, Caller, Hub};
 use super::metrics::Method;
+use super::pauses::Pauses;
 use crate::blobs::{BlobError, BlobStore as _, DiskStore};
 use crate::cache::CacheError;
 use crate::cache::wire::v1::write_blob_request::{Commit, Open, Part, Piece};
@@ -31,8 +32,6 @@ const COMMIT: Duration = Duration::from_secs(20);
 const COPIED: u64 = 32 << 20;
 /// Pieces that wait to be sent.
 const WAITING: usize = 4;
-/// The first pause after a failure, and the longest.
-const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 
 /// What is uploaded, for an export to where, under which name.
 #[derive(Clone, Debug)]
@@ -109,6 +108,21 @@ pub(super) async fn open(
     }
 }
 
+impl Ended {
+    /// What an answer to an upload that was begun makes of it; nothing where it
+    /// waits.
+    fn by(answer: Result<Answer, Failure>) -> Option<Self> {
+        match answer {
+            Ok(Answer::Waiting(_)) => None,
+            Ok(Answer::Stored(_)) => Some(Self::Stored),
+            Ok(Answer::Offset(_)) => Some(Self::Broken(Failure::Unreachable(
+                "the hub began an upload a second time".to_owned(),
+            ))),
+            Err(failure) => Some(Self::Broken(failure)),
+        }
+    }
+}
+
 impl Upload {
     /// Sends the next bytes to that hub, as fast as it takes them.
     pub(super) async fn send(&mut self, hub: &Hub, bytes: &Bytes) -> Result<(), Ended> {
@@ -152,23 +166,20 @@ impl Upload {
                 },
                 answer = self.answers.message() => Some(answer),
             };
-            match answer.map(said) {
+            match answer {
                 None => return Err(self.ended(LIMIT).await),
-                Some(Ok(Answer::Waiting(_))) => {}
-                Some(Ok(Answer::Stored(_))) => return Err(Ended::Stored),
-                Some(Ok(Answer::Offset(_))) => return Err(Ended::Broken(strayed())),
-                Some(Err(failure)) => return Err(Ended::Broken(failure)),
+                Some(answer) => match Ended::by(said(answer)) {
+                    None => {}
+                    Some(ended) => return Err(ended),
+                },
             }
         }
     }
 
     async fn ended(&mut self, limit: Duration) -> Ended {
         loop {
-            match self.answer(limit).await {
-                Ok(Answer::Waiting(_)) => {}
-                Ok(Answer::Stored(_)) => return Ended::Stored,
-                Ok(Answer::Offset(_)) => return Ended::Broken(strayed()),
-                Err(failure) => return Ended::Broken(failure),
+            if let Some(ended) = Ended::by(self.answer(limit).await) {
+                return ended;
             }
         }
     }
@@ -182,10 +193,6 @@ impl Upload {
 fn said(answer: Result<Option<v1::WriteBlobResponse>, Status>) -> Result<Answer, Failure> {
     let part = answer.map_err(Failure::of)?.and_then(|answer| answer.part);
     part.ok_or_else(|| Failure::Unreachable("the hub ended an upload without a word".to_owned()))
-}
-
-fn strayed() -> Failure {
-    Failure::Unreachable("the hub began an upload a second time".to_owned())
 }
 
 fn silent(limit: Duration) -> Failure {
@@ -211,7 +218,7 @@ pub(super) async fn from_disk(
 ) -> Result<(), CacheError> {
     let hub = caller.hub();
     let stuck = attempt_patience(patience, size);
-    let [mut pause, longest] = PAUSES;
+    let mut pauses = Pauses::begin();
     let mut best = 0;
     let mut forgiven = false;
     let mut last = silent(stuck);
@@ -238,16 +245,15 @@ pub(super) async fn from_disk(
         forgiven |= wrong;
         if sent > best {
             best = sent;
-            pause = PAUSES[0];
+            pauses = Pauses::begin();
         }
         if refused || hub.is_gone() {
             return Err(failure.cache_error(None));
         }
         tracing::debug!(blob = %digest, ?failure, "an upload is taken up again");
         last = failure;
-        let rest = pause.mul_f64(rand::random_range(0.5..1.0));
         tokio::select! {
-            () = sleep(rest) => pause = (pause * 2).min(longest),
+            () = sleep(pauses.next()) => {}
             () = hub.until_stuck(since, patience) => return Err(last.cache_error(None)),
         }
     }

@@ -45,21 +45,23 @@ impl PostgresCatalog {
         if !due {
             return Ok(());
         }
-        for statement in [
-            "UPDATE upload SET renewed = statement_timestamp() WHERE id = $1 AND $2 >= 0",
+        sqlx::query("UPDATE upload SET renewed = statement_timestamp() WHERE id = $1")
+            .bind(id.0)
+            .execute(&mut **tx)
+            .await
+            .map_err(failed)?;
+        sqlx::query(
             "UPDATE pin SET expires = greatest(expires,
                  statement_timestamp() + $2 * interval '1 microsecond')
              WHERE (digest, holder) IN (
                  SELECT digest, upload FROM block WHERE upload = $1 ORDER BY digest)",
-        ] {
-            sqlx::query(statement)
-                .bind(id.0)
-                .bind(microseconds(BLOCK_PINNED))
-                .execute(&mut **tx)
-                .await
-                .map_err(failed)?;
-        }
-        Ok(())
+        )
+        .bind(id.0)
+        .bind(microseconds(BLOCK_PINNED))
+        .execute(&mut **tx)
+        .await
+        .map(drop)
+        .map_err(failed)
     }
 
     pub(super) async fn sum_unfinished(&self) -> Result<Vec<Unfinished>, CatalogError> {
